@@ -1,0 +1,79 @@
+// What an engine lends to the agent: keys, hash, verification, storage, network, bus and clock. Everything is passed in, so that
+// the same agent runs on Node, Bun, XS and Espruino and every failure can be replayed. Callbacks, since not every engine has promises
+// that survive a constrained heap. A callback is called exactly once, now or later.
+
+import type { Bytes } from '../core/bytes.ts'
+import type { DeviceError } from '../core/errors.ts'
+
+export interface Hash {
+  sha256(bytes: Bytes): Bytes
+}
+
+/** `ecdsa-p256-sha256`, `rsa-pkcs1-sha256`, …: named in core/certificate.ts, `signatureAlgorithmNames`. */
+export interface Verify {
+  /** `spki`: DER SubjectPublicKeyInfo. `message`: the bytes that were signed (not their hash). `signature`: as X.509 carries it. */
+  verify(spki: Bytes, algorithm: string, message: Bytes, signature: Bytes, done: (good: boolean) => void): void
+}
+
+/** Keys are handles: nothing here returns a private key. A slot is a name such as `birth`, `op-0`, `op-1`. */
+export interface KeyStore {
+  /** `spki`: DER SubjectPublicKeyInfo of a fresh key in `slot`; what was in the slot is gone. */
+  generate(slot: string, done: (error: DeviceError | null, spki: Bytes | null) => void): void
+  /** SubjectPublicKeyInfo of the key in `slot`, or null when there is none. */
+  publicKey(slot: string, done: (error: DeviceError | null, spki: Bytes | null) => void): void
+  /** Signs `message` (hashing it as the key's algorithm says); the signature in X.509 form. */
+  sign(slot: string, message: Bytes, done: (error: DeviceError | null, signature: Bytes | null) => void): void
+}
+
+export interface Rng {
+  /** Throws `random_unavailable` where there is no cryptographic source. */
+  random(length: number): Bytes
+}
+
+/** Small named records. `put` and `remove` have reached the medium when they return; each is atomic. Throws `store_read`, `store_write`. */
+export interface Store {
+  get(name: string): Bytes | null
+  put(name: string, value: Bytes): void
+  remove(name: string): void
+}
+
+export interface HttpRequest {
+  method: string
+  path: string
+  headers: { [name: string]: string }
+  body: Bytes | null
+  /** A longer answer is cut off and fails with `est_response_malformed`. */
+  bodyBytesMax: number
+  timeoutSeconds: number
+}
+
+export interface HttpResponse {
+  status: number
+  /** Names in lower case. */
+  headers: { [name: string]: string }
+  body: Bytes
+}
+
+/** Which identity opens TLS and whom the server must chain to. `slot` and `chain` absent: no client certificate. */
+export interface TlsIdentity {
+  slot: string | null
+  /** DER, leaf first. */
+  chain: Bytes[]
+  /** DER trust anchors for the server. */
+  anchors: Bytes[]
+}
+
+export interface Http {
+  request(request: HttpRequest, tls: TlsIdentity, done: (error: DeviceError | null, response: HttpResponse | null) => void): () => void
+}
+
+export interface Bus {
+  subscribe(topic: string, onMessage: (payload: Bytes) => void): () => void
+}
+
+export interface Clock {
+  /** Seconds since 1970, or −1 while the time is not trusted. */
+  now(): number
+  /** Calls back once after `seconds`; the returned function cancels. */
+  setTimer(seconds: number, callback: () => void): () => void
+}

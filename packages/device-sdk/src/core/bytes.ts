@@ -1,0 +1,96 @@
+// Byte strings: the comparisons and conversions that an engine without TextEncoder or Buffer lacks.
+
+export type Bytes = Uint8Array
+
+export function equalBytes(a: Bytes, b: Bytes): boolean {
+  if (a.length !== b.length) return false
+  // Every byte is looked at, so that the time says nothing about where two values differ.
+  let difference = 0
+  for (let i = 0; i < a.length; i++) difference |= a[i] ^ b[i]
+  return difference === 0
+}
+
+export function concatBytes(parts: Bytes[]): Bytes {
+  let length = 0
+  for (let i = 0; i < parts.length; i++) length += parts[i].length
+  const out = new Uint8Array(length)
+  let at = 0
+  for (let i = 0; i < parts.length; i++) {
+    out.set(parts[i], at)
+    at += parts[i].length
+  }
+  return out
+}
+
+const HEX = '0123456789abcdef'
+
+/** Lower-case hexadecimal, two digits a byte. */
+export function hexOf(bytes: Bytes): string {
+  let out = ''
+  for (let i = 0; i < bytes.length; i++) out += HEX[bytes[i] >> 4] + HEX[bytes[i] & 15]
+  return out
+}
+
+/** Bytes of an even-length hexadecimal literal. For constants in source; not a parser for input from outside. */
+export function bytesOfHex(hex: string): Bytes {
+  const out = new Uint8Array(hex.length >> 1)
+  for (let i = 0; i < out.length; i++) out[i] = parseInt(hex.slice(2 * i, 2 * i + 2), 16)
+  return out
+}
+
+/** UTF-8 bytes of a string. A lone surrogate becomes U+FFFD, as the platform's encoders do. */
+export function utf8Bytes(text: string): Bytes {
+  const out: number[] = []
+  for (let i = 0; i < text.length; i++) {
+    let c = text.charCodeAt(i)
+    if (c >= 0xd800 && c < 0xe000) {
+      const low = i + 1 < text.length ? text.charCodeAt(i + 1) : 0
+      if (c < 0xdc00 && low >= 0xdc00 && low < 0xe000) {
+        c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00)
+        i++
+      } else c = 0xfffd
+    }
+    if (c < 0x80) out.push(c)
+    else if (c < 0x800) out.push(0xc0 | (c >> 6), 0x80 | (c & 63))
+    else if (c < 0x10000) out.push(0xe0 | (c >> 12), 0x80 | ((c >> 6) & 63), 0x80 | (c & 63))
+    else out.push(0xf0 | (c >> 18), 0x80 | ((c >> 12) & 63), 0x80 | ((c >> 6) & 63), 0x80 | (c & 63))
+  }
+  return new Uint8Array(out)
+}
+
+/** The string of strictly valid UTF-8 (RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF), or null. */
+export function utf8Text(bytes: Bytes): string | null {
+  let out = ''
+  let i = 0
+  while (i < bytes.length) {
+    const first = bytes[i++]
+    let more = 0
+    let c = first
+    let least = 0
+    if (first >= 0x80) {
+      if (first >= 0xc2 && first < 0xe0) {
+        more = 1
+        c = first & 31
+        least = 0x80
+      } else if (first >= 0xe0 && first < 0xf0) {
+        more = 2
+        c = first & 15
+        least = 0x800
+      } else if (first >= 0xf0 && first < 0xf5) {
+        more = 3
+        c = first & 7
+        least = 0x10000
+      } else return null
+    }
+    if (i + more > bytes.length) return null
+    for (; more > 0; more--) {
+      const next = bytes[i++]
+      if ((next & 0xc0) !== 0x80) return null
+      c = (c << 6) | (next & 63)
+    }
+    if (c < least || c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return null
+    if (c < 0x10000) out += String.fromCharCode(c)
+    else out += String.fromCharCode(0xd800 + ((c - 0x10000) >> 10), 0xdc00 + ((c - 0x10000) & 1023))
+  }
+  return out
+}
