@@ -1,0 +1,45 @@
+// What a protocol front (EST today) hands to the enrollment story, and what it gets back. No HTTP type, no socket: bytes and names.
+
+import type { Bytes } from '@birthmark/device-sdk/core'
+import type { RefusalCode } from './registrar/refusal.ts'
+
+/**
+ * Who is at the other end of a connection. Made once per TLS connection: what enrollment proved about it (validated path, imported key)
+ * is remembered per Peer object, while revocation status is looked up at every request.
+ */
+export interface Peer {
+  /** Client certificate and what came with it, DER, leaf first. TLS proved possession of the leaf's key; nothing else is validated. */
+  chain: Bytes[] | null
+  /** Basic credentials as received. */
+  basic: { user: string; password: string } | null
+  /** Address as text, for the audit record. */
+  address: string
+  /** 'TLSv1.2' or 'TLSv1.3'. */
+  tlsVersion: string
+  /** Whether TLS resumed an earlier session. */
+  resumed: boolean
+  /** RFC 5929 tls-unique (TLS 1.2), where the runtime gives it. */
+  tlsUnique?: Bytes | null
+  /** RFC 9266 tls-exporter (32 bytes). */
+  tlsExporter?: Bytes | null
+}
+
+export interface EnrollmentRequest {
+  operation: 'enroll' | 'reenroll'
+  /** EST label (RFC 7030 3.2.2), null for none. */
+  label: string | null
+  /** DER CertificationRequest (RFC 2986). */
+  csr: Bytes
+  peer: Peer
+  /** For the log and the audit record, to find one from the other. */
+  requestId: string
+}
+
+export type EnrollmentOutcome =
+  /** `certificate` and `chain` (issuer upwards, root left out) are DER. `again`: made by an earlier, equal request. */
+  | { kind: 'issued'; certificate: Bytes; chain: Bytes[]; again: boolean }
+  | { kind: 'pending'; retryAfterSeconds: number }
+  | { kind: 'unauthenticated'; code: RefusalCode; detail: string }
+  | { kind: 'refused'; code: RefusalCode; detail: string }
+  /** Nothing was decided about the device; the same request may succeed later. `code` tells a full queue from a failure (503 or 500). */
+  | { kind: 'unavailable'; code: RefusalCode; retryAfterSeconds: number; detail: string }
