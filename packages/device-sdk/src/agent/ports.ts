@@ -77,3 +77,10 @@ export interface Clock {
   /** Calls back once after `seconds`; the returned function cancels. */
   setTimer(seconds: number, callback: () => void): () => void
 }
+
+/** Judges revocation notices for this device. `@birthmark/fleet-revocation/device` provides one. */
+export interface NoticeReceiver {
+  topics: string[]
+  /** `revoked`: whether this device is revoked by all that was received so far. An invalid notice is an error and changes nothing. */
+  receive(topic: string, payload: Bytes, done: (error: DeviceError | null, revoked: boolean) => void): void
+}
