@@ -10,6 +10,13 @@ export function equalBytes(a: Bytes, b: Bytes): boolean {
   return difference === 0
 }
 
+/** Bytewise lexicographic order, a prefix first: that of DER sets and of deterministic CBOR keys. Negative, zero or positive. */
+export function compareBytes(a: Bytes, b: Bytes): number {
+  const shorter = Math.min(a.length, b.length)
+  for (let i = 0; i < shorter; i++) if (a[i] !== b[i]) return a[i] - b[i]
+  return a.length - b.length
+}
+
 export function concatBytes(parts: Bytes[]): Bytes {
   let length = 0
   for (let i = 0; i < parts.length; i++) length += parts[i].length

@@ -1,7 +1,7 @@
 // Strict DER (X.690): definite minimal lengths, low tags, canonical values. A reader that walks by offsets and copies nothing,
 // and a writer. It does not recurse, so nesting costs no stack; how deep a structure goes is fixed by the parser that reads it.
 
-import { type Bytes, concatBytes, hexOf } from './bytes.ts'
+import { type Bytes, compareBytes, concatBytes, hexOf } from './bytes.ts'
 import { fail } from './errors.ts'
 
 export const BOOLEAN = 0x01
@@ -240,12 +240,6 @@ export function encodeBits(octets: Bytes): Bytes {
 
 export function encodeSequence(parts: Bytes[]): Bytes {
   return encodeElement(SEQUENCE, parts)
-}
-
-function compareBytes(a: Bytes, b: Bytes): number {
-  const shorter = Math.min(a.length, b.length)
-  for (let i = 0; i < shorter; i++) if (a[i] !== b[i]) return a[i] - b[i]
-  return a.length - b.length
 }
 
 /** SET OF in DER order (X.690 11.6). */
