@@ -28,111 +28,106 @@ interface Reader {
   items: number
 }
 
-function malformed(detail: string, at: number): never {
-  return fail('cbor_malformed', detail + ' at ' + at)
+const NUMBER_MAX = 9007199254740991
+
+function malformed(at: number): never {
+  return fail('cbor_malformed', 'at ' + at)
 }
 
 function readValue(reader: Reader, depth: number): CborValue {
   const bytes = reader.bytes
   const start = reader.at
-  if (--reader.items < 0 || depth < 0) malformed('limit', start)
-  if (start >= bytes.length) malformed('truncated', start)
+  if (--reader.items < 0 || depth < 0 || start >= bytes.length) malformed(start)
   const first = bytes[reader.at++]
   const major = first >> 5
   let n = first & 31
-  if (major === 7) {
-    if (n === 20 || n === 21) return n === 21
-    return n === 22 ? null : malformed('float or simple value', start)
-  }
+  // 7 is floats and simple values: only false, true and null are ours.
+  if (major === 7) return n === 22 ? null : n === 20 || n === 21 ? n === 21 : malformed(start)
   if (n > 23) {
     // 28-30 are reserved, 31 is an indefinite length.
-    const width = n < 28 ? 1 << (n - 24) : malformed('length form', start)
-    if (width > bytes.length - reader.at) malformed('truncated', start)
+    const width = n < 28 ? 1 << (n - 24) : malformed(start)
     n = 0
+    // Past the end a byte reads as undefined and the sum as NaN, which the comparison below refuses.
     for (let i = 0; i < width; i++) n = n * 256 + bytes[reader.at++]
-    if (n < (width === 1 ? 24 : Math.pow(256, width >> 1)) || n > 9007199254740991) malformed('number', start)
+    if (!(n >= (width === 1 ? 24 : Math.pow(256, width >> 1)) && n <= NUMBER_MAX)) malformed(start)
   }
-  if (major === 0) return n
-  if (major === 1) return -1 - n
+  if (major < 2) return major ? -1 - n : n
   if (major < 4) {
-    if (n > bytes.length - reader.at) malformed('truncated', start)
+    if (n > bytes.length - reader.at) malformed(start)
     const string = bytes.subarray(reader.at, reader.at + n)
     reader.at += n
     if (major === 2) return string
     const text = utf8Text(string)
-    return text === null ? malformed('UTF-8', start) : text
+    return text === null ? malformed(start) : text
   }
   if (major === 6) return { tag: n, value: readValue(reader, depth - 1) }
-  // `n` is not trusted with memory: each turn costs a byte and an item, so both loops end with the input or the limit.
-  if (major === 4) {
-    const array: CborValue[] = []
-    for (let i = 0; i < n; i++) array.push(readValue(reader, depth - 1))
-    return array
-  }
+  // `n` is not trusted with memory: each turn costs a byte and an item, so the loop ends with the input or the limit.
+  const array: CborValue[] = []
   const map: [CborValue, CborValue][] = []
   let before: Bytes | null = null
   for (let i = 0; i < n; i++) {
     const from = reader.at
-    const key = readValue(reader, depth - 1)
-    const encoded = bytes.subarray(from, reader.at)
-    // Strictly ascending bytes: sorted, and no key twice.
-    if (before && compareBytes(before, encoded) >= 0) malformed('map key', from)
-    before = encoded
-    map.push([key, readValue(reader, depth - 1)])
+    const item = readValue(reader, depth - 1)
+    if (major === 4) array.push(item)
+    else {
+      const key = bytes.subarray(from, reader.at)
+      // Strictly ascending bytes: sorted, and no key twice.
+      if (before && compareBytes(before, key) >= 0) malformed(from)
+      before = key
+      map.push([item, readValue(reader, depth - 1)])
+    }
   }
-  return { map: map }
+  return major === 4 ? array : { map: map }
 }
 
 /** One value that takes all of `bytes`. Throws `cbor_malformed` for anything not deterministic, not supported, or beyond the limits. */
 export function decodeCbor(bytes: Bytes, limits: CborLimits): CborValue {
   const reader: Reader = { bytes: bytes, at: 0, items: limits.itemsMax }
   const value = readValue(reader, limits.depthMax)
-  if (reader.at !== bytes.length) malformed('trailing bytes', reader.at)
-  return value
+  return reader.at === bytes.length ? value : malformed(reader.at)
 }
 
-function head(major: number, n: number): Bytes {
-  if (n < 24) return new Uint8Array([(major << 5) | n])
-  const power = n < 256 ? 0 : n < 65536 ? 1 : n < 4294967296 ? 2 : 3
-  const out = new Uint8Array(1 + (1 << power))
-  out[0] = (major << 5) | (24 + power)
+/** The entries of a map, in the order of their encoded keys. Throws `cbor_malformed` for any other value. */
+export function mapEntries(value: CborValue): [CborValue, CborValue][] {
+  const map = value && (value as CborMap).map
+  return Array.isArray(map) ? map : malformed(0)
+}
+
+/** A head with its minimal argument, then `parts`. */
+function item(major: number, n: number, parts: Bytes[]): Bytes {
+  const octets = n < 24 ? 0 : n < 256 ? 1 : n < 65536 ? 2 : n < 4294967296 ? 4 : 8
+  const head: Bytes = new Uint8Array(1 + octets)
   let rest = n
-  for (let i = out.length - 1; i > 0; i--) {
-    out[i] = rest % 256
+  for (let i = octets; i > 0; i--) {
+    head[i] = rest % 256
     rest = Math.floor(rest / 256)
   }
-  return out
+  head[0] = (major << 5) | (octets === 0 ? n : octets === 8 ? 27 : 24 + (octets >> 1))
+  return concatBytes([head].concat(parts))
+}
+
+function compareEntries(a: Bytes[], b: Bytes[]): number {
+  return compareBytes(a[0], b[0])
 }
 
 /** The one deterministic encoding; map entries may come in any order. Throws `cbor_malformed` for a fraction, a repeated key, or no CBOR value. */
 export function encodeCbor(value: CborValue): Bytes {
-  if (value === true || value === false || value === null) return head(7, value === null ? 22 : value ? 21 : 20)
+  if (value === null) return item(7, 22, [])
+  if (typeof value === 'boolean') return item(7, value ? 21 : 20, [])
   if (typeof value === 'number') {
     const n = value < 0 ? -1 - value : value
-    if (!(n <= 9007199254740991) || n !== Math.floor(n)) malformed('number', value)
-    return head(value < 0 ? 1 : 0, n)
+    return n <= NUMBER_MAX && n === Math.floor(n) ? item(value < 0 ? 1 : 0, n, []) : malformed(value)
   }
   if (typeof value === 'string') {
     const text = utf8Bytes(value)
-    return concatBytes([head(3, text.length), text])
+    return item(3, text.length, [text])
   }
-  if (value instanceof Uint8Array) return concatBytes([head(2, value.length), value])
-  const parts: Bytes[] = []
-  if (value instanceof Array) {
-    parts.push(head(4, value.length))
-    for (let i = 0; i < value.length; i++) parts.push(encodeCbor(value[i]))
-  } else if ('tag' in value) parts.push(head(6, value.tag), encodeCbor(value.value))
-  else {
-    const entries: Bytes[][] = []
-    for (let i = 0; i < value.map.length; i++) entries.push([encodeCbor(value.map[i][0]), encodeCbor(value.map[i][1])])
-    entries.sort(function (a, b) {
-      return compareBytes(a[0], b[0])
-    })
-    parts.push(head(5, entries.length))
-    for (let i = 0; i < entries.length; i++) {
-      if (i > 0 && compareBytes(entries[i - 1][0], entries[i][0]) === 0) malformed('map key', i)
-      parts.push(entries[i][0], entries[i][1])
-    }
-  }
-  return concatBytes(parts)
+  if (value instanceof Uint8Array) return item(2, value.length, [value])
+  if (Array.isArray(value)) return item(4, value.length, value.map(encodeCbor))
+  if ('tag' in value) return item(6, value.tag, [encodeCbor(value.value)])
+  const entries: Bytes[][] = []
+  for (let i = 0; i < value.map.length; i++) entries.push(value.map[i].map(encodeCbor))
+  entries.sort(compareEntries)
+  for (let i = 1; i < entries.length; i++) if (compareEntries(entries[i - 1], entries[i]) === 0) malformed(i)
+  return item(5, entries.length, entries.map(concatBytes))
 }

@@ -2,7 +2,7 @@
 // header that isn't listed here is refused, which covers `crit`. Verifying is the caller's, and comes before the payload is looked into.
 
 import { type Bytes, concatBytes } from './bytes.ts'
-import { type CborTag, type CborValue, decodeCbor, encodeCbor } from './cbor.ts'
+import { type CborTag, decodeCbor, encodeCbor, mapEntries } from './cbor.ts'
 import { childrenOf, encodeSequence, encodeUnsigned, integerBytes, readWhole, SEQUENCE } from './der.ts'
 import { fail } from './errors.ts'
 
@@ -27,23 +27,18 @@ const messageLimits = { depthMax: 3, itemsMax: 10 }
 // A map of algorithm and content type.
 const headerLimits = { depthMax: 1, itemsMax: 5 }
 
-function headerEntries(value: CborValue): [CborValue, CborValue][] {
-  if (value === null || typeof value !== 'object' || !('map' in value)) return fail('cose_malformed', 'header')
-  return value.map
-}
-
 /** Parses a COSE_Sign1, tagged 18 or untagged. Throws `cbor_malformed` or `cose_malformed`. Nothing in the result is trusted yet. */
 export function parseSign1(bytes: Bytes): Sign1 {
   let message = decodeCbor(bytes, messageLimits)
   if (bytes[0] === 0xd2) message = (message as CborTag).value
-  if (!(message instanceof Array) || message.length !== 4) return fail('cose_malformed', 'not a COSE_Sign1')
+  if (!Array.isArray(message) || message.length !== 4) return fail('cose_malformed', 'fields')
   const protectedHeader = message[0]
   const payload = message[2]
   const signature = message[3]
   if (!(protectedHeader instanceof Uint8Array) || !(payload instanceof Uint8Array) || !(signature instanceof Uint8Array))
-    return fail('cose_malformed', 'field type')
+    return fail('cose_malformed', 'fields')
   let algorithm = 0
-  const signed = protectedHeader.length === 0 ? [] : headerEntries(decodeCbor(protectedHeader, headerLimits))
+  const signed = protectedHeader.length === 0 ? [] : mapEntries(decodeCbor(protectedHeader, headerLimits))
   for (let i = 0; i < signed.length; i++) {
     const value = signed[i][1]
     if (signed[i][0] === 1 && typeof value === 'number') algorithm = value
@@ -51,7 +46,7 @@ export function parseSign1(bytes: Bytes): Sign1 {
     else if (signed[i][0] !== 3) fail('cose_malformed', 'protected header')
   }
   let keyId: Bytes | null = null
-  const open = headerEntries(message[1])
+  const open = mapEntries(message[1])
   for (let i = 0; i < open.length; i++) {
     const value = open[i][1]
     if (open[i][0] === 4 && value instanceof Uint8Array) keyId = value
