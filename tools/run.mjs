@@ -39,7 +39,9 @@ function install() {
   const options = { cwd: root, stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, CI: 'true' } }
   const npm = spawnSync('npm', ['exec', '--yes', `pnpm@${pnpmVersion}`, '--', 'install', '--frozen-lockfile'], options)
   if (npm.status !== 0) {
-    process.stderr.write(`${npm.stdout ?? ''}\nThe install failed. Is the package registry reachable, and is npm on PATH? Try: npm ping\n`)
+    process.stderr.write(
+      `${npm.stdout ?? ''}\nThe install failed. Is the package registry reachable, and is npm on PATH? Try: npm ping\n`,
+    )
     process.exit(npm.status ?? 1)
   }
   writeFileSync(stamp, digest)
@@ -49,7 +51,9 @@ function projectNode() {
   const own = join(root, 'node_modules', `node-${process.platform}-${process.arch}`, 'bin', 'node')
   if (existsSync(own)) return own
   if (Number(process.versions.node.split('.')[0]) >= 24) return process.execPath
-  process.stderr.write(`No Node 24 package for ${process.platform}-${process.arch}: install Node ≥ 24 and run this again with it.\n`)
+  process.stderr.write(
+    `No Node 24 package for ${process.platform}-${process.arch}: install Node ≥ 24 and run this again with it.\n`,
+  )
   process.exit(1)
 }
 
@@ -62,9 +66,13 @@ if (!task) {
 install()
 const node = projectNode()
 const [script, ...fixed] = task
-const child = spawnSync(node, ['--conditions=source', '--disable-warning=ExperimentalWarning', join(root, script), ...fixed, ...args], {
-  cwd: name === 'birthmark' ? process.cwd() : root,
-  stdio: 'inherit',
-  env: { ...process.env, PATH: `${dirname(node)}:${process.env.PATH}`, BIRTHMARK_NODE: node },
-})
+const child = spawnSync(
+  node,
+  ['--conditions=source', '--disable-warning=ExperimentalWarning', join(root, script), ...fixed, ...args],
+  {
+    cwd: name === 'birthmark' ? process.cwd() : root,
+    stdio: 'inherit',
+    env: { ...process.env, PATH: `${dirname(node)}:${process.env.PATH}`, BIRTHMARK_NODE: node },
+  },
+)
 process.exit(child.status ?? (child.signal === 'SIGINT' ? 130 : 1))
