@@ -137,15 +137,17 @@ export function octetBits(element: Element): Bytes {
   return content.subarray(1)
 }
 
-/** The first 32 named bits, bit 0 as the lowest bit of the result. X.690 11.2: unused bits zero, trailing zero bits absent. */
+/**
+ * The first 32 named bits, bit 0 as the lowest bit of the result. Unused bits must be zero (X.690 11.2.1). Trailing zero bits, which
+ * 11.2.2 has removed, are let pass: the TPM CAs of Infineon write keyUsage so, and the value is the same either way.
+ */
 export function namedBits(element: Element): number {
   const content = contentOf(expectTag(element, BIT_STRING))
-  if (content.length === 0 || content[0] > 7 || (content.length === 1 && content[0] !== 0) || content.length > 5)
-    fail('der_malformed', 'BIT STRING')
   const unused = content[0]
   const last = content[content.length - 1]
-  if (content.length > 1 && ((last & ((1 << unused) - 1)) !== 0 || ((last >> unused) & 1) === 0))
-    fail('der_malformed', 'BIT STRING trailing bits')
+  if (content.length === 0 || content.length > 5 || unused > 7 || (last & ((1 << unused) - 1) && content.length > 1))
+    fail('der_malformed', 'BIT STRING')
+  if (content.length === 1 && unused) fail('der_malformed', 'BIT STRING')
   let bits = 0
   for (let i = 1; i < content.length; i++) for (let b = 0; b < 8; b++) if (content[i] & (0x80 >> b)) bits |= 1 << (8 * (i - 1) + b)
   return bits
