@@ -118,7 +118,7 @@ export function readExtensions(list: Element, code: DeviceErrorCode): Extension[
 }
 
 /** Letters, digits, hyphens and dots, the last label not a number, an optional `*.` in front (RFC 5280 4.2.1.6, RFC 1123 2.1). */
-function isHostName(octets: Bytes): boolean {
+export function isHostName(octets: Bytes): boolean {
   const length = octets.length
   let at = octets[0] === 0x2a && octets[1] === 0x2e ? 2 : 0
   let label = at
