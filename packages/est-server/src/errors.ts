@@ -1,0 +1,37 @@
+// Failures, as opposed to decisions: one class with a literal code. What a caller may do next hangs on the code alone.
+
+export type EstServerErrorCode =
+  /** The write did not happen. It may be tried again as it is. */
+  | 'store_failed'
+  /** The write may or may not have happened. Read before trying again. */
+  | 'store_unknown'
+  /** The bounded queue is full: nothing was tried. */
+  | 'store_busy'
+  /** The store stopped after a disk error, or was closed: nothing was tried, nothing will be until it is opened anew. */
+  | 'store_closed'
+  /** The file is not one of ours, is of a newer version, or is damaged. */
+  | 'store_unusable'
+  | 'issuer_unusable'
+  | 'issuer_failed'
+  | 'lint_failed'
+  | 'signature_wrong'
+  | 'permit_spent'
+  | 'profile_invalid'
+  | 'manifest_invalid'
+  | 'group_unknown'
+  | 'revocation_contended'
+
+export class EstServerError extends Error {
+  readonly code: EstServerErrorCode
+
+  constructor(code: EstServerErrorCode, detail: string, cause?: unknown) {
+    super(`${code}: ${detail}`, cause === undefined ? undefined : { cause })
+    this.name = 'EstServerError'
+    this.code = code
+  }
+}
+
+/** The code of one of our own failures; null for anything else. */
+export function failureCode(error: unknown): EstServerErrorCode | null {
+  return error instanceof EstServerError ? error.code : null
+}

@@ -1,0 +1,114 @@
+// Which devices are known to SQLite and which groups they are in: manifest rows, devices admitted without one, group numbers.
+// Part of the writes: runs inside the writer's transaction.
+
+import type { DatabaseSync } from 'node:sqlite'
+import { prepare } from './sqlite-rows.ts'
+import { groupsPerDeviceMax, groupsPerFleetMax, type ManifestEntry, type ManifestReport } from './store.ts'
+
+type Seen = { kind: 'added' | 'updated' | 'unchanged' } | { kind: 'refused'; reason: string }
+
+export interface ManifestWrites {
+  importEntries(fleet: string, entries: ManifestEntry[], at: number): ManifestReport
+  admit(fleet: string, id: string, birthSpki: Uint8Array | null, groups: string[], at: number): Seen['kind']
+}
+
+export function manifestWrites(db: DatabaseSync): ManifestWrites {
+  const deviceById = prepare<{ key: number; birth_spki_sha256: Uint8Array | null; gids: string }>(
+    db,
+    'SELECT key, birth_spki_sha256, gids FROM devices WHERE fleet = ? AND id = ?',
+  )
+  const deviceByBirthKey = prepare<{ fleet: string; id: string }>(db, 'SELECT fleet, id FROM devices WHERE birth_spki_sha256 = ?')
+  const insertDevice = prepare(
+    db,
+    `INSERT INTO devices (fleet, id, birth_spki_sha256, key_origin, issuer_subject, birth_certificate_sha256, gids, known_at)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+  )
+  // version + 1: a decision that rests on the old groups or on no birth key must be made again.
+  const updateDevice = prepare(
+    db,
+    `UPDATE devices SET birth_spki_sha256 = coalesce(birth_spki_sha256, ?), key_origin = CASE key_origin WHEN 'unknown' THEN ? ELSE key_origin END,
+       gids = ?, version = version + 1 WHERE key = ?`,
+  )
+  const gidByName = prepare<{ gid: number }>(db, 'SELECT gid FROM groups WHERE fleet = ? AND name = ?')
+  const lastGid = prepare<{ gid: number | null }>(db, 'SELECT max(gid) AS gid FROM groups WHERE fleet = ?')
+  const insertGroup = prepare(db, 'INSERT INTO groups (fleet, gid, name) VALUES (?, ?, ?)')
+  const insertMembership = prepare(db, 'INSERT INTO memberships (fleet, gid, id) VALUES (?, ?, ?)')
+  const countMembers = prepare(db, 'UPDATE groups SET devices = devices + ? WHERE fleet = ? AND gid = ?')
+
+  /** Counts are gathered per call and written once: a chunk of 5,000 devices of one batch updates one group row, not 5,000. */
+  function withCounts<T>(fleet: string, work: (count: (gid: number) => void) => T): T {
+    const counts = new Map<number, number>()
+    const out = work(gid => counts.set(gid, (counts.get(gid) ?? 0) + 1))
+    for (const [gid, more] of counts) countMembers.run(more, fleet, gid)
+    return out
+  }
+
+  /** The group's number, or null when the fleet has no room for another group. Rows are read, not remembered: a rollback undoes numbers. */
+  function gidOf(fleet: string, name: string): number | null {
+    const known = gidByName.get(fleet, name)
+    if (known) return known.gid
+    const gid = (lastGid.get(fleet)?.gid ?? 0) + 1
+    if (gid > groupsPerFleetMax) return null
+    insertGroup.run(fleet, gid, name)
+    return gid
+  }
+
+  function take(
+    fleet: string,
+    e: {
+      id: string
+      birthSpki: Uint8Array | null
+      groups: string[]
+      keyOrigin: string
+      issuerSubject: string | null
+      birthHash: Uint8Array | null
+    },
+    at: number,
+    count: (gid: number) => void,
+  ): Seen {
+    const known = deviceById.get(fleet, e.id)
+    if (known?.birth_spki_sha256 && e.birthSpki && Buffer.compare(known.birth_spki_sha256, e.birthSpki) !== 0)
+      return { kind: 'refused', reason: 'known with another birth key' }
+    const holder = e.birthSpki && deviceByBirthKey.get(e.birthSpki)
+    if (holder && (holder.fleet !== fleet || holder.id !== e.id))
+      return { kind: 'refused', reason: `the birth key is that of ${holder.id} in fleet ${holder.fleet}` }
+    const before = known ? (JSON.parse(known.gids) as number[]) : []
+    const wanted = e.groups.map(name => gidOf(fleet, name))
+    if (wanted.includes(null)) return { kind: 'refused', reason: `the fleet has ${groupsPerFleetMax} groups already` }
+    const gids = [...new Set([...before, ...(wanted as number[])])].sort((a, b) => a - b)
+    if (gids.length > groupsPerDeviceMax) return { kind: 'refused', reason: `in more than ${groupsPerDeviceMax} groups` }
+    if (!known) insertDevice.run(fleet, e.id, e.birthSpki, e.keyOrigin, e.issuerSubject, e.birthHash, JSON.stringify(gids), at)
+    else if (gids.length > before.length || (e.birthSpki && !known.birth_spki_sha256))
+      updateDevice.run(e.birthSpki, e.keyOrigin, JSON.stringify(gids), known.key)
+    else return { kind: 'unchanged' }
+    for (const gid of gids)
+      if (!before.includes(gid)) {
+        insertMembership.run(fleet, gid, e.id)
+        count(gid)
+      }
+    return { kind: known ? 'updated' : 'added' }
+  }
+
+  return {
+    importEntries: (fleet, entries, at) =>
+      withCounts(fleet, count => {
+        const report: ManifestReport = { added: 0, updated: 0, unchanged: 0, refused: [] }
+        for (const entry of entries) {
+          const birthHash = entry.birthCertificateSha256 ? Buffer.from(entry.birthCertificateSha256, 'hex') : null
+          const row = { ...entry, id: entry.serial, birthSpki: Buffer.from(entry.spkiSha256, 'hex'), birthHash }
+          const seen = take(fleet, { ...row, issuerSubject: entry.issuerSubject ?? null }, at, count)
+          if (seen.kind === 'refused') report.refused.push({ serial: entry.serial, reason: seen.reason })
+          else report[seen.kind]++
+        }
+        return report
+      }),
+
+    admit: (fleet, id, birthSpki, groups, at) =>
+      withCounts(fleet, count => {
+        const known = deviceById.get(fleet, id)
+        // A known device keeps what it has; only a birth key that was never seen is added.
+        const row = { id, birthSpki, groups: known ? [] : groups, keyOrigin: 'unknown', issuerSubject: null, birthHash: null }
+        return take(fleet, row, at, count).kind
+      }),
+  }
+}

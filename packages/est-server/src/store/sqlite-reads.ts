@@ -1,0 +1,294 @@
+// Every read of the SQLite driver, on a read-only connection in the caller's thread: a prepared look-up of a cached page takes a few
+// microseconds, less than the message to another thread would. WAL lets it see every commit and block none.
+
+import type { DatabaseSync } from 'node:sqlite'
+import { auditHash, chainStart } from './audit-chain.ts'
+import {
+  type CertificateSqlRow,
+  certificateRecord,
+  certificateSelect,
+  type DeviceSqlRow,
+  deviceColumns,
+  deviceRecord,
+  prepare,
+} from './sqlite-rows.ts'
+import type {
+  AuditEntry,
+  AuditRecord,
+  CertificateRecord,
+  DeviceQuery,
+  DeviceRow,
+  DeviceState,
+  EnrollmentFacts,
+  GroupRecord,
+  GroupRule,
+  NoticeRecord,
+  OpenIntent,
+  RevocationDraft,
+  SecretRecord,
+} from './store.ts'
+import { pageRowsMax } from './store.ts'
+
+type ListedDevice = {
+  id: string
+  key_origin: string
+  gids: string
+  seen_at: number | null
+  closed: number
+  serial: Uint8Array | null
+  idx: number
+  not_before: number
+  not_after: number
+}
+
+export function sqliteReads(db: DatabaseSync) {
+  const closedGroup = prepare(db, 'SELECT 1 FROM groups WHERE fleet = ? AND gid = ? AND bound IS NOT NULL')
+  const isClosedGid = (fleet: string, gid: number) => closedGroup.get(fleet, gid) !== undefined
+  const deviceById = prepare<DeviceSqlRow>(db, `SELECT ${deviceColumns} FROM devices WHERE fleet = ? AND id = ?`)
+  const certificateByKey = prepare<CertificateSqlRow>(db, `${certificateSelect} WHERE i.key = ?`)
+  const certificateBySerial = prepare<CertificateSqlRow>(
+    db,
+    `${certificateSelect} WHERE i.issuer = ? AND i.serial = ? AND i.state = 'issued'`,
+  )
+  // The content index answers this whole; an open intent of the same epoch is not yet a certificate.
+  const lastOfContent = prepare<CertificateSqlRow>(
+    db,
+    `${certificateSelect} WHERE i.device = ? AND i.content_sha256 = ? AND i.state = 'issued' ORDER BY i.epoch DESC LIMIT 1`,
+  )
+  const keyHolder = prepare<{ id: string; fleet: string; idx: number }>(
+    db,
+    `SELECT d.id, d.fleet, i.idx FROM issuances i JOIN devices d ON d.key = i.device WHERE i.spki_sha256 = ? AND i.state = 'issued'
+     ORDER BY i.key DESC LIMIT 1`,
+  )
+  const birthKeyHolder = prepare<{ id: string }>(db, 'SELECT id FROM devices WHERE birth_spki_sha256 = ?')
+  const clock = prepare<{ at: number }>(db, 'SELECT at FROM clock')
+  const secretByHash = prepare<{
+    fleet: string
+    id: string
+    expires_at: number
+    content_sha256: Uint8Array | null
+    issued: number
+  }>(
+    db,
+    'SELECT d.fleet, d.id, s.expires_at, s.content_sha256, s.issued FROM secrets s JOIN devices d ON d.key = s.device WHERE s.hash = ?',
+  )
+  const lastIdx = prepare<{ idx: number | null }>(db, 'SELECT max(idx) AS idx FROM issuances WHERE fleet = ?')
+  const highestBound = prepare<{ bound: number | null }>(db, 'SELECT max(bound) AS bound FROM groups WHERE fleet = ?')
+  const open = prepare<{
+    issuer: Uint8Array
+    serial: Uint8Array
+    fleet: string
+    id: string
+    request_id: string
+    started_at: number
+  }>(
+    db,
+    `SELECT i.issuer, i.serial, i.fleet, d.id, i.request_id, i.started_at FROM issuances i JOIN devices d ON d.key = i.device
+     WHERE i.state = 'intent' LIMIT ?`,
+  )
+  const listed = `SELECT d.id, d.key_origin, d.gids, d.seen_at, i.serial, i.idx, i.not_before, i.not_after,
+    EXISTS (SELECT 1 FROM json_each(d.gids) m JOIN groups g ON g.fleet = d.fleet AND g.gid = m.value WHERE g.bound IS NOT NULL) AS closed`
+  const deviceRow = prepare<ListedDevice>(
+    db,
+    `${listed} FROM devices d LEFT JOIN issuances i ON i.key = d.latest WHERE d.fleet = ? AND d.id = ?`,
+  )
+  const stateFilter = `(? IS NULL OR ? = CASE WHEN closed THEN 'revoked' WHEN latest IS NULL THEN 'known' ELSE 'enrolled' END)`
+  const deviceRows = prepare<ListedDevice>(
+    db,
+    `SELECT * FROM (${listed}, d.latest FROM devices d LEFT JOIN issuances i ON i.key = d.latest WHERE d.fleet = ? AND d.id > ?)
+     WHERE ${stateFilter} ORDER BY id LIMIT ?`,
+  )
+  const groupRows = prepare<ListedDevice>(
+    db,
+    `SELECT * FROM (${listed}, d.latest FROM memberships s JOIN devices d ON d.fleet = s.fleet AND d.id = s.id
+       LEFT JOIN issuances i ON i.key = d.latest WHERE s.fleet = ? AND s.gid = ? AND s.id > ?)
+     WHERE ${stateFilter} ORDER BY id LIMIT ?`,
+  )
+  const groups = prepare<GroupRecord>(db, 'SELECT gid, name, devices, bound FROM groups WHERE fleet = ? ORDER BY gid')
+  const groupByName = prepare<GroupRecord & { closed_seq: number | null }>(
+    db,
+    'SELECT gid, name, devices, bound, closed_seq FROM groups WHERE fleet = ? AND name = ?',
+  )
+  const groupName = prepare<{ name: string }>(db, 'SELECT name FROM groups WHERE fleet = ? AND gid = ?')
+  const rules = prepare<{ gid: number; bound: number; reason: number | null }>(
+    db,
+    'SELECT gid, bound, reason FROM groups WHERE fleet = ? AND bound IS NOT NULL ORDER BY closed_seq DESC LIMIT ?',
+  )
+  const noticeColumns = 'SELECT seq, notice, sha256, at FROM notices'
+  const pending = prepare<NoticeRecord>(db, `${noticeColumns} WHERE fleet = ? AND delivered_at IS NULL ORDER BY seq LIMIT ?`)
+  const noticeBySeq = prepare<NoticeRecord>(db, `${noticeColumns} WHERE fleet = ? AND seq = ?`)
+  const lastNotice = prepare<NoticeRecord>(db, `${noticeColumns} WHERE fleet = ? ORDER BY seq DESC LIMIT 1`)
+  const auditRows = prepare<AuditEntry & { n: number; hash: Uint8Array; request_id: string }>(
+    db,
+    'SELECT n, at, kind, request_id, fleet, device, "by", code, detail, hash FROM audit WHERE n > ? ORDER BY n LIMIT ?',
+  )
+
+  const rulesOf = (fleet: string, limit: number): GroupRule[] =>
+    rules
+      .all(fleet, limit)
+      .map(r => ({ kind: 'group', gid: r.gid, bound: r.bound, ...(r.reason === null ? {} : { reason: r.reason }) }))
+
+  const nextIdx = (fleet: string) => Math.max((lastIdx.get(fleet)?.idx ?? 0) + 1, highestBound.get(fleet)?.bound ?? 1)
+
+  const listedDevice = (fleet: string, row: ListedDevice): DeviceRow => ({
+    id: row.id,
+    state: row.closed ? 'revoked' : row.serial === null ? 'known' : 'enrolled',
+    groups: (JSON.parse(row.gids) as number[]).map(gid => groupName.get(fleet, gid)?.name ?? `gid ${gid}`),
+    keyOrigin: row.key_origin,
+    certificate:
+      row.serial === null ? null : { serial: row.serial, idx: row.idx, notBefore: row.not_before, notAfter: row.not_after },
+    seenAt: row.seen_at,
+  })
+
+  return {
+    nextIdx,
+
+    enrollmentFacts(fleet: string, deviceId: string, spkiSha256: Uint8Array, contentSha256: Uint8Array): EnrollmentFacts {
+      const row = deviceById.get(fleet, deviceId)
+      const holder = keyHolder.get(spkiSha256)
+      return {
+        device: row ? deviceRecord(row, isClosedGid) : null,
+        latest: row?.latest ? certificateRecord(certificateByKey.get(row.latest)) : null,
+        same: row?.latest ? certificateRecord(lastOfContent.get(row.key, contentSha256)) : null,
+        keyHolder: holder ? { deviceId: holder.id, fleet: holder.fleet, idx: holder.idx } : null,
+        birthKeyHolder: birthKeyHolder.get(spkiSha256)?.id ?? null,
+        lastTime: clock.get()?.at ?? -1,
+      }
+    },
+
+    certificate: (issuer: Uint8Array, serial: Uint8Array): CertificateRecord | null =>
+      certificateRecord(certificateBySerial.get(issuer, serial)),
+
+    secret(hash: Uint8Array): SecretRecord | null {
+      const s = secretByHash.get(hash)
+      if (s === undefined) return null
+      return { fleet: s.fleet, deviceId: s.id, expiresAt: s.expires_at, contentSha256: s.content_sha256, issued: s.issued === 1 }
+    },
+
+    openIntents: (limit: number): OpenIntent[] =>
+      open.all(Math.min(limit, pageRowsMax)).map(o => ({
+        issuer: o.issuer,
+        serial: o.serial,
+        fleet: o.fleet,
+        deviceId: o.id,
+        requestId: o.request_id,
+        at: o.started_at,
+      })),
+
+    device(fleet: string, id: string): DeviceRow | null {
+      const row = deviceRow.get(fleet, id)
+      return row ? listedDevice(fleet, row) : null
+    },
+
+    devices(query: DeviceQuery): DeviceRow[] {
+      const limit = Math.min(query.limit, pageRowsMax)
+      const state: DeviceState | null = query.state ?? null
+      if (query.group === undefined)
+        return deviceRows.all(query.fleet, query.after ?? '', state, state, limit).map(r => listedDevice(query.fleet, r))
+      const group = groupByName.get(query.fleet, query.group)
+      if (group === undefined) return []
+      return groupRows.all(query.fleet, group.gid, query.after ?? '', state, state, limit).map(r => listedDevice(query.fleet, r))
+    },
+
+    groups: (fleet: string): GroupRecord[] => groups.all(fleet).map(g => ({ ...g })),
+
+    isClosed: (fleet: string, gids: number[]): boolean => gids.some(gid => isClosedGid(fleet, gid)),
+
+    draftRevocation(fleet: string, name: string, rulesMax: number): RevocationDraft | null {
+      const group = groupByName.get(fleet, name)
+      if (group === undefined) return null
+      const last = lastNotice.get(fleet)
+      const closing = group.closed_seq === null ? undefined : noticeBySeq.get(fleet, group.closed_seq)
+      return {
+        gid: group.gid,
+        devices: group.devices,
+        closed: closing && group.bound !== null ? { bound: group.bound, notice: { ...closing } } : null,
+        idxNext: nextIdx(fleet),
+        seq: (last?.seq ?? 0) + 1,
+        previousSha256: last?.sha256 ?? null,
+        rules: rulesOf(fleet, rulesMax),
+      }
+    },
+
+    rules: (fleet: string): GroupRule[] => rulesOf(fleet, -1),
+    outboxPending: (fleet: string, limit: number): NoticeRecord[] =>
+      pending.all(fleet, Math.min(limit, pageRowsMax)).map(n => ({ ...n })),
+
+    notice(fleet: string, seq: number): NoticeRecord | null {
+      const row = noticeBySeq.get(fleet, seq)
+      return row ? { ...row } : null
+    },
+
+    audit: (after: number, limit: number): AuditRecord[] =>
+      auditRows.all(after, Math.min(limit, pageRowsMax)).map(({ request_id, ...rest }) => ({ ...rest, requestId: request_id })),
+  }
+}
+
+/** Every broken invariant as a sentence. Reads the whole file: for an operator's check, not for a request. */
+export function sqliteCheck(db: DatabaseSync): string[] {
+  const broken: string[] = []
+  for (const row of db.prepare('PRAGMA integrity_check(20)').all())
+    if (row.integrity_check !== 'ok') broken.push(`file: ${row.integrity_check}`)
+  for (const row of db.prepare('PRAGMA foreign_key_check').all())
+    broken.push(`${row.table}: row ${row.rowid} points at nothing in ${row.parent}`)
+  // Each question names what must not be found.
+  const never: [string, string][] = [
+    [
+      'a device whose last certificate is not its last',
+      `SELECT id FROM devices d WHERE latest IS NOT (SELECT max(key) FROM issuances WHERE device = d.key AND state = 'issued')`,
+    ],
+    [
+      'a device and its memberships differ',
+      `SELECT id FROM devices d WHERE gids <> (SELECT json_group_array(gid) FROM (SELECT gid FROM memberships m WHERE m.fleet = d.fleet AND m.id = d.id ORDER BY gid))`,
+    ],
+    [
+      'a group whose count is wrong',
+      'SELECT name FROM groups g WHERE devices <> (SELECT count(*) FROM memberships m WHERE m.fleet = g.fleet AND m.gid = g.gid)',
+    ],
+    [
+      'a certificate of a closed group beyond its bound',
+      `SELECT i.idx FROM issuances i, json_each(i.gids) m JOIN groups g ON g.fleet = i.fleet AND g.gid = m.value WHERE g.bound <= i.idx AND i.state = 'issued'`,
+    ],
+    [
+      'a closed group without its notice',
+      'SELECT name FROM groups g WHERE bound IS NOT NULL AND NOT EXISTS (SELECT 1 FROM notices n WHERE n.fleet = g.fleet AND n.seq = g.closed_seq)',
+    ],
+    [
+      'a spent secret without a certificate',
+      `SELECT d.id FROM secrets s JOIN devices d ON d.key = s.device WHERE s.issued AND (SELECT count(*) FROM issuances i WHERE i.secret = s.hash AND i.state = 'issued') <> 1`,
+    ],
+    [
+      'a notice that does not follow the one before',
+      'SELECT n.seq FROM notices n LEFT JOIN notices p ON p.fleet = n.fleet AND p.seq = n.seq - 1 WHERE n.previous_sha256 IS NOT p.sha256',
+    ],
+    [
+      'certificates and audit records of issuance differ in number',
+      `SELECT 1 WHERE (SELECT count(*) FROM issuances WHERE state = 'issued') <> (SELECT count(*) FROM audit WHERE kind = 'certificate_issued')`,
+    ],
+    [
+      'a time later than the clock of the store',
+      "SELECT started_at FROM issuances WHERE started_at > (SELECT at FROM clock) AND NOT EXISTS (SELECT 1 FROM audit WHERE kind = 'clock_accepted')",
+    ],
+  ]
+  for (const [what, sql] of never) {
+    const row = db.prepare(`${sql} LIMIT 1`).get()
+    if (row) broken.push(`${what}: ${Object.values(row)[0]}`)
+  }
+  let last: Uint8Array = chainStart
+  let n = 0
+  const rows = prepare<AuditEntry & { n: number; hash: Uint8Array; requestId: string }>(
+    db,
+    'SELECT n, at, kind, request_id AS requestId, fleet, device, "by", code, detail, hash FROM audit WHERE n > ? ORDER BY n LIMIT 1000',
+  )
+  for (let page = rows.all(0); page.length > 0; page = rows.all(n))
+    for (const row of page) {
+      if (row.n !== n + 1) broken.push(`audit: record ${n + 1} is missing`)
+      if (Buffer.compare(auditHash(last, row.n, row), row.hash) !== 0) {
+        broken.push(`audit: record ${row.n} does not follow from the one before`)
+        return broken
+      }
+      last = row.hash
+      n = row.n
+    }
+  return broken
+}

@@ -1,0 +1,92 @@
+// Rows of the SQLite schema as records of the contract, for the reader and the writer alike.
+
+import type { DatabaseSync, SQLInputValue } from 'node:sqlite'
+import type { CertificateRecord, DeviceRecord } from './store.ts'
+
+export interface DeviceSqlRow {
+  key: number
+  fleet: string
+  id: string
+  birth_spki_sha256: Uint8Array | null
+  key_origin: 'device' | 'host' | 'unknown'
+  gids: string
+  version: number
+  latest: number | null
+  idx_floor: number
+  supersedes: number
+  supersedes_since: number
+  known_at: number
+  seen_at: number | null
+}
+
+export const deviceColumns =
+  'key, fleet, id, birth_spki_sha256, key_origin, gids, version, latest, idx_floor, supersedes, supersedes_since, known_at, seen_at'
+
+export function deviceRecord(row: DeviceSqlRow, isClosed: (fleet: string, gid: number) => boolean): DeviceRecord {
+  const gids = JSON.parse(row.gids) as number[]
+  return {
+    key: row.key,
+    fleet: row.fleet,
+    id: row.id,
+    birthSpkiSha256: row.birth_spki_sha256,
+    keyOrigin: row.key_origin,
+    gids,
+    closedGids: gids.filter(gid => isClosed(row.fleet, gid)),
+    version: row.version,
+    idxFloor: row.idx_floor,
+    supersedes: row.supersedes,
+    supersedesSince: row.supersedes_since,
+    knownAt: row.known_at,
+    seenAt: row.seen_at,
+  }
+}
+
+export interface CertificateSqlRow {
+  issuer: Uint8Array
+  serial: Uint8Array
+  fleet: string
+  device_id: string
+  idx: number
+  gids: string
+  spki_sha256: Uint8Array
+  content_sha256: Uint8Array
+  epoch: number
+  not_before: number
+  not_after: number
+  secret: Uint8Array | null
+  der: Uint8Array
+}
+
+export const certificateSelect = `SELECT i.issuer, i.serial, i.fleet, d.id AS device_id, i.idx, i.gids, i.spki_sha256, i.content_sha256, i.epoch,
+  i.not_before, i.not_after, i.secret, i.der FROM issuances i JOIN devices d ON d.key = i.device`
+
+export function certificateRecord(row: CertificateSqlRow | undefined): CertificateRecord | null {
+  if (row === undefined) return null
+  return {
+    issuer: row.issuer,
+    serial: row.serial,
+    fleet: row.fleet,
+    deviceId: row.device_id,
+    idx: row.idx,
+    gids: JSON.parse(row.gids),
+    spkiSha256: row.spki_sha256,
+    contentSha256: row.content_sha256,
+    epoch: row.epoch,
+    notBefore: row.not_before,
+    notAfter: row.not_after,
+    secret: row.secret,
+    der: row.der,
+  }
+}
+
+/** A prepared statement whose rows have a known shape. */
+export interface Query<Row> {
+  get(...values: SQLInputValue[]): Row | undefined
+  all(...values: SQLInputValue[]): Row[]
+  run(...values: SQLInputValue[]): { changes: number | bigint }
+}
+
+/** The one place where a statement's text is believed to give the rows its caller names. */
+export function prepare<Row>(db: DatabaseSync, sql: string): Query<Row> {
+  return db.prepare(sql) as unknown as Query<Row>
+}

@@ -1,0 +1,92 @@
+// The SQLite schema, as the steps that led to it. Forward only: a step that has been released is never edited, and a file of a newer
+// version than this program knows is refused rather than guessed at.
+
+import type { DatabaseSync } from 'node:sqlite'
+import { EstServerError } from '../errors.ts'
+
+/** 'BMRK': tells our files from other SQLite files. */
+const applicationId = 0x424d524b
+
+const steps = [
+  `
+CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), at INTEGER NOT NULL) STRICT;
+INSERT INTO clock VALUES (1, -1);
+
+-- bound, reason and closed_seq are set once, when the group is revoked.
+CREATE TABLE groups (
+  fleet TEXT NOT NULL, gid INTEGER NOT NULL, name TEXT NOT NULL, devices INTEGER NOT NULL DEFAULT 0,
+  bound INTEGER, reason INTEGER, closed_seq INTEGER,
+  PRIMARY KEY (fleet, gid), UNIQUE (fleet, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE devices (
+  key INTEGER PRIMARY KEY, fleet TEXT NOT NULL, id TEXT NOT NULL, birth_spki_sha256 BLOB, key_origin TEXT NOT NULL,
+  issuer_subject TEXT, birth_certificate_sha256 BLOB, gids TEXT NOT NULL,
+  version INTEGER NOT NULL DEFAULT 0, latest INTEGER, idx_floor INTEGER NOT NULL DEFAULT 0,
+  supersedes INTEGER NOT NULL DEFAULT 0, supersedes_since INTEGER NOT NULL DEFAULT 0,
+  known_at INTEGER NOT NULL, seen_at INTEGER,
+  UNIQUE (fleet, id)
+) STRICT;
+-- Not per fleet: one birth key is one device.
+CREATE UNIQUE INDEX devices_birth_key ON devices (birth_spki_sha256) WHERE birth_spki_sha256 IS NOT NULL;
+
+-- devices.gids again, from the group's side. The hot path never reads it.
+CREATE TABLE memberships (
+  fleet TEXT NOT NULL, gid INTEGER NOT NULL, id TEXT NOT NULL, PRIMARY KEY (fleet, gid, id)
+) STRICT, WITHOUT ROWID;
+
+-- One row from intent to certificate. der: what is to be signed while 'intent' and for ever when 'void'; the certificate when 'issued'.
+CREATE TABLE issuances (
+  key INTEGER PRIMARY KEY, issuer BLOB NOT NULL, serial BLOB NOT NULL, fleet TEXT NOT NULL, idx INTEGER NOT NULL,
+  device INTEGER NOT NULL REFERENCES devices (key), gids TEXT NOT NULL, spki_sha256 BLOB NOT NULL, content_sha256 BLOB NOT NULL,
+  epoch INTEGER NOT NULL, not_before INTEGER NOT NULL, not_after INTEGER NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('intent', 'issued', 'void')), secret BLOB, request_id TEXT NOT NULL,
+  started_at INTEGER NOT NULL, finished_at INTEGER, der BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX issuances_serial ON issuances (issuer, serial);
+CREATE UNIQUE INDEX issuances_idx ON issuances (fleet, idx);
+-- Idempotency: one certificate per device, request content (which holds the key) and epoch.
+CREATE UNIQUE INDEX issuances_content ON issuances (device, content_sha256, epoch) WHERE state <> 'void';
+CREATE INDEX issuances_spki ON issuances (spki_sha256) WHERE state = 'issued';
+CREATE INDEX issuances_open ON issuances (device) WHERE state = 'intent';
+
+CREATE TABLE secrets (
+  hash BLOB PRIMARY KEY, device INTEGER NOT NULL REFERENCES devices (key), expires_at INTEGER NOT NULL, minted_at INTEGER NOT NULL,
+  content_sha256 BLOB, issued INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE notices (
+  fleet TEXT NOT NULL, seq INTEGER NOT NULL, notice BLOB NOT NULL, sha256 BLOB NOT NULL, previous_sha256 BLOB, at INTEGER NOT NULL,
+  delivered_at INTEGER, PRIMARY KEY (fleet, seq)
+) STRICT;
+CREATE INDEX notices_pending ON notices (fleet, seq) WHERE delivered_at IS NULL;
+
+CREATE TABLE audit (
+  n INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, request_id TEXT NOT NULL, fleet TEXT NOT NULL, device TEXT NOT NULL,
+  "by" TEXT NOT NULL, code TEXT NOT NULL, detail TEXT NOT NULL, hash BLOB NOT NULL
+) STRICT;
+`,
+]
+
+export const schemaVersion = steps.length
+
+/** Brings a new or older file to this program's version, one step a transaction. Throws `store_unusable` for what is not ours. */
+export function migrate(db: DatabaseSync): void {
+  const pragma = (name: string) => Object.values(db.prepare(`PRAGMA ${name}`).get() as object)[0] as number
+  const version = pragma('user_version')
+  const id = pragma('application_id')
+  const empty = version === 0 && id === 0 && db.prepare('SELECT 1 FROM sqlite_schema').get() === undefined
+  if (!empty && id !== applicationId) throw new EstServerError('store_unusable', 'the file is a database of another program')
+  if (version > schemaVersion)
+    throw new EstServerError('store_unusable', `the file has schema version ${version}, this program knows ${schemaVersion}`)
+  for (let step = version; step < schemaVersion; step++) {
+    db.exec('BEGIN IMMEDIATE')
+    // Another process may have taken this step while we waited for the lock.
+    if (pragma('user_version') === step) {
+      db.exec(steps[step])
+      db.exec(`PRAGMA application_id = ${applicationId}`)
+      db.exec(`PRAGMA user_version = ${step + 1}`)
+    }
+    db.exec('COMMIT')
+  }
+}

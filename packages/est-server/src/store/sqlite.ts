@@ -1,0 +1,249 @@
+// The embedded store: one SQLite file in WAL mode with synchronous=FULL. Writes go to a writer thread in batches, one transaction and one
+// fsync for all requests that waited together (sqlite-writer.ts); reads are prepared look-ups on a read-only connection of this thread
+// (sqlite-reads.ts). It promises what store.ts says. node:sqlite is imported here and beside only, since not every runtime has it.
+
+import { chmodSync, closeSync, fsyncSync, openSync } from 'node:fs'
+import { dirname, extname, resolve } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { Worker } from 'node:worker_threads'
+import { EstServerError } from '../errors.ts'
+import { sqliteCheck, sqliteReads } from './sqlite-reads.ts'
+import type { JobAnswer, WriteArgument, WriteJob, WriteName, WriteResult, WriterMessage, WriterOptions } from './sqlite-writer.ts'
+import { manifestEntriesMax, type Store } from './store.ts'
+
+/** Jobs of one transaction. At 512 the fsync is long paid for and nobody waits more than some 20 ms behind a batch. */
+const batchJobsMax = 512
+
+/** What the store needs of the writer thread; a test puts one in between that loses answers or dies. */
+export interface WriterThread {
+  post(message: WriteJob[] | 'close'): void
+  onMessage(listener: (message: WriterMessage) => void): void
+  onExit(listener: () => void): void
+  terminate(): Promise<unknown>
+}
+
+export interface SqliteStoreOptions {
+  path: string
+  /** Upper bound of the file, so that the store and not the disk says when there is no room. 0: none. */
+  bytesMax?: number
+  /** Writes that may wait, beyond which `store_busy`. 8,192 is about half a second of a slow disk. */
+  queueMax?: number
+  /** Told once when the store stops for good after a disk error, so that the process can end. */
+  onStopped?: (error: EstServerError) => void
+  spawnWriter?: (options: WriterOptions) => WriterThread
+}
+
+/** The thread's file lies beside this one, in the sources as in the package. */
+export function spawnWriterThread(options: WriterOptions): WriterThread {
+  const worker = new Worker(new URL(`./sqlite-writer${extname(import.meta.url)}`, import.meta.url), { workerData: options })
+  return {
+    post: message => worker.postMessage(message),
+    onMessage: listener => worker.on('message', listener),
+    onExit(listener) {
+      // An uncaught error ends the thread; 'exit' follows it.
+      worker.on('error', () => {})
+      worker.on('exit', listener)
+    },
+    terminate: () => worker.terminate(),
+  }
+}
+
+interface Waiting {
+  job: WriteJob
+  done: (value: never) => void
+  failed: (error: EstServerError) => void
+}
+
+/** The queue in front of the writer: at most one batch is away, and everything that arrives meanwhile makes up the next one. */
+function writeQueue(thread: WriterThread, queueMax: number, onStopped: (error: EstServerError) => void) {
+  let waiting: Waiting[] = []
+  let away: Waiting[] = []
+  let scheduled = false
+  let stopped: EstServerError | null = null
+  let idle: (() => void) | null = null
+
+  const send = () => {
+    scheduled = false
+    if (stopped || away.length > 0) return
+    if (waiting.length === 0) {
+      idle?.()
+      return
+    }
+    away = waiting.slice(0, batchJobsMax)
+    waiting = waiting.slice(batchJobsMax)
+    thread.post(away.map(w => w.job))
+  }
+
+  const stop = (unknown: boolean, detail: string, error: EstServerError) => {
+    if (stopped) return
+    stopped = error
+    for (const w of away) w.failed(new EstServerError(unknown ? 'store_unknown' : 'store_failed', detail))
+    for (const w of waiting) w.failed(new EstServerError('store_failed', detail))
+    away = []
+    waiting = []
+    idle?.()
+    onStopped(error)
+  }
+
+  thread.onMessage(message => {
+    if (message.kind === 'stopped')
+      stop(
+        message.unknown,
+        message.detail,
+        new EstServerError('store_closed', `the store stopped after a disk error (${message.detail})`),
+      )
+    if (message.kind !== 'answers') return
+    const batch = away
+    away = []
+    // The next batch leaves before this one's callers run, so that the disk never waits for them.
+    send()
+    message.answers.forEach((answer: JobAnswer, i) => {
+      if ('failed' in answer) batch[i].failed(new EstServerError('store_failed', answer.failed))
+      else batch[i].done(answer.value as never)
+    })
+  })
+  thread.onExit(() => {
+    // A batch that was away may have been committed before the thread died.
+    stop(true, 'the writer thread ended', new EstServerError('store_closed', 'the writer thread ended'))
+  })
+
+  return {
+    write<N extends WriteName>(name: N, argument: WriteArgument<N>): Promise<WriteResult<N>> {
+      return new Promise((done, failed) => {
+        if (stopped) return failed(stopped)
+        if (waiting.length >= queueMax) return failed(new EstServerError('store_busy', `${waiting.length} writes are waiting`))
+        waiting.push({ job: { name, argument }, done: done as (value: never) => void, failed })
+        // At the end of this turn of the event loop, so that requests read together are committed together.
+        if (!scheduled && away.length === 0) {
+          scheduled = true
+          setImmediate(send)
+        }
+      })
+    },
+    /** Settles what was accepted and accepts no more. */
+    async close(): Promise<void> {
+      if (!stopped && (waiting.length > 0 || away.length > 0))
+        await new Promise<void>(done => {
+          idle = done
+        })
+      stopped ??= new EstServerError('store_closed', 'the store was closed')
+    },
+  }
+}
+
+function createFile(path: string): void {
+  try {
+    // Created here with its final mode: SQLite would follow the umask, and -wal and -shm follow the main file.
+    closeSync(openSync(path, 'a', 0o600))
+    chmodSync(path, 0o600)
+    const folder = openSync(dirname(path), 'r')
+    fsyncSync(folder)
+    closeSync(folder)
+  } catch (error) {
+    throw new EstServerError('store_unusable', `${path}: ${(error as Error).message}`, error)
+  }
+}
+
+/**
+ * Opens or creates the store at `path` (mode 0600). Throws `store_unusable` for a file that is not ours, is newer or is damaged.
+ * Several processes may have it open; each write holds the lock for one transaction.
+ */
+export async function openSqliteStore(options: SqliteStoreOptions): Promise<Store> {
+  const path = resolve(options.path)
+  createFile(path)
+  const thread = (options.spawnWriter ?? spawnWriterThread)({ path, bytesMax: options.bytesMax ?? 0 })
+  const ended = new Promise<void>(done => {
+    thread.onExit(done)
+  })
+  await new Promise<void>((ready, unusable) => {
+    thread.onMessage(message => {
+      if (message.kind === 'ready') ready()
+      if (message.kind === 'unusable') unusable(new EstServerError('store_unusable', `${path}: ${message.detail}`))
+    })
+    thread.onExit(() => unusable(new EstServerError('store_unusable', `${path}: the writer thread ended`)))
+  })
+  const reading = new DatabaseSync(path, { readOnly: true, timeout: 5000 })
+  reading.exec('PRAGMA cache_size = -65536')
+  const reads = sqliteReads(reading)
+  const queue = writeQueue(thread, options.queueMax ?? 8192, options.onStopped ?? (() => {}))
+  const { write } = queue
+  let closing: Promise<void> | null = null
+
+  /** Reads are synchronous; a failure is a rejection all the same, and ours. */
+  const read = async <T>(work: () => T): Promise<T> => {
+    try {
+      return work()
+    } catch (error) {
+      throw new EstServerError(closing ? 'store_closed' : 'store_failed', `read: ${(error as Error).message}`, error)
+    }
+  }
+
+  // The counters run ahead of the file by what was reserved and not yet recorded. The unique index is what forbids a second use.
+  const counters = new Map<string, number>()
+
+  return {
+    enrollmentFacts: (fleet, id, spki, content) => read(() => reads.enrollmentFacts(fleet, id, spki, content)),
+    certificate: (issuer, serial) => read(() => reads.certificate(issuer, serial)),
+    secret: hash => read(() => reads.secret(hash)),
+    reserveIdx: fleet =>
+      read(() => {
+        const idx = counters.get(fleet) ?? reads.nextIdx(fleet)
+        counters.set(fleet, idx + 1)
+        return idx
+      }),
+    admitDevice: device => write('admitDevice', device),
+    async recordIntent(intent) {
+      const result = await write('recordIntent', intent)
+      // Another process issues into the same fleet: look again where the counter stands.
+      if (result.kind === 'conflict' && result.on === 'idx') counters.delete(intent.fleet)
+      return result
+    },
+    recordCertificate: issued => write('recordCertificate', issued),
+    voidIntent: (issuer, serial, audit) => write('voidIntent', { issuer, serial, audit }),
+    openIntents: limit => read(() => reads.openIntents(limit)),
+    async acceptTime(audit) {
+      await write('acceptTime', audit)
+    },
+    device: (fleet, id) => read(() => reads.device(fleet, id)),
+    devices: query => read(() => reads.devices(query)),
+    groups: fleet => read(() => reads.groups(fleet)),
+    isClosed: (fleet, gids) => read(() => reads.isClosed(fleet, gids)),
+    importManifest(fleet, entries, audit) {
+      if (entries.length > manifestEntriesMax)
+        return Promise.reject(new EstServerError('manifest_invalid', `more than ${manifestEntriesMax} entries at once`))
+      return write('importManifest', { fleet, entries, audit })
+    },
+    mintSecret: secret => write('mintSecret', secret),
+    draftRevocation: (fleet, group, rulesMax) =>
+      read(() => {
+        const draft = reads.draftRevocation(fleet, group, rulesMax)
+        return draft && { ...draft, idxNext: Math.max(draft.idxNext, counters.get(fleet) ?? 0) }
+      }),
+    async recordRevocation(revocation) {
+      const result = await write('recordRevocation', revocation)
+      const counter = counters.get(revocation.fleet)
+      if (counter !== undefined && counter < revocation.bound) counters.set(revocation.fleet, revocation.bound)
+      return result
+    },
+    rules: fleet => read(() => reads.rules(fleet)),
+    outboxPending: (fleet, limit) => read(() => reads.outboxPending(fleet, limit)),
+    async outboxDelivered(fleet, seq, at) {
+      await write('outboxDelivered', { fleet, seq, at })
+    },
+    notice: (fleet, seq) => read(() => reads.notice(fleet, seq)),
+    async appendAudit(entry) {
+      await write('appendAudit', entry)
+    },
+    audit: (after, limit) => read(() => reads.audit(after, limit)),
+    check: () => read(() => sqliteCheck(reading)),
+    close() {
+      closing ??= (async () => {
+        await queue.close()
+        reading.close()
+        thread.post('close')
+        await ended
+      })()
+      return closing
+    },
+  }
+}

@@ -1,0 +1,165 @@
+// The SQLite driver: the contract, and what is its own: the file, its mode and version, what a broken disk or a lost answer does.
+
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { openSqliteStore, type SqliteStoreOptions, spawnWriterThread, type WriterThread } from '@birthmark/est-server'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { auditEntry, manifestEntry, storeContract } from './contract.ts'
+
+storeContract('sqlite', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'birthmark-store-'))
+  return {
+    open: () => openSqliteStore({ path: join(folder, 'store.db') }),
+    remove: async () => rmSync(folder, { recursive: true }),
+  }
+})
+
+describe('sqlite driver', () => {
+  let folder: string
+  const open = (options: Partial<SqliteStoreOptions> = {}) => openSqliteStore({ path: join(folder, 'store.db'), ...options })
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'birthmark-store-'))
+  })
+  afterEach(() => rmSync(folder, { recursive: true }))
+
+  it('keeps the file, the log and the index to its owner', async () => {
+    const store = await open()
+    await store.appendAudit(auditEntry('failure'))
+    for (const name of ['store.db', 'store.db-wal', 'store.db-shm']) expect(statSync(join(folder, name)).mode & 0o777).toBe(0o600)
+    await store.close()
+  })
+
+  it('refuses a file of another program, of a newer version, or no database at all', async () => {
+    const db = new DatabaseSync(join(folder, 'store.db'))
+    db.exec('CREATE TABLE theirs (x)')
+    await expect(open()).rejects.toMatchObject({ code: 'store_unusable' })
+    db.exec('DROP TABLE theirs; PRAGMA application_id = 0x424d524b; PRAGMA user_version = 999')
+    db.close()
+    await expect(open()).rejects.toThrow(/version 999/)
+    writeFileSync(join(folder, 'store.db'), 'x'.repeat(4096))
+    await expect(open()).rejects.toMatchObject({ code: 'store_unusable' })
+    await expect(openSqliteStore({ path: join(folder, 'missing', 'store.db') })).rejects.toMatchObject({ code: 'store_unusable' })
+  })
+
+  it('two processes may issue into one fleet: the loser of an idx looks again', async () => {
+    const a = await open()
+    const b = await open()
+    await a.importManifest('meters', [manifestEntry('x'), manifestEntry('y')], auditEntry('manifest_imported'))
+    const [first, second] = [await a.reserveIdx('meters'), await b.reserveIdx('meters')]
+    expect(second).toBe(first)
+    const intent = async (store: typeof a, id: string, idx: number) => {
+      const device = (await store.enrollmentFacts('meters', id, new Uint8Array(32), new Uint8Array(32))).device!
+      const blob = Buffer.alloc(20, id)
+      return store.recordIntent({
+        ...{ issuer: blob, serial: blob, fleet: 'meters', device: device.key, deviceVersion: 0, idx, gids: [1], spkiSha256: blob },
+        ...{ contentSha256: blob, epoch: 0, notBefore: 0, notAfter: 1, secret: null, requestId: '', tbs: blob, at: 1_800_000_000 },
+      })
+    }
+    expect(await intent(a, 'x', first)).toEqual({ kind: 'recorded' })
+    expect(await intent(b, 'y', second)).toEqual({ kind: 'conflict', on: 'idx' })
+    expect(await intent(b, 'y', await b.reserveIdx('meters'))).toEqual({ kind: 'recorded' })
+    await a.close()
+    await b.close()
+  })
+
+  it('[F68] a full disk stops the store: the write definitely failed, everything after is refused, and a restart has what was acknowledged', async () => {
+    const stopped: string[] = []
+    const store = await open({ bytesMax: 400_000, onStopped: e => stopped.push(e.code) })
+    let acknowledged = 0
+    const big = () => Array.from({ length: 100 }, (_, i) => manifestEntry(`device-${acknowledged}-${i}`))
+    const failure = await (async () => {
+      for (;;) {
+        try {
+          await store.importManifest('meters', big(), auditEntry('manifest_imported'))
+          acknowledged++
+        } catch (e) {
+          return e
+        }
+      }
+    })()
+    expect(failure).toMatchObject({ code: 'store_failed' })
+    await expect(store.appendAudit(auditEntry('failure'))).rejects.toMatchObject({ code: 'store_closed' })
+    expect(stopped).toEqual(['store_closed'])
+    await store.close()
+    const again = await open()
+    expect((await again.groups('meters'))[0].devices).toBe(acknowledged * 100)
+    expect(await again.check()).toEqual([])
+    await again.close()
+  })
+
+  /** A writer thread that does its work and then dies before the answer is heard, from the `after`-th batch on. */
+  function mute(after: number, loseRequest: boolean) {
+    return (options: Parameters<typeof spawnWriterThread>[0]): WriterThread => {
+      const real = spawnWriterThread(options)
+      let batches = 0
+      return {
+        ...real,
+        post(message) {
+          if (message !== 'close' && ++batches > after && loseRequest) void real.terminate()
+          else real.post(message)
+        },
+        onMessage: listener =>
+          real.onMessage(message => {
+            if (message.kind === 'answers' && batches > after) void real.terminate()
+            else listener(message)
+          }),
+      }
+    }
+  }
+
+  it.each([
+    ['persisted', false, 2],
+    ['not persisted', true, 1],
+  ])(
+    'says `unknown` when the answer to a write is lost (%s), refuses onward, and a restart tells',
+    async (_, loseRequest, records) => {
+      const store = await open({ spawnWriter: mute(1, loseRequest) })
+      await store.appendAudit(auditEntry('failure'))
+      const away = store.appendAudit(auditEntry('failure'))
+      await expect(away).rejects.toMatchObject({ code: 'store_unknown' })
+      await expect(store.appendAudit(auditEntry('failure'))).rejects.toMatchObject({ code: 'store_closed' })
+      await store.close()
+      const again = await open()
+      expect(await again.audit(0, 10)).toHaveLength(records)
+      expect(await again.check()).toEqual([])
+      await again.close()
+    },
+  )
+
+  it('bounds the writes that wait', async () => {
+    const store = await open({ queueMax: 10 })
+    const results = await Promise.allSettled(Array.from({ length: 30 }, () => store.appendAudit(auditEntry('failure'))))
+    const refused = results.filter(r => r.status === 'rejected')
+    expect(refused).toHaveLength(20)
+    expect(refused[0].reason).toMatchObject({ code: 'store_busy' })
+    expect(await store.audit(0, 100)).toHaveLength(10)
+    await store.close()
+  })
+
+  it('fails one bad write of a batch alone', async () => {
+    const store = await open()
+    const good = Array.from({ length: 5 }, () => store.appendAudit(auditEntry('failure')))
+    const bad = store.appendAudit({ ...auditEntry('failure'), code: { not: 'text' } as unknown as string })
+    await expect(bad).rejects.toMatchObject({ code: 'store_failed' })
+    await Promise.all(good)
+    expect(await store.audit(0, 100)).toHaveLength(5)
+    expect(await store.check()).toEqual([])
+    await store.close()
+  })
+
+  it('check names what was tampered with', async () => {
+    const store = await open()
+    await store.importManifest('meters', [manifestEntry('a')], auditEntry('manifest_imported'))
+    for (let i = 0; i < 3; i++) await store.appendAudit(auditEntry('failure'))
+    const db = new DatabaseSync(join(folder, 'store.db'))
+    db.exec(`UPDATE audit SET detail = 'forged' WHERE n = 2; UPDATE groups SET devices = 9`)
+    db.close()
+    expect(await store.check()).toEqual([
+      'a group whose count is wrong: batch=1',
+      'audit: record 2 does not follow from the one before',
+    ])
+    await store.close()
+  })
+})
