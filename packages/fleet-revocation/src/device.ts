@@ -1,0 +1,167 @@
+// A device's ear for revocation: it takes notices from any broker, believes only their signature, and remembers what concerns its own
+// groups in a record of a few hundred bytes. It knows whether this device is revoked; to obey is the agent's. Device subset.
+
+import {
+  type Bytes,
+  type CborValue,
+  codeOf,
+  type DeviceError,
+  decodeCbor,
+  deviceError,
+  encodeCbor,
+  type Membership,
+} from '@birthmark/device-sdk/core'
+import {
+  headTopic,
+  type NoticeBody,
+  type NoticeProblem,
+  type NoticeSigner,
+  type NoticeVerify,
+  openNotice,
+  ringSize,
+  ringTopic,
+} from './notice.ts'
+
+export { type NoticeProblem, type NoticeSigner, type NoticeVerify, noticeBytesMax } from './notice.ts'
+
+/** As in agent/ports.ts of the device SDK: `put` has reached the medium when it returns, and is atomic. */
+export interface DeviceStore {
+  get(name: string): Bytes | null
+  put(name: string, value: Bytes): void
+}
+
+export interface DeviceReceiverOptions {
+  fleet: string
+  /** Of the operational certificate in use now; null before the first enrollment. */
+  membership(): Membership | null
+  signers: NoticeSigner[]
+  verify: NoticeVerify
+  store: DeviceStore
+}
+
+export interface DeviceReceiver {
+  /** What to be subscribed to now. After a gap the ring topics of the missing notices are appended, and taken away as they arrive: look again after each notice. */
+  topics: string[]
+  /**
+   * `error`: the message was refused (`notice_rejected`, or the store's failure) and nothing changed. A notice seen before is no error.
+   * `revoked`: this device is revoked by all that was taken in so far.
+   */
+  receive(topic: string, payload: Bytes, done: (error: DeviceError | null, revoked: boolean) => void): void
+  revoked(): boolean
+  /** Highest number taken in; how many of the 63 before it are still missing. */
+  progress(): { seq: number; missing: number }
+}
+
+const RECORD = 'notices'
+const RECORD_VERSION = 1
+// 8 gids, 63 missing numbers of at most 9 bytes and a header: under 1 KB; the decoder's limits say the same.
+const recordLimits = { depthMax: 3, itemsMax: 120 }
+
+interface Progress {
+  seq: number
+  missing: number[]
+  floor: number
+  bounds: number[][]
+}
+
+function nothing(): Progress {
+  return { seq: 0, missing: [], floor: 0, bounds: [] }
+}
+
+function encodeRecord(fleet: string, progress: Progress): Bytes {
+  return encodeCbor([RECORD_VERSION, fleet, progress.seq, progress.missing, progress.floor, progress.bounds])
+}
+
+/** A damaged record, or one of another fleet, is as none: the lattice is refilled by the retained notices. */
+function decodeRecord(bytes: Bytes | null, fleet: string): Progress {
+  if (!bytes) return nothing()
+  let value: CborValue = null
+  try {
+    value = decodeCbor(bytes, recordLimits)
+  } catch (error) {
+    if (codeOf(error) === null) throw error
+  }
+  if (!Array.isArray(value) || value.length !== 6 || value[0] !== RECORD_VERSION || value[1] !== fleet) return nothing()
+  if (typeof value[2] !== 'number' || !Array.isArray(value[3]) || typeof value[4] !== 'number' || !Array.isArray(value[5]))
+    return nothing()
+  return { seq: value[2], missing: value[3] as number[], floor: value[4], bounds: value[5] as number[][] }
+}
+
+function boundOf(progress: Progress, gid: number): number {
+  for (let i = 0; i < progress.bounds.length; i++) if (progress.bounds[i][0] === gid) return progress.bounds[i][1]
+  return 0
+}
+
+function isRevoked(progress: Progress, membership: Membership | null): boolean {
+  if (!membership) return false
+  if (membership.idx < progress.floor) return true
+  for (let i = 0; i < membership.gids.length; i++) if (membership.idx < boundOf(progress, membership.gids[i])) return true
+  return false
+}
+
+/** `progress` and one more notice: a new value, so that a failed write leaves the old one in force. Null when it says nothing new. */
+function withNotice(progress: Progress, body: NoticeBody, membership: Membership): Progress | null {
+  if (body.seq <= progress.seq && progress.missing.indexOf(body.seq) < 0) return null
+  // What has left the ring can't be asked for any more. It does not matter to a device that was enrolled since (its idx is above every
+  // bound of then), and one that was revoked by it is refused by every relying party.
+  const newest = Math.max(progress.seq, body.seq)
+  const oldest = newest - ringSize + 1
+  const missing: number[] = []
+  for (let i = 0; i < progress.missing.length; i++)
+    if (progress.missing[i] !== body.seq && progress.missing[i] >= oldest) missing.push(progress.missing[i])
+  for (let seq = Math.max(progress.seq + 1, oldest, 1); seq < body.seq; seq++) missing.push(seq)
+  const bounds: number[][] = []
+  for (let i = 0; i < membership.gids.length; i++) {
+    const gid = membership.gids[i]
+    let bound = boundOf(progress, gid)
+    // A rule of an unknown kind is passed over: who enforces are the relying parties, and they stop at it.
+    for (let k = 0; k < body.rules.length; k++) if (body.rules[k].gid === gid) bound = Math.max(bound, body.rules[k].bound)
+    if (bound > 0) bounds.push([gid, bound])
+  }
+  return { seq: newest, missing: missing, floor: Math.max(progress.floor, body.floor), bounds: bounds }
+}
+
+/** Implements the agent's `NoticeReceiver`. Throws `store_read` when the record can't be read. */
+export function createDeviceReceiver(options: DeviceReceiverOptions): DeviceReceiver {
+  let progress = decodeRecord(options.store.get(RECORD), options.fleet)
+  const topics: string[] = []
+
+  function refreshTopics(): void {
+    topics.length = 0
+    topics.push(headTopic(options.fleet))
+    for (let i = 0; i < progress.missing.length; i++) topics.push(ringTopic(options.fleet, progress.missing[i]))
+  }
+
+  function take(problem: NoticeProblem | null, body: NoticeBody | null): DeviceError | null {
+    if (problem) return deviceError('notice_rejected', problem)
+    const membership = options.membership()
+    // Without a certificate there is nothing to revoke, and the one to come gets an idx above every bound of today.
+    const next = body && membership ? withNotice(progress, body, membership) : null
+    if (!next) return null
+    try {
+      options.store.put(RECORD, encodeRecord(options.fleet, next))
+    } catch (error) {
+      return codeOf(error) ? (error as DeviceError) : deviceError('store_write', String(error))
+    }
+    progress = next
+    refreshTopics()
+    return null
+  }
+
+  refreshTopics()
+  return {
+    topics: topics,
+    receive: function (_topic, payload, done) {
+      openNotice(payload, options.fleet, options.signers, options.verify, function (problem, body) {
+        const error = take(problem, body)
+        done(error, isRevoked(progress, options.membership()))
+      })
+    },
+    revoked: function () {
+      return isRevoked(progress, options.membership())
+    },
+    progress: function () {
+      return { seq: progress.seq, missing: progress.missing.length }
+    },
+  }
+}

@@ -1,0 +1,84 @@
+// Freshness without a signature. A notice carries the end of a hash chain; every step of time one more link is shown, and a link
+// can't be guessed from the ones after it. A link at step i proves that the publisher was alive at `issuedAt + i · stepSeconds` and
+// that the notice was still the newest. Who holds the secret and when to refuse is left to others.
+
+import { createHmac, hash } from 'node:crypto'
+import { type Bytes, decodeCbor, encodeCbor, equalBytes } from '@birthmark/device-sdk/core'
+
+/**
+ * Links in a chain: at 10 s a step, a week. A receiver that starts with the last link hashes that often (~40 ms), so this also bounds
+ * what a forged heartbeat can cost.
+ */
+export const chainLength = 65536
+// Every 256th link is kept: 4 KB, and at most 255 hashes for any other.
+const spacing = 256
+
+/** H: SHA-256 cut to 16 bytes, which keeps a notice under 200 bytes; inverting it stays at 2^128. */
+export function chainHash(link: Bytes): Bytes {
+  return new Uint8Array(hash('sha256', link, 'buffer').subarray(0, 16))
+}
+
+/** Three steps fit into max-age, so that two heartbeats may be lost before anyone refuses. */
+export function stepSeconds(maxAgeSeconds: number): number {
+  return Math.max(1, Math.floor(maxAgeSeconds / 3))
+}
+
+export interface HeartbeatChain {
+  /** For the notice: H^chainLength(preimage). */
+  anchor: Bytes
+  /** H^(chainLength − i)(preimage), for 0 ≤ i ≤ chainLength; `hashed` i times it gives the anchor. */
+  link(i: number): Bytes
+}
+
+/** The chain of one notice, derived: whoever has the secret can go on after a restart. ~40 ms. */
+export function heartbeatChain(secret: Bytes, fleet: string, seq: number): HeartbeatChain {
+  const preimage = createHmac('sha256', secret).update(`birthmark heartbeat ${fleet} ${seq}`).digest()
+  const kept: Bytes[] = []
+  let link: Bytes = new Uint8Array(preimage.subarray(0, 16))
+  for (let n = 0; n <= chainLength; n++) {
+    if (n % spacing === 0) kept.push(link)
+    if (n < chainLength) link = chainHash(link)
+  }
+  return {
+    anchor: link,
+    link: i => {
+      const depth = chainLength - i
+      let at = kept[Math.floor(depth / spacing)]
+      for (let n = depth % spacing; n > 0; n--) at = chainHash(at)
+      return at
+    },
+  }
+}
+
+export interface Heartbeat {
+  seq: number
+  i: number
+  link: Bytes
+}
+
+export function encodeHeartbeat(beat: Heartbeat): Bytes {
+  return encodeCbor([beat.seq, beat.i, beat.link])
+}
+
+/** Null for anything but `[seq, i, 16 bytes]` with i within a chain. */
+export function decodeHeartbeat(payload: Bytes): Heartbeat | null {
+  // Two integers of at most 9 bytes and 17 for the link.
+  if (payload.length > 40) return null
+  let value: ReturnType<typeof decodeCbor>
+  try {
+    value = decodeCbor(payload, { depthMax: 1, itemsMax: 4 })
+  } catch {
+    return null
+  }
+  if (!Array.isArray(value) || value.length !== 3) return null
+  const [seq, i, link] = value
+  if (typeof seq !== 'number' || typeof i !== 'number' || !(link instanceof Uint8Array)) return null
+  return seq >= 1 && i >= 0 && i <= chainLength && link.length === 16 ? { seq, i, link } : null
+}
+
+/** Whether hashing `link` `steps` times gives `known`. */
+export function chainsTo(link: Bytes, steps: number, known: Bytes): boolean {
+  let at = link
+  for (let n = 0; n < steps; n++) at = chainHash(at)
+  return equalBytes(at, known)
+}

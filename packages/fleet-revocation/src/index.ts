@@ -1,0 +1,11 @@
+// The public face of fleet revocation. The broker is under `./broker`, a device's receiver under `./device`.
+export * from './acknowledgement.ts'
+export * from './errors.ts'
+export * from './heartbeat.ts'
+export * from './notice.ts'
+export * from './ports.ts'
+export * from './publisher.ts'
+export * from './relying-party.ts'
+export * from './rule-set.ts'
+export * from './sign-notice.ts'
+export * from './verify.ts'

@@ -1,0 +1,246 @@
+// The revocation notice: a COSE_Sign1 over a deterministic CBOR map. This file turns rules into the bytes that are signed, and received
+// bytes into rules once their signature stands; it knows nothing of order, replay or who is revoked. It keeps to the device subset.
+
+import {
+  type Bytes,
+  type CborValue,
+  COSE_EDDSA,
+  COSE_ES256,
+  codeOf,
+  decodeCbor,
+  ecdsaDerOfRaw,
+  encodeCbor,
+  equalBytes,
+  mapEntries,
+  parseSign1,
+  type Sign1,
+  sign1ToBeSigned,
+} from '@birthmark/device-sdk/core'
+
+/** A longer message is refused before it is parsed. Room for 300 group rules; one takes ~170 bytes. */
+export const noticeBytesMax = 8192
+/** Under `fr/1/{fleet}/n/`, the newest notices by `seq` modulo this. */
+export const ringSize = 64
+const rulesMax = 512
+
+/** Certificates of group `gid` with an `idx` below `bound` are revoked. `reason`: a CRLReason code (RFC 5280 5.3.1). */
+export interface GroupRule {
+  kind: 'group'
+  gid: number
+  bound: number
+  reason?: number
+}
+
+export type Rule = GroupRule
+
+export interface NoticeBody {
+  fleet: string
+  /** From 1, one more each notice. */
+  seq: number
+  /** SHA-256 of the notice before; null in the first. */
+  previousSha256: Bytes | null
+  /** Seconds since 1970. */
+  issuedAt: number
+  /** A relying party whose newest proof of freshness is older refuses new connections. */
+  maxAgeSeconds: number
+  /** End of the heartbeat chain that belongs to this notice, 16 to 32 bytes. */
+  heartbeatAnchor: Bytes
+  rules: Rule[]
+  /** Rules of a kind that this version doesn't know. Whoever enforces must not rest while this isn't zero. */
+  unknownRules: number
+  root: Bytes | null
+  /** Every certificate with a lower idx is revoked. */
+  floor: number
+}
+
+/** A key that notices are accepted from. `keyId`: the first 8 bytes of SHA-256 over `spki`. */
+export interface NoticeSigner {
+  keyId: Bytes
+  /** −7 ES256 or −8 EdDSA (Ed25519). */
+  algorithm: number
+  spki: Bytes
+}
+
+export type NoticeProblem =
+  | 'notice_too_large'
+  | 'notice_malformed'
+  | 'notice_signer_unknown'
+  | 'notice_signature'
+  /** Signed, but of a later format: a field that this version doesn't know. */
+  | 'notice_unsupported'
+  | 'notice_other_fleet'
+
+/** As in agent/ports.ts of the device SDK: `signature` in X.509 form. */
+export interface NoticeVerify {
+  verify(spki: Bytes, algorithm: string, message: Bytes, signature: Bytes, done: (good: boolean) => void): void
+}
+
+export function headTopic(fleet: string): string {
+  return 'fr/1/' + fleet + '/head'
+}
+
+export function ringTopic(fleet: string, seq: number): string {
+  return 'fr/1/' + fleet + '/n/' + (seq % ringSize)
+}
+
+export function heartbeatTopic(fleet: string): string {
+  return 'fr/1/' + fleet + '/hb'
+}
+
+function isCount(value: CborValue, least: number, most: number): boolean {
+  return typeof value === 'number' && value >= least && value <= most
+}
+
+function isText(value: CborValue): boolean {
+  return typeof value === 'string' && /^[a-z0-9-]{1,32}$/.test(value)
+}
+
+function isBytes(value: CborValue, least: number, most: number): boolean {
+  return value instanceof Uint8Array && value.length >= least && value.length <= most
+}
+
+/** The deterministic CBOR map that is signed. Values outside their range give bytes that every receiver refuses. */
+export function encodeNoticeBody(body: NoticeBody): Bytes {
+  const rules: CborValue[] = body.rules.map(function (rule) {
+    const wire: CborValue[] = [1, rule.gid, rule.bound]
+    if (rule.reason !== undefined) wire.push(rule.reason)
+    return wire
+  })
+  const map: [CborValue, CborValue][] = [
+    [1, body.fleet],
+    [2, body.seq],
+    [3, body.previousSha256],
+    [4, body.issuedAt],
+    [5, body.maxAgeSeconds],
+    [6, body.heartbeatAnchor],
+    [7, rules],
+  ]
+  if (body.root) map.push([8, body.root])
+  if (body.floor > 0) map.push([9, body.floor])
+  return encodeCbor({ map: map })
+}
+
+/** Null for a type that this version doesn't know; false for one that it does, in a wrong form. */
+function ruleOf(value: CborValue): Rule | null | false {
+  if (!Array.isArray(value) || !isCount(value[0], 1, 255)) return false
+  if (value[0] !== 1) return null
+  if (value.length < 3 || value.length > 4 || !isCount(value[1], 1, 0x7fffffff) || !isCount(value[2], 0, 0x80000000)) return false
+  const rule: Rule = { kind: 'group', gid: value[1] as number, bound: value[2] as number }
+  if (value.length === 4) {
+    if (!isCount(value[3], 0, 255)) return false
+    rule.reason = value[3] as number
+  }
+  return rule
+}
+
+/** Reads a signed body. Throws `cbor_malformed`. Call it after the signature has been verified over these very bytes. */
+export function decodeNoticeBody(payload: Bytes): NoticeBody | NoticeProblem {
+  // Depth: map, rules, rule, one level for rule kinds to come. Items: nine entries, and five for each rule.
+  const entries = mapEntries(decodeCbor(payload, { depthMax: 4, itemsMax: 20 + 6 * rulesMax }))
+  const fields: CborValue[] = []
+  for (let i = 0; i < entries.length; i++) {
+    const key = entries[i][0]
+    if (!isCount(key, 1, 9)) return 'notice_unsupported'
+    fields[key as number] = entries[i][1]
+  }
+  for (let key = 1; key <= 7; key++) if (fields[key] === undefined) return 'notice_malformed'
+  const wire = fields[7]
+  const root = fields[8]
+  const floor = fields[9]
+  if (
+    !isText(fields[1]) ||
+    !isCount(fields[2], 1, 9007199254740991) ||
+    !(fields[3] === null || isBytes(fields[3], 32, 32)) ||
+    !isCount(fields[4], 0, 9007199254740991) ||
+    !isCount(fields[5], 1, 2592000) ||
+    !isBytes(fields[6], 16, 32) ||
+    !Array.isArray(wire) ||
+    wire.length > rulesMax ||
+    !(root === undefined || isBytes(root, 32, 32)) ||
+    !(floor === undefined || isCount(floor, 1, 0x80000000))
+  )
+    return 'notice_malformed'
+  const rules: Rule[] = []
+  let unknownRules = 0
+  for (let i = 0; i < wire.length; i++) {
+    const rule = ruleOf(wire[i])
+    if (rule === false) return 'notice_malformed'
+    if (rule) rules.push(rule)
+    else unknownRules++
+  }
+  return {
+    fleet: fields[1] as string,
+    seq: fields[2] as number,
+    previousSha256: fields[3] as Bytes | null,
+    issuedAt: fields[4] as number,
+    maxAgeSeconds: fields[5] as number,
+    heartbeatAnchor: fields[6] as Bytes,
+    rules: rules,
+    unknownRules: unknownRules,
+    root: root === undefined ? null : (root as Bytes),
+    floor: floor === undefined ? 0 : (floor as number),
+  }
+}
+
+function parseNotice(bytes: Bytes): Sign1 | null {
+  try {
+    const message = parseSign1(bytes)
+    // Exactly the shape of the CDDL: tagged, only `alg` protected (a map of one small key and value is 3 bytes), an 8-byte key id.
+    const strict = bytes[0] === 0xd2 && message.protectedHeader.length === 3 && message.keyId && message.keyId.length === 8
+    return strict && message.signature.length === 64 ? message : null
+  } catch (error) {
+    if (codeOf(error) === null) throw error
+    return null
+  }
+}
+
+function readBody(payload: Bytes): NoticeBody | NoticeProblem {
+  try {
+    return decodeNoticeBody(payload)
+  } catch (error) {
+    if (codeOf(error) === null) throw error
+    return 'notice_malformed'
+  }
+}
+
+/**
+ * Judges received bytes. `done` gets the body, and then it was signed by one of `signers` for `fleet`; or what is wrong with it. Neither
+ * says whether the notice is new: that is the receiver's question.
+ */
+export function openNotice(
+  bytes: Bytes,
+  fleet: string,
+  signers: NoticeSigner[],
+  verify: NoticeVerify,
+  done: (problem: NoticeProblem | null, body: NoticeBody | null) => void,
+): void {
+  if (bytes.length > noticeBytesMax) {
+    done('notice_too_large', null)
+    return
+  }
+  const message = parseNotice(bytes)
+  if (!message) {
+    done('notice_malformed', null)
+    return
+  }
+  let signer: NoticeSigner | null = null
+  for (let i = 0; i < signers.length; i++)
+    if (signers[i].algorithm === message.algorithm && equalBytes(signers[i].keyId, message.keyId as Bytes)) signer = signers[i]
+  if (!signer || (signer.algorithm !== COSE_ES256 && signer.algorithm !== COSE_EDDSA)) {
+    done('notice_signer_unknown', null)
+    return
+  }
+  const es256 = signer.algorithm === COSE_ES256
+  verify.verify(
+    signer.spki,
+    es256 ? 'ecdsa-sha256' : 'ed25519',
+    sign1ToBeSigned(message.protectedHeader, message.payload),
+    es256 ? ecdsaDerOfRaw(message.signature) : message.signature,
+    function (good) {
+      const body = good ? readBody(message.payload) : 'notice_signature'
+      if (typeof body === 'string') done(body, null)
+      else if (body.fleet !== fleet) done('notice_other_fleet', null)
+      else done(null, body)
+    },
+  )
+}

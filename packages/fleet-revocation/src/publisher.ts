@@ -1,0 +1,217 @@
+// From the record to the wire: drains the outbox of signed notices to a broker, in order and at least once, keeps the retained head and
+// ring there, and shows heartbeats. It holds nothing that a crash could lose: what was not marked as delivered is published again, and a
+// broker that forgot is filled up again. It signs nothing and decides nothing.
+
+import type { Bytes } from '@birthmark/device-sdk/core'
+import { type Acknowledgement, acknowledgementTopic, decodeAcknowledgement } from './acknowledgement.ts'
+import { RevocationError } from './errors.ts'
+import { chainLength, encodeHeartbeat, type HeartbeatChain, heartbeatChain, stepSeconds } from './heartbeat.ts'
+import { headTopic, heartbeatTopic, ringSize, ringTopic } from './notice.ts'
+import { noticeFacts } from './notice-facts.ts'
+import type { Bus, Clock, Log, PublishBus } from './ports.ts'
+
+export interface OutboxNotice {
+  seq: number
+  notice: Bytes
+}
+
+export interface Outbox {
+  /** Undelivered notices, ascending by seq. */
+  pending(limit: number): Promise<OutboxNotice[]>
+  delivered(seq: number): Promise<void>
+  /** The newest notices whether delivered or not, ascending: what a broker that lost its retained messages is given again. */
+  recent(limit: number): Promise<OutboxNotice[]>
+}
+
+export interface PublisherOptions {
+  outbox: Outbox
+  bus: PublishBus & Partial<Pick<Bus, 'subscribe' | 'onConnect'>>
+  fleet: string
+  clock: Clock
+  log: Log
+  /** The secret that the notices' heartbeat anchors were derived from. Without it no heartbeat is sent. */
+  heartbeatSecret?: Bytes
+  /** Relying parties whose acknowledgement is waited for: the head is published again until each has confirmed it. */
+  relyingParties?: string[]
+  /** Asked for once when the newest notice's heartbeats run out (a week at 10 s a step): sign one more, with no rules if there are none. */
+  renew?: (seq: number) => void
+}
+
+export interface Publisher {
+  /** To be called after a commit. Returns at once. */
+  wake(): void
+  /** Resolves when nothing is pending that was committed before the call; rejects when the publisher is closed first. */
+  drained(): Promise<void>
+  acknowledgements(): Acknowledgement[]
+  close(): void
+}
+
+// A batch holds at most 64 × 8 KiB.
+const batchMax = ringSize
+const retrySecondsMin = 0.2
+const retrySecondsMax = 30
+// Time for a relying party to verify, cut sessions and answer, before the head is shown again; doubled each time up to the maximum.
+const confirmSecondsMin = 30
+const confirmSecondsMax = 600
+// Acknowledgements are kept for this many names: brokers, gateways and APIs, not devices.
+const relyingPartiesMax = 1000
+
+export function createPublisher(options: PublisherOptions): Publisher {
+  const { outbox, bus, fleet, clock, log } = options
+  const acks = new Map<string, Acknowledgement>()
+  let closed = false
+  let working = false
+  let wanted = true
+  let refill = true
+  let retrySeconds = retrySecondsMin
+  let cancelRetry = () => {}
+  let cancelBeat = () => {}
+  let cancelConfirm = () => {}
+  let waiting: { resolve: () => void; reject: (error: Error) => void }[] = []
+  let head: OutboxNotice | null = null
+  let settledSeq = 0
+  let beat: { seq: number; issuedAt: number; step: number; chain: HeartbeatChain; renewed: boolean } | null = null
+
+  async function publish(entry: OutboxNotice): Promise<void> {
+    // The ring before the head: who sees the head and a gap finds the ring filled.
+    await bus.publish(ringTopic(fleet, entry.seq), entry.notice, { qos: 1, retain: true })
+    if (head && head.seq > entry.seq) return
+    await bus.publish(headTopic(fleet), entry.notice, { qos: 1, retain: true })
+    head = entry
+  }
+
+  /** Once a batch, not once a notice: a chain takes ~40 ms to derive. */
+  function settleHead(): void {
+    if (!head || head.seq === settledSeq) return
+    settledSeq = head.seq
+    confirmLater(confirmSecondsMin)
+    if (!options.heartbeatSecret) return
+    const facts = noticeFacts(head.notice)
+    const chain = heartbeatChain(options.heartbeatSecret, fleet, head.seq)
+    beat = { seq: head.seq, issuedAt: facts.issuedAt, step: stepSeconds(facts.maxAgeSeconds), chain, renewed: false }
+    cancelBeat()
+    showBeat()
+  }
+
+  function showBeat(): void {
+    if (!beat || closed) return
+    const now = clock.now()
+    const i = Math.floor((now - beat.issuedAt) / beat.step)
+    if (i >= 0 && i <= chainLength) {
+      const payload = encodeHeartbeat({ seq: beat.seq, i, link: beat.chain.link(i) })
+      bus
+        .publish(heartbeatTopic(fleet), payload, { qos: 0, retain: false })
+        .catch((error: unknown) => log.warn({ err: error }, 'heartbeat not sent'))
+    }
+    if (i >= chainLength * 0.75 && !beat.renewed) {
+      beat.renewed = true
+      log.warn({ seq: beat.seq, left: chainLength - i }, 'heartbeats of the newest notice run out; it is time for another notice')
+      options.renew?.(beat.seq)
+    }
+    const next = beat.issuedAt + (Math.max(i, 0) + 1) * beat.step
+    cancelBeat = clock.setTimer(Math.max(0.05, next - now), showBeat)
+  }
+
+  function unconfirmed(): string[] {
+    const names = options.relyingParties ?? []
+    return head === null ? [] : names.filter(name => (acks.get(name)?.seq ?? 0) < (head?.seq ?? 0))
+  }
+
+  /** A broker may acknowledge and then lose what it took: only a relying party's word ends the repetition. */
+  function confirmLater(seconds: number): void {
+    cancelConfirm()
+    if (unconfirmed().length === 0) return
+    cancelConfirm = clock.setTimer(seconds, () => {
+      const missing = unconfirmed()
+      if (missing.length === 0 || closed) return
+      log.warn({ seq: head?.seq, missing }, 'notice not confirmed yet; showing it again')
+      refill = true
+      wake()
+      confirmLater(Math.min(seconds * 2, confirmSecondsMax))
+    })
+  }
+
+  async function work(): Promise<void> {
+    while (wanted && !closed) {
+      wanted = false
+      if (refill) {
+        refill = false
+        try {
+          for (const entry of await outbox.recent(ringSize)) await publish(entry)
+        } catch (error) {
+          refill = true
+          throw error
+        }
+      }
+      for (let batch = await outbox.pending(batchMax); batch.length > 0 && !closed; batch = await outbox.pending(batchMax)) {
+        for (const entry of batch) {
+          await publish(entry)
+          // A crash before this line publishes it once more; receivers take a notice any number of times.
+          await outbox.delivered(entry.seq)
+        }
+      }
+      settleHead()
+    }
+  }
+
+  function wake(): void {
+    wanted = true
+    if (working || closed) return
+    working = true
+    cancelRetry()
+    work().then(
+      () => {
+        working = false
+        retrySeconds = retrySecondsMin
+        if (wanted && !closed) return wake()
+        const done = waiting
+        waiting = []
+        for (const waiter of done) waiter.resolve()
+      },
+      (error: unknown) => {
+        working = false
+        wanted = true
+        if (closed) return
+        log.warn({ err: error, retrySeconds }, 'notices not delivered; trying again')
+        cancelRetry = clock.setTimer(retrySeconds, wake)
+        retrySeconds = Math.min(retrySeconds * 2, retrySecondsMax)
+      },
+    )
+  }
+
+  bus.onConnect?.(() => {
+    refill = true
+    wake()
+  })
+  bus
+    .subscribe?.(acknowledgementTopic(fleet, '+'), (topic, payload) => {
+      const ack = decodeAcknowledgement(payload)
+      // The name in the topic is the one that the broker authenticated.
+      if (!ack || topic !== acknowledgementTopic(fleet, ack.relyingParty)) return
+      if (!acks.has(ack.relyingParty) && acks.size >= relyingPartiesMax) return
+      if ((acks.get(ack.relyingParty)?.seq ?? 0) > ack.seq) return
+      acks.set(ack.relyingParty, ack)
+      if (unconfirmed().length === 0) cancelConfirm()
+    })
+    .catch((error: unknown) => log.warn({ err: error }, 'acknowledgements can not be heard'))
+  wake()
+
+  return {
+    wake,
+    drained: () =>
+      new Promise<void>((resolve, reject) => {
+        if (closed) return reject(new RevocationError('bus_closed', 'the publisher is closed'))
+        waiting.push({ resolve, reject })
+        wake()
+      }),
+    acknowledgements: () => [...acks.values()],
+    close: () => {
+      closed = true
+      cancelRetry()
+      cancelBeat()
+      cancelConfirm()
+      for (const waiter of waiting) waiter.reject(new RevocationError('bus_closed', 'the publisher is closed'))
+      waiting = []
+    },
+  }
+}

@@ -1,0 +1,94 @@
+// What a relying party must not forget over a restart, as bytes: rules, numbers and the hash that the next notice must name. Written and
+// read by this version and its successors only; where it is kept is the caller's.
+
+import { type Bytes, type CborValue, decodeCbor, encodeCbor } from '@birthmark/device-sdk/core'
+import { RevocationError } from './errors.ts'
+import type { Rule } from './notice.ts'
+
+export interface Beyond {
+  seq: number
+  sha256: Bytes
+  previous: Bytes | null
+}
+
+export interface RelyingPartyState {
+  /** Every notice up to and including this number was taken in. */
+  through: number
+  /** Of notice number `through`; null before the first. */
+  throughSha256: Bytes | null
+  /** Taken in, but something before them is missing. */
+  beyond: Beyond[]
+  /** A notice didn't name the one before it. For good: only a person can say which history is true. */
+  forked: boolean
+  /** The newest notice seen, by which freshness is judged. */
+  head: { seq: number; issuedAt: number; maxAge: number; anchor: Bytes } | null
+  rules: Rule[]
+  floor: number
+}
+
+const version = 1
+// Five values a rule for 2^20 groups, and the rest.
+const limits = { depthMax: 4, itemsMax: 6 << 20 }
+
+export function emptyState(): RelyingPartyState {
+  return { through: 0, throughSha256: null, beyond: [], forked: false, head: null, rules: [], floor: 0 }
+}
+
+export function encodeRelyingPartyState(fleet: string, state: RelyingPartyState): Bytes {
+  const { head } = state
+  return encodeCbor([
+    version,
+    fleet,
+    state.through,
+    state.throughSha256,
+    state.beyond.map(({ seq, sha256, previous }) => [seq, sha256, previous]),
+    state.forked,
+    head ? [head.seq, head.issuedAt, head.maxAge, head.anchor] : null,
+    state.rules.map(({ gid, bound, reason = 0 }) => [gid, bound, reason]),
+    state.floor,
+  ])
+}
+
+function list(value: CborValue): CborValue[] {
+  if (!Array.isArray(value)) throw new RevocationError('state_malformed', 'expected a list')
+  return value
+}
+
+function count(value: CborValue): number {
+  if (typeof value !== 'number' || value < 0) throw new RevocationError('state_malformed', 'expected a number')
+  return value
+}
+
+function octets(value: CborValue): Bytes {
+  if (!(value instanceof Uint8Array)) throw new RevocationError('state_malformed', 'expected bytes')
+  return value
+}
+
+/** Throws `state_malformed`: to begin with nothing would forget who is revoked. */
+export function decodeRelyingPartyState(bytes: Bytes, fleet: string): RelyingPartyState {
+  let value: CborValue
+  try {
+    value = decodeCbor(bytes, limits)
+  } catch (error) {
+    throw new RevocationError('state_malformed', 'not the bytes that were saved', error)
+  }
+  const fields = list(value)
+  if (fields.length !== 9 || fields[0] !== version) throw new RevocationError('state_malformed', 'of another version')
+  if (fields[1] !== fleet) throw new RevocationError('state_malformed', 'of another fleet')
+  const head = fields[6] === null ? null : list(fields[6])
+  return {
+    through: count(fields[2]),
+    throughSha256: fields[3] === null ? null : octets(fields[3]),
+    beyond: list(fields[4]).map(entry => {
+      const [seq, sha256, previous] = list(entry)
+      return { seq: count(seq), sha256: octets(sha256), previous: previous === null ? null : octets(previous) }
+    }),
+    forked: fields[5] === true,
+    head: head && { seq: count(head[0]), issuedAt: count(head[1]), maxAge: count(head[2]), anchor: octets(head[3]) },
+    rules: list(fields[7]).map(rule => {
+      const [gid, bound, reason] = list(rule).map(count)
+      return { kind: 'group', gid, bound, reason }
+    }),
+    floor: count(fields[8]),
+  }
+}

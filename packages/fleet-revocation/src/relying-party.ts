@@ -1,0 +1,247 @@
+// A relying party's memory of revocation: a broker, gateway or API that must refuse what is revoked, with or without the publisher in
+// reach. It takes notices from a bus and from a pull, in any order; denies first, then has sessions cut, then saves, then acknowledges.
+// It is fresh only while it can prove that it missed nothing; who is not fresh refuses new connections. How sessions are cut is the
+// caller's.
+
+import type { Bytes, Membership } from '@birthmark/device-sdk/core'
+import { equalBytes } from '@birthmark/device-sdk/core'
+import { acknowledgementTopic, encodeAcknowledgement } from './acknowledgement.ts'
+import { RevocationError } from './errors.ts'
+import { chainsTo, decodeHeartbeat, stepSeconds } from './heartbeat.ts'
+import { headTopic, heartbeatTopic, type NoticeBody, type NoticeProblem, type NoticeSigner, openNotice } from './notice.ts'
+import type { Bus, Clock, Log } from './ports.ts'
+import { decodeRelyingPartyState, emptyState, encodeRelyingPartyState } from './relying-party-state.ts'
+import { createRuleSet, type RuleSet, type Status, statusOf } from './rule-set.ts'
+import { noticeSha256 } from './sign-notice.ts'
+import { nodeVerify } from './verify.ts'
+
+export interface RelyingPartyOptions {
+  /** Its name in acknowledgements; the broker knows it by a certificate with this common name. */
+  name: string
+  fleet: string
+  signers: NoticeSigner[]
+  /** `save` has reached the medium when it resolves, and is atomic. */
+  state: { load(): Promise<Bytes | null>; save(state: Bytes): Promise<void> }
+  bus?: Bus
+  /** Notices after `seq`, from the server over HTTPS: the guarantee where the bus is only the fast path. */
+  pull?: (seq: number) => Promise<Bytes[]>
+  /** Cuts what the rule set revokes; called after the deny state stands. */
+  enforce?: () => Promise<{ cut: number }>
+  clock: Clock
+  log: Log
+  onEvent?: (event: RelyingPartyEvent) => void
+}
+
+export type RelyingPartyEvent =
+  | { type: 'applied'; seq: number; grew: boolean; cut: number }
+  | { type: 'refused'; problem: NoticeProblem }
+  /** Somebody must look: `gap` a notice is missing, `stale` nothing proves freshness, `unsupported` a newer version is needed, `forked` two histories. */
+  | { type: 'alarm'; reason: 'gap' | 'stale' | 'unsupported' | 'forked' }
+  | { type: 'fresh' }
+
+export type Receipt =
+  | { kind: 'applied'; seq: number; cut: number }
+  | { kind: 'known'; seq: number }
+  | { kind: 'refused'; problem: NoticeProblem }
+
+export interface RelyingParty {
+  readonly rules: RuleSet
+  /** Judges one notice from anywhere. Rejects with `state_not_saved`: then it is denied in memory and not acknowledged. */
+  receive(notice: Bytes): Promise<Receipt>
+  heartbeat(payload: Bytes): void
+  /** Nothing is missing and the newest proof of freshness is not older than the notice's max-age. */
+  fresh(): boolean
+  /** `unknown` when not fresh: refuse new connections, keep the old ones. */
+  status(membership: Membership | null, issuerKeyId: Bytes | null): Status
+  progress(): { through: number; newest: number; provenAt: number }
+  close(): void
+}
+
+// Notices that wait for their turn; a flood beyond is dropped, since ring, head and pull bring everything again.
+const queueMax = 256
+// Notices held beyond a gap.
+const beyondMax = 1024
+
+export async function createRelyingParty(options: RelyingPartyOptions): Promise<RelyingParty> {
+  const { fleet, clock, log } = options
+  const emit = options.onEvent ?? (() => {})
+  const verifier = nodeVerify()
+  const saved = await options.state.load()
+  const state = saved ? decodeRelyingPartyState(saved, fleet) : emptyState()
+  const rules = createRuleSet(state.rules, state.floor)
+  const judge = statusOf(rules, fleet)
+  let newest = Math.max(state.through, state.head?.seq ?? 0, ...state.beyond.map(entry => entry.seq))
+  let provenAt = state.head?.issuedAt ?? 0
+  let link = { i: 0, bytes: state.head?.anchor ?? null }
+  let outdated = false
+  let wasFresh = false
+  let closed = false
+  let queued = 0
+  let last: Promise<unknown> = Promise.resolve()
+  let cancelWatch = () => {}
+
+  function open(notice: Bytes): Promise<NoticeBody | NoticeProblem> {
+    return new Promise(resolve =>
+      openNotice(notice, fleet, options.signers, verifier, (problem, body) => resolve(body ?? problem ?? 'notice_malformed')),
+    )
+  }
+
+  function alarm(reason: 'gap' | 'stale' | 'unsupported' | 'forked', facts: object): void {
+    log.error(
+      { reason, through: state.through, newest, ...facts },
+      'revocation state can not be relied on; new connections are refused',
+    )
+    emit({ type: 'alarm', reason })
+  }
+
+  /** Moves `through` over what is contiguous, checking that each notice names the one before it. */
+  function advance(): void {
+    for (;;) {
+      const at = state.beyond.findIndex(entry => entry.seq === state.through + 1)
+      if (at < 0) return
+      const [entry] = state.beyond.splice(at, 1)
+      const linked =
+        state.throughSha256 === null
+          ? entry.previous === null
+          : entry.previous !== null && equalBytes(entry.previous, state.throughSha256)
+      if (!linked) {
+        state.forked = true
+        alarm('forked', { seq: entry.seq })
+      }
+      state.through = entry.seq
+      state.throughSha256 = entry.sha256
+    }
+  }
+
+  async function apply(notice: Bytes, body: NoticeBody): Promise<Receipt> {
+    const { seq } = body
+    newest = Math.max(newest, seq)
+    if (seq <= state.through || state.beyond.some(entry => entry.seq === seq)) return { kind: 'known', seq }
+    // Deny first: from here every question is answered with the new rules, whatever fails below.
+    const grew = rules.merge(body.rules, body.floor)
+    if (body.unknownRules > 0) {
+      // What it revokes can't be said, so it doesn't count as taken in: the gap stays until a newer version reads it again.
+      alarm('unsupported', { seq })
+    } else if (state.beyond.length < beyondMax) {
+      state.beyond.push({ seq, sha256: noticeSha256(notice), previous: body.previousSha256 })
+      advance()
+    }
+    if (seq >= (state.head?.seq ?? 0)) {
+      state.head = { seq, issuedAt: body.issuedAt, maxAge: body.maxAgeSeconds, anchor: body.heartbeatAnchor.slice() }
+      provenAt = Math.max(provenAt, body.issuedAt)
+      link = { i: 0, bytes: state.head.anchor }
+    }
+    const [{ cut }] = await Promise.all([grew && options.enforce ? options.enforce() : { cut: 0 }, save()])
+    if (body.unknownRules === 0) acknowledge(seq, cut)
+    emit({ type: 'applied', seq, grew, cut })
+    watch()
+    return { kind: 'applied', seq, cut }
+  }
+
+  async function save(): Promise<void> {
+    state.rules = rules.rules()
+    state.floor = rules.floor
+    try {
+      await options.state.save(encodeRelyingPartyState(fleet, state))
+    } catch (error) {
+      throw new RevocationError('state_not_saved', 'the rules are in force, and would be forgotten by a restart', error)
+    }
+  }
+
+  function acknowledge(seq: number, cut: number): void {
+    const ack = encodeAcknowledgement({ relyingParty: options.name, seq, appliedAt: clock.now(), sessionsClosed: cut })
+    options.bus
+      ?.publish(acknowledgementTopic(fleet, options.name), ack, { qos: 1, retain: true })
+      .catch((error: unknown) => log.warn({ err: error, seq }, 'acknowledgement not sent'))
+  }
+
+  async function receive(notice: Bytes): Promise<Receipt> {
+    // One after the other, so that a save never holds an older state than the save before it.
+    const turn = last.then(async (): Promise<Receipt> => {
+      const body = await open(notice)
+      if (typeof body !== 'string') return apply(notice, body)
+      if (body === 'notice_unsupported' && !outdated) {
+        outdated = true
+        alarm('unsupported', {})
+      }
+      log.warn({ problem: body, bytes: notice.length }, 'notice refused')
+      emit({ type: 'refused', problem: body })
+      return { kind: 'refused', problem: body }
+    })
+    last = turn.catch(() => {})
+    return turn
+  }
+
+  function heartbeat(payload: Bytes): void {
+    const beat = decodeHeartbeat(payload)
+    const { head } = state
+    if (!beat || !head || beat.seq !== head.seq || beat.i <= link.i || !link.bytes) return
+    const at = head.issuedAt + beat.i * stepSeconds(head.maxAge)
+    // From the future: either our clock is behind, and then we can't tell fresh from old, or it is forged.
+    if (at > clock.now() + head.maxAge) return
+    if (!chainsTo(beat.link, beat.i - link.i, link.bytes)) return
+    link = { i: beat.i, bytes: beat.link.slice() }
+    provenAt = Math.max(provenAt, at)
+    watch()
+  }
+
+  function fresh(): boolean {
+    if (!state.head || outdated || state.forked || newest > state.through) return false
+    return Math.abs(clock.now() - provenAt) <= state.head.maxAge
+  }
+
+  /** Notices the change, and asks the server directly for as long as anything is missing. */
+  function watch(): void {
+    if (closed) return
+    cancelWatch()
+    const now = fresh()
+    if (now !== wasFresh) {
+      wasFresh = now
+      if (now) emit({ type: 'fresh' })
+      else alarm(newest > state.through ? 'gap' : 'stale', {})
+    }
+    cancelWatch = clock.setTimer(stepSeconds(state.head?.maxAge ?? 30), () => {
+      if (!fresh()) pull()
+      watch()
+    })
+  }
+
+  function pull(): void {
+    options
+      .pull?.(state.through)
+      .then(async notices => {
+        for (const notice of notices) await receive(notice)
+      })
+      .catch((error: unknown) => log.warn({ err: error }, 'notices not pulled'))
+  }
+
+  function onMessage(topic: string, payload: Bytes): void {
+    if (topic === heartbeatTopic(fleet)) heartbeat(payload)
+    else if (queued < queueMax) {
+      queued++
+      receive(payload)
+        .catch((error: unknown) => log.error({ err: error }, 'notice not taken in'))
+        .finally(() => queued--)
+    }
+  }
+
+  for (const topic of [headTopic(fleet), `fr/1/${fleet}/n/+`, heartbeatTopic(fleet)]) await options.bus?.subscribe(topic, onMessage)
+  pull()
+  watch()
+
+  return {
+    rules,
+    receive,
+    heartbeat,
+    fresh,
+    status: (membership, issuerKeyId) => {
+      const status = judge(membership, issuerKeyId)
+      return status === 'good' && !fresh() ? 'unknown' : status
+    },
+    progress: () => ({ through: state.through, newest, provenAt }),
+    close: () => {
+      closed = true
+      cancelWatch()
+    },
+  }
+}
