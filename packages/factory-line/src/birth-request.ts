@@ -1,0 +1,41 @@
+// What arrives at the station: a CSR whose key its sender has proven. The only thing taken from it is the public key; the name, the
+// dates and the extensions of a birth certificate are the line's.
+
+import { type Bytes, codeOf, csrAssemble, csrInfo, encodeName, parseCsr, SERIAL_NUMBER } from '@birthmark/device-sdk/core'
+import { FactoryError } from './errors.ts'
+import { refuseKey, verifySignature } from './signing-key.ts'
+
+declare const proven: unique symbol
+export interface ProvenBirthRequest {
+  spki: Bytes
+  [proven]: true
+}
+
+/** Parses a DER CSR, judges its key and verifies its signature. Throws `csr_malformed`, `key_refused`, `csr_signature`. */
+export function proveBirthRequest(der: Bytes): ProvenBirthRequest {
+  let csr: ReturnType<typeof parseCsr>
+  try {
+    csr = parseCsr(der)
+  } catch (error) {
+    if (codeOf(error) === null) throw error
+    throw new FactoryError('csr_malformed', (error as Error).message, error)
+  }
+  const reason = refuseKey(csr.spki)
+  if (reason) throw new FactoryError('key_refused', reason)
+  if (!verifySignature(csr.spki, csr.signatureAlgorithm, csr.info, csr.signature))
+    throw new FactoryError('csr_signature', 'the CSR is not signed by the key it carries')
+  return { spki: csr.spki } as ProvenBirthRequest
+}
+
+/** A key that never leaves its device: a slot of the SDK's key store, a secure element, a PKCS#11 object. */
+export interface DeviceKey {
+  spki: Bytes
+  algorithm: string
+  sign(message: Bytes): Promise<Bytes>
+}
+
+/** The CSR that a device (or a fixture on its behalf) sends to the station. */
+export async function birthRequest(serial: string, key: DeviceKey): Promise<Bytes> {
+  const info = csrInfo(encodeName([{ oid: SERIAL_NUMBER, value: serial }]), key.spki, [])
+  return csrAssemble(info, key.algorithm, await key.sign(info))
+}

@@ -1,0 +1,11 @@
+// The public face of the line. Nothing inside the package imports this file.
+export * from './authority.ts'
+export * from './birth-form.ts'
+export * from './birth-request.ts'
+export * from './certificate-form.ts'
+export * from './errors.ts'
+export * from './extensions.ts'
+export * from './journal.ts'
+export * from './manifest.ts'
+export * from './signing-key.ts'
+export * from './station.ts'
