@@ -15,6 +15,7 @@ export type RefusalCode =
   // Who is asking is known, and may not (403).
   | 'device_unknown'
   | 'device_key_mismatch'
+  | 'device_id_not_allowed'
   | 'device_revoked'
   | 'group_revoked'
   | 'status_unknown'
@@ -25,6 +26,7 @@ export type RefusalCode =
   | 'operational_certificate_on_enroll'
   | 'operational_certificate_required'
   | 'certificate_superseded'
+  | 'clone_suspected'
   | 'subject_not_own'
   | 'subject_changed'
   | 'subject_alt_name_not_allowed'
@@ -51,6 +53,23 @@ export type RefusalCode =
   | 'lint_failed'
   | 'signature_wrong'
   | 'internal'
+
+const unauthenticated: readonly RefusalCode[] = [
+  'credentials_required',
+  'certificate_malformed',
+  'certificate_untrusted',
+  'certificate_expired',
+  'certificate_not_birth',
+  'certificate_unknown',
+  'secret_refused',
+  'secret_expired',
+  'secret_used',
+]
+
+/** Whether the code says that nobody was recognised, rather than that somebody may not. */
+export function isUnauthenticated(code: RefusalCode): boolean {
+  return unauthenticated.includes(code)
+}
 
 /** A decision against the request: the code, and a sentence that names the culprit and no secret. */
 export interface Refusal {

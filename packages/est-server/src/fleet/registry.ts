@@ -1,0 +1,133 @@
+// The devices of one fleet, as operators and the factory see them: manifests in, one-time secrets out, groups and lists. What a caller hands in
+// is judged here, row by row, before the store sees it.
+
+import { EstServerError } from '../errors.ts'
+import type { Clock, RandomBytes } from '../ports.ts'
+import { isDeviceId, isGroupName } from '../registrar/profile.ts'
+import { secretBytes, secretHash } from '../registrar/secret.ts'
+import {
+  type DeviceQuery,
+  type DeviceRow,
+  type GroupRecord,
+  groupsPerDeviceMax,
+  type ManifestEntry,
+  type ManifestReport,
+  manifestEntriesMax,
+  type Store,
+} from '../store/store.ts'
+
+/** Refused rows that a report lists; the rest are counted. A manifest that is wrong throughout must not be answered with itself. */
+const refusedListedMax = 1000
+
+/** A secret lies around until it is used: a week for the one who carries it to the device. */
+const secretSecondsMax = 7 * 86_400
+
+export interface ManifestResult extends ManifestReport {
+  refusedCount: number
+}
+
+export interface Registry {
+  /**
+   * Takes entries of a manifest whose signature the caller has verified. Repeating it changes nothing; an import that broke off is repeated
+   * whole. Rows that cannot be taken are reported, the others are in.
+   */
+  importManifest(entries: Iterable<ManifestEntry> | AsyncIterable<ManifestEntry>, by: string): Promise<ManifestResult>
+  /** A secret for one enrollment of one device. It is shown now and never again: the store has its hash. */
+  mintSecret(request: {
+    deviceId: string
+    groups?: string[]
+    lifetimeSeconds: number
+    by: string
+  }): Promise<{ user: string; password: string; expiresAt: number }>
+  device(id: string): Promise<DeviceRow | null>
+  devices(query: Omit<DeviceQuery, 'fleet'>): Promise<DeviceRow[]>
+  groups(): Promise<GroupRecord[]>
+  isClosed(gids: number[]): Promise<boolean>
+}
+
+function entryProblem(e: ManifestEntry): string | null {
+  if (typeof e.serial !== 'string' || !isDeviceId(e.serial)) return 'serial is not 1 to 64 of A-Z a-z 0-9 . _ : -'
+  if (!/^[0-9a-f]{64}$/.test(e.spkiSha256)) return 'spkiSha256 is not 64 lower-case hex digits'
+  if (e.birthCertificateSha256 !== undefined && !/^[0-9a-f]{64}$/.test(e.birthCertificateSha256))
+    return 'birthCertificateSha256 is not 64 lower-case hex digits'
+  if (e.issuerSubject !== undefined && (typeof e.issuerSubject !== 'string' || e.issuerSubject.length > 4096))
+    return 'issuerSubject is too long'
+  if (
+    !Array.isArray(e.groups) ||
+    e.groups.length > groupsPerDeviceMax ||
+    !e.groups.every(g => typeof g === 'string' && isGroupName(g))
+  )
+    return `groups are not at most ${groupsPerDeviceMax} names of printable ASCII without spaces`
+  if (e.keyOrigin !== 'device' && e.keyOrigin !== 'host') return 'keyOrigin is neither device nor host'
+  return null
+}
+
+export function createRegistry({
+  store,
+  fleet,
+  clock,
+  random,
+}: {
+  store: Store
+  fleet: string
+  clock: Clock
+  random: RandomBytes
+}): Registry {
+  const at = () => Math.floor(clock.now())
+  return {
+    async importManifest(entries, by) {
+      const total: ManifestResult = { added: 0, updated: 0, unchanged: 0, refused: [], refusedCount: 0 }
+      const refuse = (rows: { serial: string; reason: string }[]) => {
+        total.refusedCount += rows.length
+        total.refused.push(...rows.slice(0, refusedListedMax - total.refused.length))
+      }
+      let chunk: ManifestEntry[] = []
+      const write = async () => {
+        if (chunk.length === 0) return
+        const audit = { at: at(), kind: 'manifest_imported', requestId: '', fleet, device: '', by, code: '', detail: '' } as const
+        const report = await store.importManifest(fleet, chunk, audit)
+        total.added += report.added
+        total.updated += report.updated
+        total.unchanged += report.unchanged
+        refuse(report.refused)
+        chunk = []
+      }
+      for await (const entry of entries) {
+        const problem = entryProblem(entry)
+        if (problem) refuse([{ serial: String(entry.serial).slice(0, 64), reason: problem }])
+        else chunk.push(entry)
+        if (chunk.length === manifestEntriesMax) await write()
+      }
+      await write()
+      return total
+    },
+
+    async mintSecret({ deviceId, groups = [], lifetimeSeconds, by }) {
+      const problem = entryProblem({ serial: deviceId, spkiSha256: '0'.repeat(64), groups, keyOrigin: 'device' })
+      if (problem) throw new EstServerError('manifest_invalid', problem)
+      if (!(lifetimeSeconds > 0 && lifetimeSeconds <= secretSecondsMax))
+        throw new EstServerError('manifest_invalid', 'a secret lives at most a week')
+      const password = Buffer.from(random(secretBytes)).toString('base64url')
+      const expiresAt = at() + Math.floor(lifetimeSeconds)
+      const audit = {
+        at: at(),
+        kind: 'secret_minted',
+        requestId: '',
+        fleet,
+        device: deviceId,
+        by,
+        code: '',
+        detail: `until ${expiresAt}`,
+      } as const
+      const hash = secretHash(fleet, deviceId, password)
+      if (!(await store.mintSecret({ hash, fleet, deviceId, groups, expiresAt, at: at(), audit })))
+        throw new EstServerError('manifest_invalid', 'the fleet has no room for another group')
+      return { user: deviceId, password, expiresAt }
+    },
+
+    device: id => store.device(fleet, id),
+    devices: query => store.devices({ ...query, fleet }),
+    groups: () => store.groups(fleet),
+    isClosed: gids => store.isClosed(fleet, gids),
+  }
+}

@@ -1,0 +1,95 @@
+// From a CSR that anyone may have written to one whose sender is known to hold its key: parsed, its key allowed, its own signature good and,
+// where it claims a TLS session (RFC 7030 3.5), of this session. The only maker of ProvenCsr.
+
+import type { KeyObject } from 'node:crypto'
+import {
+  algorithmFitsKey,
+  type Bytes,
+  CHALLENGE_PASSWORD,
+  type Csr,
+  challengePassword,
+  codeOf,
+  defaultAlgorithms,
+  type Extension,
+  encodeBase64,
+  equalBytes,
+  parseCsr,
+  requestedExtensions,
+} from '@birthmark/device-sdk/core'
+import { importKey, sha256, verifyWith } from '../node-crypto.ts'
+import { keyRefusal } from './key-policy.ts'
+import { type Refusal, refusal } from './refusal.ts'
+
+declare const proven: unique symbol
+
+/** A CSR whose sender holds its private key. What it asks for is still only asked for. */
+export interface ProvenCsr {
+  readonly [proven]: true
+  readonly csr: Csr
+  readonly extensions: Extension[]
+  readonly spkiSha256: Bytes
+  /** SHA-256 over what is asked: subject, key, attributes. Without the signature and the channel binding, which differ at every attempt. */
+  readonly contentSha256: Bytes
+}
+
+/** What a CSR may name to tie itself to a TLS session. */
+export interface Channel {
+  resumed: boolean
+  tlsUnique?: Bytes | null
+  tlsExporter?: Bytes | null
+}
+
+/** Remembers the last imported key, for a connection on which the same key asks again. */
+export interface KeyMemory {
+  spki: Bytes | null
+  key: KeyObject | null
+}
+
+function contentOf(csr: Csr): Bytes {
+  // DER elements delimit themselves, and each attribute says what it is and how many follow: no two requests give the same bytes.
+  const parts: Bytes[] = [csr.spki, csr.subject]
+  for (const attribute of csr.attributes)
+    if (attribute.oid !== CHALLENGE_PASSWORD)
+      parts.push(Buffer.from(`${attribute.oid}:${attribute.values.length};`), ...attribute.values)
+  return sha256(Buffer.concat(parts))
+}
+
+/**
+ * RFC 7030 3.5: a challengePassword is the base64 of the session's tls-unique (RFC 9266: or of its tls-exporter) and is to be verified.
+ * Nothing else may stand there: a value that cannot be verified is a CSR replayed from elsewhere, as far as anyone can tell.
+ */
+function bindingRefusal(csr: Csr, channel: Channel): Refusal | null {
+  const claimed = challengePassword(csr)
+  if (claimed === null) return null
+  // tls-unique of a resumed session is open to the triple handshake attack (RFC 7627).
+  if (channel.resumed) return refusal('channel_binding_mismatch', 'the CSR is bound to a TLS session, and this one was resumed')
+  for (const value of [channel.tlsUnique, channel.tlsExporter]) if (value && encodeBase64(value, 0) === claimed) return null
+  return refusal('channel_binding_mismatch', 'the challengePassword is not the channel binding of this TLS session')
+}
+
+/** Proves one CSR. Costs no signature unless everything cheaper is in order. */
+export function prove(der: Bytes, keys: readonly string[], channel: Channel, memory: KeyMemory): ProvenCsr | Refusal {
+  let csr: Csr
+  let extensions: Extension[]
+  try {
+    csr = parseCsr(der)
+    const weak = keyRefusal(csr, keys)
+    if (weak) return weak
+    extensions = requestedExtensions(csr)
+    const unbound = bindingRefusal(csr, channel)
+    if (unbound) return unbound
+  } catch (error) {
+    if (codeOf(error) === null) throw error
+    return refusal('csr_malformed', (error as Error).message)
+  }
+  if (!defaultAlgorithms.includes(csr.signatureAlgorithm) || !algorithmFitsKey(csr.signatureAlgorithm, csr.keyAlgorithm))
+    return refusal('csr_signature', `signature algorithm ${csr.signatureAlgorithm || 'unknown'} with a ${csr.keyAlgorithm} key`)
+  if (memory.spki === null || !equalBytes(memory.spki, csr.spki)) {
+    memory.key = importKey(csr.spki)
+    memory.spki = csr.spki
+  }
+  if (memory.key === null) return refusal('key_weak', 'not a point of its curve, or not a key')
+  if (!verifyWith(memory.key, csr.signatureAlgorithm, csr.info, csr.signature))
+    return refusal('csr_signature', 'the CSR is not signed with the key it names')
+  return { csr, extensions, spkiSha256: sha256(csr.spki), contentSha256: contentOf(csr) } as ProvenCsr
+}

@@ -1,0 +1,115 @@
+// What a CSR asks for beside its key, held against what the profile gives. Nothing of it is copied: the answer is either "that is what you
+// would get anyway" or a refusal that names the first thing too much, since a certificate that silently lacks what was asked for fails
+// later and somewhere else. RFC 7030 4.2.1, 4.2.2; RFC 5280 4.2.1.
+
+import {
+  AUTHORITY_KEY_ID,
+  attributesOf,
+  BASIC_CONSTRAINTS,
+  type Bytes,
+  booleanValue,
+  COMMON_NAME,
+  childrenOf,
+  codeOf,
+  contentOf,
+  DIGITAL_SIGNATURE,
+  EXTENDED_KEY_USAGE,
+  type Extension,
+  KEY_USAGE,
+  namedBits,
+  nameText,
+  oidText,
+  oidValue,
+  readElement,
+  readWhole,
+  SEQUENCE,
+  SERIAL_NUMBER,
+  SUBJECT_ALT_NAME,
+  SUBJECT_KEY_ID,
+  sameName,
+  stringOf,
+} from '@birthmark/device-sdk/core'
+import type { ProvenCsr } from './possession.ts'
+import { type Refusal, refusal } from './refusal.ts'
+
+export const CLIENT_AUTH = '2b06010505070302' // 1.3.6.1.5.5.7.3.2
+
+export interface Entitlement {
+  deviceId: string
+  /** The URI of the certificate, null for none. */
+  uri: string | null
+  /** DER Name the identity bears now: of the birth certificate or, for a renewal, of the current one. */
+  subject: Bytes | null
+  /** RFC 7030 4.2.2: a renewal's subject is the current one, not merely the same device. */
+  renewal: boolean
+}
+
+function subjectRefusal(subject: Bytes, e: Entitlement): Refusal | null {
+  if (e.renewal) {
+    if (e.subject && sameName(subject, e.subject)) return null
+    return refusal(
+      'subject_changed',
+      `the CSR's subject is "${nameText(subject)}", the current one is "${e.subject ? nameText(e.subject) : ''}"`,
+    )
+  }
+  if (e.subject && sameName(subject, e.subject)) return null
+  // An empty subject leaves the naming to the server. CN and serialNumber may repeat the own id; anything else is not the device's to choose.
+  for (const attribute of attributesOf(readWhole(subject, SEQUENCE))) {
+    const own = (attribute.oid === COMMON_NAME || attribute.oid === SERIAL_NUMBER) && stringOf(attribute.value) === e.deviceId
+    if (!own) return refusal('subject_not_own', `the CSR asks for subject "${nameText(subject)}"; this is device ${e.deviceId}`)
+  }
+  return null
+}
+
+function altNameRefusal(value: Bytes, e: Entitlement): Refusal | null {
+  const shown = ['otherName', 'email', 'DNS', 'X.400', 'directory name', 'EDI', 'URI', 'IP address', 'registered ID']
+  for (const name of childrenOf(readWhole(value, SEQUENCE), 64)) {
+    const content = Buffer.from(contentOf(name))
+    if (name.tag === 0x86 && e.uri !== null && content.equals(Buffer.from(e.uri))) continue
+    const text = [0x81, 0x82, 0x86].includes(name.tag) ? ` ${JSON.stringify(content.toString('latin1').slice(0, 100))}` : ''
+    return refusal(
+      'subject_alt_name_not_allowed',
+      `the CSR asks for the alternative name ${shown[name.tag & 31] ?? 'unknown'}${text}`,
+    )
+  }
+  return null
+}
+
+function extensionRefusal({ oid, value }: Extension, e: Entitlement): Refusal | null {
+  if (oid === SUBJECT_ALT_NAME) return altNameRefusal(value, e)
+  if (oid === BASIC_CONSTRAINTS) {
+    const first = childrenOf(readWhole(value, SEQUENCE), 2)[0]
+    return first && (first.tag !== 1 || booleanValue(first)) ? refusal('ca_not_allowed', 'the CSR asks for a CA certificate') : null
+  }
+  if (oid === KEY_USAGE) {
+    const more = namedBits(readElement(value, 0, value.length)) & ~DIGITAL_SIGNATURE
+    return more === 0 ? null : refusal('key_usage_not_allowed', 'the CSR asks for key usages other than digitalSignature')
+  }
+  if (oid === EXTENDED_KEY_USAGE) {
+    const more = childrenOf(readWhole(value, SEQUENCE), 32).find(purpose => oidValue(purpose) !== CLIENT_AUTH)
+    if (more === undefined) return null
+    return refusal(
+      'extended_key_usage_not_allowed',
+      `the CSR asks for the extended key usage ${oidText(oidValue(more))}; it is clientAuth alone`,
+    )
+  }
+  // Key identifiers are computed here, whatever was asked.
+  if (oid === SUBJECT_KEY_ID || oid === AUTHORITY_KEY_ID) return null
+  return refusal('extension_not_allowed', `the CSR asks for the extension ${oidText(oid)}`)
+}
+
+/** Null when all that is asked for is what the identity is given anyway. Never throws on what a peer sent. */
+export function contentRefusal(csr: ProvenCsr, entitlement: Entitlement): Refusal | null {
+  try {
+    const first = subjectRefusal(csr.csr.subject, entitlement)
+    if (first) return first
+    for (const extension of csr.extensions) {
+      const refused = extensionRefusal(extension, entitlement)
+      if (refused) return refused
+    }
+    return null
+  } catch (error) {
+    if (codeOf(error) === null) throw error
+    return refusal('csr_malformed', (error as Error).message)
+  }
+}

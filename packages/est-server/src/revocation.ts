@@ -1,0 +1,121 @@
+// The second story: closing a group for good. One signed notice takes the identity of every device in it, however many; from the commit on
+// no certificate of the group is issued or renewed here, and the outbox holds the notice until it is delivered. There is no way back.
+
+import type { Bytes } from '@birthmark/device-sdk/core'
+import { createTurns } from './device-turns.ts'
+import { EstServerError } from './errors.ts'
+import { sha256 } from './node-crypto.ts'
+import type { Clock, Failpoint, Log } from './ports.ts'
+import type { GroupRule, NoticeRecord, Store } from './store/store.ts'
+
+/** What a notice says; signing it is fleet-revocation's craft, handed in. */
+export interface NoticeInput {
+  fleet: string
+  /** One more than the notice before. */
+  seq: number
+  /** SHA-256 of the notice before, null for the first. */
+  previousSha256: Bytes | null
+  /** Seconds since 1970. */
+  issuedAt: number
+  /** The new rule first, then the fleet's standing rules, newest first: who missed earlier notices catches up with this one. */
+  rules: GroupRule[]
+}
+
+export interface RevocationOptions {
+  store: Store
+  fleet: string
+  signNotice(input: NoticeInput): Promise<Bytes>
+  clock: Clock
+  log: Log
+  failpoint?: Failpoint
+}
+
+export interface GroupRevocation {
+  seq: number
+  gid: number
+  /** Certificates of the group with an idx below are revoked; no certificate of the group has another. */
+  bound: number
+  /** Members of the group, enrolled or not. */
+  devices: number
+  notice: Bytes
+  /** The group was closed before; this is what was said then, and nothing new was. */
+  again: boolean
+}
+
+export interface Revocation {
+  /**
+   * Throws `group_unknown`; `revocation_contended` when certificates of the group are issued faster than a notice can be signed (nothing was
+   * revoked, try again); and the store's errors, of which `store_unknown` means: ask again, and `again` tells.
+   */
+  revokeGroup(request: { group: string; reason?: number; by: string }): Promise<GroupRevocation>
+  /** Every rule of the fleet, for a rule set that starts. */
+  rules(): Promise<GroupRule[]>
+  /** For the publisher. */
+  outbox: { pending(limit: number): Promise<NoticeRecord[]>; delivered(seq: number): Promise<void> }
+}
+
+/**
+ * A notice repeats standing rules as far as they fit beside the new one: at some nine bytes a rule, 63 keep it below a kilobyte, which a device
+ * takes in one MQTT packet. Who has missed more closes the gap from the ring of notices.
+ */
+const standingRulesMax = 63
+
+/**
+ * A certificate of the group that is recorded while its notice is being signed lies beyond the drafted bound, and the draft is void. The next
+ * draft puts its bound further ahead; the idx in between are never given out. Four attempts outrun some 4,000 issuances of one group a signature.
+ */
+const boundsAhead = [0, 64, 1024, 4096]
+
+export function createRevocation({ store, fleet, signNotice, clock, log, failpoint }: RevocationOptions): Revocation {
+  // One notice of a fleet at a time: each names the one before. The store's check of seq and hash is what two processes meet at.
+  const turns = createTurns()
+
+  async function revoke(group: string, reason: number | undefined, by: string): Promise<GroupRevocation> {
+    for (const ahead of boundsAhead) {
+      const draft = await store.draftRevocation(fleet, group, standingRulesMax)
+      if (draft === null) throw new EstServerError('group_unknown', `fleet ${fleet} has no group ${JSON.stringify(group)}`)
+      const { gid, devices, closed, seq, previousSha256 } = draft
+      // Said once, said for ever: the group was closed in the same transaction, so nothing of it can have been issued since.
+      if (closed) return { seq: closed.notice.seq, gid, bound: closed.bound, devices, notice: closed.notice.notice, again: true }
+      const bound = draft.idxNext + ahead
+      const at = Math.floor(clock.now())
+      const rule: GroupRule = { kind: 'group', gid, bound, ...(reason === undefined ? {} : { reason }) }
+      const notice = await signNotice({ fleet, seq, previousSha256, issuedAt: at, rules: [rule, ...draft.rules] })
+      await failpoint?.('notice-signed')
+      const detail = `group ${group}, gid ${gid}, bound ${bound}, ${devices} devices, notice ${seq}`
+      const audit = { at, kind: 'group_revoked', requestId: '', fleet, device: '', by, code: '', detail } as const
+      const record = {
+        fleet,
+        gid,
+        bound,
+        reason: reason ?? null,
+        seq,
+        previousSha256,
+        notice,
+        noticeSha256: sha256(notice),
+        at,
+        audit,
+      }
+      // A crash before this leaves a signed notice that nobody has seen; its seq will be another's. After it, the outbox has it.
+      if ((await store.recordRevocation(record)) === 'recorded') {
+        await failpoint?.('revocation-recorded')
+        log.info({ fleet, group, gid, bound, seq, devices, by }, 'group revoked')
+        return { seq, gid, bound, devices, notice, again: false }
+      }
+    }
+    throw new EstServerError('revocation_contended', `group ${group}: certificates are issued faster than its notice is signed`)
+  }
+
+  return {
+    async revokeGroup({ group, reason, by }) {
+      const done = await turns.take(fleet, () => revoke(group, reason, by))
+      if (done === null) throw new EstServerError('store_busy', 'too many revocations are waiting')
+      return done
+    },
+    rules: () => store.rules(fleet),
+    outbox: {
+      pending: limit => store.outboxPending(fleet, limit),
+      delivered: seq => store.outboxDelivered(fleet, seq, Math.floor(clock.now())),
+    },
+  }
+}
