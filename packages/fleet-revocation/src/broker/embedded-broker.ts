@@ -1,0 +1,376 @@
+// The broker in the process: aedes over mutual TLS, told at every step who may do what. It promises that what the status function calls
+// revoked can't connect, publish, subscribe or be delivered to from that moment on, and that `enforce` ends what is connected; that a
+// stranger costs little; and that a subscriber who doesn't read delays the others by a second at most. It keeps nothing: notices live in
+// the server's store, and the publisher shows them again to a broker that starts.
+
+import { constants } from 'node:crypto'
+import type { AddressInfo, Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { createServer, type TLSSocket } from 'node:tls'
+import { anchorOf, type Bytes, encodePem, type Membership, parseCertificate } from '@birthmark/device-sdk/core'
+import { Aedes, type AuthenticateError, type Client } from 'aedes'
+import { RevocationError } from '../errors.ts'
+import type { Bus, Clock, Log } from '../ports.ts'
+import type { Status } from '../rule-set.ts'
+import { nodeVerify } from '../verify.ts'
+import { accessOf, filtersMax, mayPublish, mayRead, maySubscribe } from './access.ts'
+import { boundSessions, type SessionStore } from './bounded-sessions.ts'
+import { type BrokerLimits, defaultLimits } from './limits.ts'
+import { guardPackets } from './packet-guard.ts'
+import { identifyPeer, type Peer, type PeerRules, type ServiceRole } from './peer.ts'
+
+export interface EmbeddedBrokerOptions {
+  host: string
+  /** 0 takes any free one. */
+  port: number
+  /** PEM. `cert`: leaf, then intermediates. */
+  tls: { key: string | Buffer; cert: string | Buffer; minVersion?: 'TLSv1.2' | 'TLSv1.3' }
+  /** DER certificates of the authorities that issue operational device certificates. */
+  deviceAnchors: Bytes[]
+  /** DER certificates of the authorities for services; apart from the devices'. */
+  serviceAnchors?: Bytes[]
+  /** Which service certificates are admitted, by common name, and as what. */
+  services?: { [commonName: string]: ServiceRole }
+  fleet: string
+  /** Asked for every CONNECT, PUBLISH, SUBSCRIBE and delivery of a device, so it must be quick. `unknown` refuses CONNECT. */
+  status(membership: Membership, issuerKeyId: Bytes | null): Status
+  limits?: Partial<BrokerLimits>
+  clock: Clock
+  log: Log
+}
+
+export interface SessionFacts {
+  id: string
+  kind: 'device' | 'service'
+  address: string
+  /** Seconds since 1970. */
+  since: number
+  connected: boolean
+}
+
+export interface Enforcement {
+  /** Sessions ended. */
+  cut: number
+  /** Milliseconds until the last was. */
+  ms: number
+}
+
+export interface EmbeddedBroker extends Bus {
+  readonly port: number
+  /** Ends every session that the status function now calls revoked, or whose certificate has expired. */
+  enforce(): Promise<Enforcement>
+  sessions(): SessionFacts[]
+  close(): Promise<void>
+}
+
+interface Session {
+  peer: Peer
+  access: ReturnType<typeof accessOf>
+  socket: TLSSocket
+  stream: Duplex
+  address: string
+  since: number
+  connected: boolean
+  /** From here on nothing of this session is listened to or delivered, its Will included. */
+  ended: boolean
+  will: { topic: string; retain: boolean } | null
+  filters: Set<string>
+}
+
+// Between slices the event loop serves everybody else; destroying one session takes ~25 µs.
+const sliceSize = 64
+// A certificate that ran out is noticed this late at most.
+const sweepSeconds = 60
+
+const IDENTIFIER_REJECTED = 2
+const NOT_AUTHORIZED = 5
+
+function refusal(returnCode: number, detail: string): AuthenticateError {
+  return Object.assign(new Error(detail), { returnCode })
+}
+
+/** Leaf first, as received; bounded, since a chain may be cyclic in node's linked form. */
+function chainOf(socket: TLSSocket): Bytes[] {
+  const chain: Bytes[] = []
+  for (let at = socket.getPeerX509Certificate(); at && chain.length < 10; at = at.issuerCertificate)
+    chain.push(new Uint8Array(at.raw))
+  return chain
+}
+
+function peerRules(options: EmbeddedBrokerOptions): PeerRules {
+  const anchors = (list: Bytes[]) => list.map(der => anchorOf(parseCertificate(der)))
+  try {
+    return {
+      deviceAnchors: anchors(options.deviceAnchors),
+      serviceAnchors: anchors(options.serviceAnchors ?? []),
+      services: options.services ?? {},
+      verify: nodeVerify(),
+    }
+  } catch (error) {
+    throw new RevocationError('configuration_invalid', 'an anchor of the broker is no certificate', error)
+  }
+}
+
+/** Resolves when the broker listens. Rejects with `configuration_invalid` for unusable anchors, keys or addresses. */
+export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Promise<EmbeddedBroker> {
+  const { fleet, clock, log } = options
+  const limits = { ...defaultLimits, ...options.limits }
+  const rules = peerRules(options)
+  const sessions = new Map<Duplex, Session>()
+  const addresses = new Map<string, number>()
+  /** Devices whose session outlives its connection, with what a revocation needs to find them. */
+  const stored = new Map<string, Peer>()
+
+  function statusOf(peer: Peer): Status {
+    if (peer.notAfter < clock.now()) return 'revoked'
+    if (peer.kind === 'service') return 'good'
+    return peer.membership.fleet === fleet ? options.status(peer.membership, peer.issuerKeyId) : 'unknown'
+  }
+
+  /** The session behind an aedes client if it may still do anything. A status that became unknown keeps what stands. */
+  function live(client: Client | null): Session | null {
+    const session = client && sessions.get(client.conn as Duplex)
+    return session && !session.ended && statusOf(session.peer) !== 'revoked' ? session : null
+  }
+
+  function clientIdFits(peer: Peer, clientId: string): boolean {
+    if (clientId === peer.id) return true
+    // A service may hold several connections: `name/1`, `name/2`. No device id has a slash.
+    return (
+      peer.kind === 'service' &&
+      clientId.startsWith(`${peer.id}/`) &&
+      /^[A-Za-z0-9._-]{1,32}$/.test(clientId.slice(peer.id.length + 1))
+    )
+  }
+
+  function admit(session: Session, clientId: string): AuthenticateError | null {
+    const { peer, access, will } = session
+    // MQTT has no way to say this before CONNECT; the session is found by its certificate, never by the id it claims.
+    if (!clientIdFits(peer, clientId)) return refusal(IDENTIFIER_REJECTED, 'the ClientId is not the certificate’s')
+    const status = statusOf(peer)
+    if (status !== 'good') return refusal(NOT_AUTHORIZED, `the certificate’s status is ${status}`)
+    if (will && !mayPublish(access, will.topic, will.retain)) return refusal(NOT_AUTHORIZED, 'the Will is not allowed')
+    return null
+  }
+
+  const broker = await Aedes.createBroker({
+    connectTimeout: limits.connectSeconds * 1000,
+    drainTimeout: limits.drainSeconds * 1000,
+    keepaliveLimit: limits.keepaliveSecondsMax,
+    // A QoS 2 message is kept until it is released: 16 of them are a device's 1 MB at most.
+    maxInflightInbound: 16,
+    maxTopicLevels: 16,
+    preConnect: (client, packet, done) => {
+      const session = sessions.get(client.conn as Duplex)
+      if (!session) return done(new Error('no session'), false)
+      session.will = packet.will ? { topic: packet.will.topic, retain: packet.will.retain === true } : null
+      if (packet.clean === false && stored.size >= limits.storedSessionsMax && !stored.has(packet.clientId)) packet.clean = true
+      done(null, true)
+    },
+    authenticate: (client, _username, _password, done) => {
+      const session = sessions.get(client.conn as Duplex)
+      const problem = session ? admit(session, client.id) : refusal(NOT_AUTHORIZED, 'no session')
+      if (!session || problem) {
+        log.warn({ peer: session?.peer.id, clientId: client.id.slice(0, 64), reason: problem?.message }, 'CONNECT refused')
+        return done(problem, false)
+      }
+      session.connected = true
+      if (client.clean) stored.delete(client.id)
+      else stored.set(client.id, session.peer)
+      done(null, true)
+    },
+    authorizePublish: (client, packet, done) => {
+      const session = live(client)
+      if (session && mayPublish(session.access, packet.topic, packet.retain)) return done(null)
+      log.warn({ peer: session?.peer.id ?? client?.id, topic: packet.topic.slice(0, 128), retain: packet.retain }, 'PUBLISH denied')
+      done(new Error('PUBLISH denied'))
+    },
+    authorizeSubscribe: (client, subscription, done) => {
+      const session = live(client)
+      const granted = session !== null && maySubscribe(session.access, subscription.topic)
+      if (session && granted && (session.filters.has(subscription.topic) || session.filters.size < filtersMax)) {
+        session.filters.add(subscription.topic)
+        return done(null, subscription)
+      }
+      log.warn({ peer: session?.peer.id ?? client.id, filter: subscription.topic.slice(0, 128) }, 'SUBSCRIBE denied')
+      // Null is a SUBACK with failure; the connection and its other filters stand.
+      done(null, null)
+    },
+    authorizeForward: (client, packet) => {
+      const session = live(client)
+      return session && mayRead(session.access, packet.topic) ? packet : null
+    },
+  })
+  broker.on('unsubscribe', (filters, client) => {
+    const session = sessions.get(client.conn as Duplex)
+    for (const filter of filters) session?.filters.delete(filter)
+  })
+  const store = (broker as unknown as { persistence: SessionStore }).persistence
+  const bounded = boundSessions(store, {
+    queueMax: limits.queueMax,
+    maySubscribe: (client, filter) => {
+      const session = live(client as Client)
+      return session !== null && maySubscribe(session.access, filter)
+    },
+    mayQueue: (id, topic) => {
+      const peer = stored.get(id)
+      return peer !== undefined && statusOf(peer) === 'good' && mayRead(accessOf(peer, fleet), topic)
+    },
+  })
+
+  let server: ReturnType<typeof createServer>
+  try {
+    server = createServer({
+      key: options.tls.key,
+      cert: options.tls.cert,
+      minVersion: options.tls.minVersion ?? 'TLSv1.2',
+      // OpenSSL turns strangers away in the handshake; who the rest are is for identifyPeer to say.
+      ca: [...options.deviceAnchors, ...(options.serviceAnchors ?? [])].map(der => encodePem('CERTIFICATE', der)),
+      allowPartialTrustChain: true,
+      requestCert: true,
+      rejectUnauthorized: true,
+      // A resumed session would carry yesterday's verdict about a certificate.
+      secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
+      handshakeTimeout: limits.handshakeSeconds * 1000,
+    })
+  } catch (error) {
+    await new Promise<void>(resolve => broker.close(() => resolve()))
+    throw new RevocationError('configuration_invalid', 'the broker’s TLS key, certificate or anchors', error)
+  }
+  server.maxConnections = limits.connectionsMax
+
+  server.on('connection', (socket: Socket) => {
+    const address = socket.remoteAddress ?? ''
+    const count = (addresses.get(address) ?? 0) + 1
+    addresses.set(address, count)
+    socket.once('close', () => {
+      const left = (addresses.get(address) ?? 1) - 1
+      if (left > 0) addresses.set(address, left)
+      else addresses.delete(address)
+    })
+    if (count > limits.connectionsPerAddressMax) socket.destroy()
+  })
+  server.on('tlsClientError', (error, socket) =>
+    log.info({ code: (error as NodeJS.ErrnoException).code, address: socket.remoteAddress }, 'handshake failed'),
+  )
+  server.on('secureConnection', (socket: TLSSocket) => {
+    const address = socket.remoteAddress ?? ''
+    socket.setNoDelay(true)
+    const peer = socket.isSessionReused() ? 'a resumed TLS session' : identifyPeer(chainOf(socket), rules, clock.now())
+    if (typeof peer === 'string') {
+      log.warn({ address, reason: peer }, 'peer refused')
+      socket.on('error', () => {})
+      socket.destroy()
+      return
+    }
+    const stream = guardPackets(socket, peer.kind === 'device' ? limits.devicePackets : limits.servicePackets, problem =>
+      log.warn({ peer: peer.id, address, reason: problem }, 'packet refused'),
+    )
+    sessions.set(stream, {
+      peer,
+      access: accessOf(peer, fleet),
+      socket,
+      stream,
+      address,
+      since: clock.now(),
+      connected: false,
+      ended: false,
+      will: null,
+      filters: new Set(),
+    })
+    // Only after the socket is gone: aedes asks about the Will while it closes.
+    socket.once('close', () => setImmediate(() => sessions.delete(stream)))
+    broker.handle(stream)
+  })
+
+  async function enforce(): Promise<Enforcement> {
+    const started = performance.now()
+    const doomed = [...sessions.values()].filter(session => !session.ended && statusOf(session.peer) === 'revoked')
+    // All are deaf and mute before the first is cut.
+    for (const session of doomed) session.ended = true
+    let cut = 0
+    for (let at = 0; at < doomed.length; at += sliceSize) {
+      if (at > 0) await new Promise(resolve => setImmediate(resolve))
+      for (const session of doomed.slice(at, at + sliceSize)) {
+        if (!session.socket.destroyed && session.connected) cut++
+        session.socket.destroy()
+      }
+    }
+    const ms = performance.now() - started
+    const absent = [...stored].filter(([, peer]) => statusOf(peer) === 'revoked')
+    for (const [id] of absent) {
+      stored.delete(id)
+      await bounded.drop(id)
+    }
+    if (cut > 0) log.info({ cut, ms: Math.round(ms), forgotten: absent.length }, 'revoked sessions ended')
+    return { cut, ms }
+  }
+
+  let cancelSweep = () => {}
+  function sweepLater(): void {
+    cancelSweep = clock.setTimer(sweepSeconds, () => {
+      enforce().catch((error: unknown) => log.error({ err: error }, 'sweep failed'))
+      sweepLater()
+    })
+  }
+  sweepLater()
+  broker.on('error' as 'closed', (...failure: unknown[]) => log.error({ err: failure[0] }, 'broker failure'))
+
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(options.port, options.host, () => {
+        server.removeListener('error', reject)
+        resolve()
+      })
+    })
+  } catch (error) {
+    cancelSweep()
+    await new Promise<void>(resolve => broker.close(() => resolve()))
+    throw new RevocationError('configuration_invalid', `the broker can't listen on ${options.host}:${options.port}`, error)
+  }
+  server.on('error', error => log.error({ err: error }, 'listener failure'))
+
+  return {
+    port: (server.address() as AddressInfo).port,
+    publish: (topic, payload, { qos, retain }) =>
+      new Promise<void>((resolve, reject) => {
+        if (broker.closed) return reject(new RevocationError('bus_closed', topic))
+        broker.publish({ cmd: 'publish', topic, payload: Buffer.from(payload), qos, retain, dup: false }, error =>
+          error ? reject(new RevocationError('bus_failed', topic, error)) : resolve(),
+        )
+      }),
+    subscribe: async (filter, onMessage) => {
+      const hear = (topic: string, payload: Uint8Array | string): void => onMessage(topic, Buffer.from(payload as Uint8Array))
+      await new Promise<void>(resolve =>
+        broker.subscribe(
+          filter,
+          (packet, done) => {
+            hear(packet.topic, packet.payload)
+            done()
+          },
+          resolve,
+        ),
+      )
+      for await (const packet of store.createRetainedStream(filter)) hear(packet.topic, packet.payload)
+    },
+    // Never lost while the process lives, and the publisher fills a new broker by itself.
+    onConnect: () => {},
+    enforce,
+    sessions: () =>
+      [...sessions.values()].map(({ peer, address, since, connected }) => ({
+        id: peer.id,
+        kind: peer.kind,
+        address,
+        since,
+        connected,
+      })),
+    close: async () => {
+      cancelSweep()
+      const closed = new Promise<void>(resolve => server.close(() => resolve()))
+      await new Promise<void>(resolve => broker.close(() => resolve()))
+      for (const session of sessions.values()) session.socket.destroy()
+      await closed
+    },
+  }
+}

@@ -1,0 +1,38 @@
+// What one broker admits, and why so much.
+
+import type { PacketLimits } from './packet-guard.ts'
+
+export interface BrokerLimits {
+  /** Sockets, admitted or not. A TLS session costs ~100 KB here. */
+  connectionsMax: number
+  /** Of one address: a site's devices behind one NAT. */
+  connectionsPerAddressMax: number
+  handshakeSeconds: number
+  /** From the end of the handshake to CONNECT. */
+  connectSeconds: number
+  /** Devices ping at least this often (×1.5), so that a vanished one, or one that stalls within a packet, is let go. */
+  keepaliveSecondsMax: number
+  /** A subscriber that doesn't read holds up a message for everybody else this long; then it is cut. */
+  drainSeconds: number
+  /** Messages kept for one absent device. */
+  queueMax: number
+  /** Devices whose session is kept while they are away; beyond, a session ends with its connection. */
+  storedSessionsMax: number
+  devicePackets: PacketLimits
+  servicePackets: PacketLimits
+}
+
+export const defaultLimits: BrokerLimits = {
+  connectionsMax: 20_000,
+  connectionsPerAddressMax: 10_000,
+  handshakeSeconds: 10,
+  connectSeconds: 10,
+  keepaliveSecondsMax: 3600,
+  drainSeconds: 1,
+  queueMax: 100,
+  storedSessionsMax: 10_000,
+  // 64 KB: what the catalogue of faults asks for. Subscribing to all 64 ring topics by name takes 3 KB.
+  devicePackets: { connectBytesMax: 4096, controlBytesMax: 8192, publishBytesMax: 65_536 },
+  // Snapshots, when they come, are the publisher's and larger.
+  servicePackets: { connectBytesMax: 4096, controlBytesMax: 8192, publishBytesMax: 1 << 20 },
+}

@@ -1,0 +1,74 @@
+// What a mosquitto 2.0 needs to know to serve a fleet: the same access table as the embedded broker, as its acl_file, and a dynamic
+// security file in which one service may command it. Text only; where the files go and how mosquitto is started is the operator's.
+
+import { accessOf } from './access.ts'
+import type { ServiceRole } from './peer.ts'
+
+export interface MosquittoFiles {
+  /** Absolute paths, as the configuration names them. */
+  accessFile: string
+  dynamicSecurityFile: string
+  /** Where Debian puts it: /usr/lib/<triplet>/mosquitto_dynamic_security.so */
+  plugin: string
+  /** PEM files: authorities of devices and services; the broker's certificate and key. */
+  caFile: string
+  certificateFile: string
+  keyFile: string
+}
+
+/** `mosquitto.conf`. Certificates identify; the ClientId is the certificate's name, whatever the client claims [F51]. */
+export function mosquittoConfiguration(host: string, port: number, files: MosquittoFiles): string {
+  return `per_listener_settings false
+allow_anonymous false
+# Without it fan-out to MQTT 3.1.1 clients is quadratic in 2.0.11.
+allow_duplicate_messages true
+acl_file ${files.accessFile}
+plugin ${files.plugin}
+plugin_opt_config_file ${files.dynamicSecurityFile}
+message_size_limit 65536
+max_queued_messages 100
+listener ${port} ${host}
+cafile ${files.caFile}
+certfile ${files.certificateFile}
+keyfile ${files.keyFile}
+require_certificate true
+use_identity_as_username true
+use_username_as_clientid true
+`
+}
+
+/** The access table as an acl_file. mosquitto can't tell who may retain; nobody but the publisher may write what is read as a notice. */
+export function mosquittoAccess(fleet: string, services: { [commonName: string]: ServiceRole }): string {
+  const lines: string[] = []
+  for (const [name, role] of Object.entries(services)) {
+    const access = accessOf({ kind: 'service', id: name, role, notAfter: 0 }, fleet)
+    lines.push(
+      `user ${name}`,
+      ...access.read.map(topic => `topic read ${topic}`),
+      ...access.write.map(topic => `topic write ${topic}`),
+      '',
+    )
+  }
+  const device = accessOf(
+    { kind: 'device', id: '%u', membership: { fleet, idx: 0, gids: [] }, issuerKeyId: null, notAfter: 0 },
+    fleet,
+  )
+  lines.push(...device.read.map(topic => `pattern read ${topic}`), ...device.write.map(topic => `pattern write ${topic}`))
+  return `${lines.join('\n')}\n`
+}
+
+/** The first dynamic security file: `commander` may use $CONTROL, everything else is left to the acl_file. mosquitto rewrites it later. */
+export function mosquittoDynamicSecurity(commander: string): string {
+  const topic = '$CONTROL/dynamic-security/#'
+  const acls = ['publishClientSend', 'publishClientReceive', 'subscribePattern', 'unsubscribePattern'].map(acltype => ({
+    acltype,
+    topic,
+    allow: true,
+  }))
+  return JSON.stringify({
+    clients: [{ username: commander, roles: [{ rolename: 'commander' }] }],
+    roles: [{ rolename: 'commander', acls }],
+    // False is no denial here: it passes the question on to the acl_file.
+    defaultACLAccess: { publishClientSend: false, publishClientReceive: false, subscribe: false, unsubscribe: true },
+  })
+}

@@ -1,0 +1,185 @@
+// Enforcement in a mosquitto 2.0, through its dynamic security plugin. Devices are put into a plugin group for each of their groups when
+// they are issued; to revoke a group is then one command, which denies every publication, subscription and delivery at once and cuts the
+// live sessions (measured on 2.0.11: 5 ms; disabling clients one by one takes 25 ms each).
+//
+// What it can't do: mosquitto 2.0 accepts the CONNECT of any client whose certificate its TLS layer accepts, since a certificate skips
+// the plugin's login. A revoked device may so connect again, may do nothing then, and is cut at the next sweep. And a device that was
+// not put into its groups can't be revoked here: admit it before its certificate is handed out.
+
+import type { Membership } from '@birthmark/device-sdk/core'
+import { RevocationError } from '../errors.ts'
+import type { Bus, Clock, Log } from '../ports.ts'
+import type { RuleSet } from '../rule-set.ts'
+
+export interface MosquittoEnforcerOptions {
+  /** Connected as the commander of `mosquittoDynamicSecurity`. */
+  bus: Bus
+  fleet: string
+  rules: RuleSet
+  clock: Clock
+  log: Log
+  /** Between two sweeps of revoked devices that connected again. */
+  sweepSeconds?: number
+  /** For the answer to a command. */
+  answerSeconds?: number
+}
+
+export interface MosquittoEnforcer {
+  /** Before a device gets its certificate. May be repeated. Rejects with `enforcement_refused` or a bus failure. */
+  admit(deviceId: string, membership: Membership): Promise<void>
+  /** Brings the broker in line with the rule set. */
+  enforce(): Promise<{ groups: number }>
+  /** Cuts revoked devices that connected again. */
+  sweep(): Promise<void>
+  close(): void
+}
+
+interface Answer {
+  command: string
+  correlationData?: string
+  error?: string
+  data?: { groups?: unknown[] }
+}
+
+const CONTROL = '$CONTROL/dynamic-security/v1'
+const REVOKED = 'birthmark-revoked'
+// Given and taken away in turns: either cuts the group's sessions, and it allows and denies nothing.
+const SWEPT = 'birthmark-swept'
+const alreadyThere = /already/i
+const notThere = /not found/i
+
+/** Subscribes to the answers and makes the roles. Rejects when the broker doesn't answer: then nothing is enforced there. */
+export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions): Promise<MosquittoEnforcer> {
+  const { bus, fleet, rules, clock, log } = options
+  const waiting = new Map<string, (answers: Answer[]) => void>()
+  const revoked = new Set<string>()
+  const known = new Set<string>()
+  let number = 0
+  let last: Promise<unknown> = Promise.resolve()
+  let cancelSweep = () => {}
+  let closed = false
+
+  await bus.subscribe(`${CONTROL}/response`, (_topic, payload) => {
+    let answers: Answer[]
+    try {
+      answers = (JSON.parse(Buffer.from(payload).toString()) as { responses?: Answer[] }).responses ?? []
+    } catch {
+      return
+    }
+    const id = answers[0]?.correlationData
+    if (id) waiting.get(id)?.(answers)
+  })
+
+  async function exchange(commands: object[]): Promise<Answer[]> {
+    const id = `${process.pid}.${++number}`
+    const payload = Buffer.from(JSON.stringify({ commands: commands.map(command => ({ ...command, correlationData: id })) }))
+    try {
+      const answered = new Promise<Answer[]>((resolve, reject) => {
+        const cancel = clock.setTimer(options.answerSeconds ?? 10, () =>
+          reject(new RevocationError('bus_failed', 'mosquitto did not answer a command')),
+        )
+        waiting.set(id, answers => {
+          cancel()
+          resolve(answers)
+        })
+      })
+      await Promise.all([bus.publish(CONTROL, payload, { qos: 1, retain: false }), answered])
+      return await answered
+    } finally {
+      waiting.delete(id)
+    }
+  }
+
+  /** One batch after the other; an error that `harmless` matches says that the state is reached already. */
+  function command(commands: object[], harmless = alreadyThere): Promise<Answer[]> {
+    const turn = last.then(async () => {
+      const answers = await exchange(commands)
+      const bad = answers.find(answer => answer.error && !harmless.test(answer.error))
+      if (bad) throw new RevocationError('enforcement_refused', `${bad.command}: ${bad.error}`)
+      return answers
+    })
+    last = turn.catch(() => {})
+    return turn
+  }
+
+  /** `epoch`: the group's bound when the device was issued. Whoever is issued after a revocation is in another group than the revoked. */
+  const groupName = (gid: number, epoch: number): string => `birthmark.${fleet}.${gid}.${epoch}`
+  // The floor is a bound on a group that everybody is in.
+  const bounds = (): Map<number, number> =>
+    new Map([[0, rules.floor], ...rules.rules().map(({ gid, bound }): [number, number] => [gid, bound])])
+
+  async function learnGroups(): Promise<void> {
+    const [answer] = await command([{ command: 'listGroups', verbose: false, count: -1, offset: 0 }])
+    for (const name of answer?.data?.groups ?? []) if (typeof name === 'string') known.add(name)
+  }
+
+  async function enforce(): Promise<{ groups: number }> {
+    const wanted = bounds()
+    const names = [...known].filter(name => {
+      const [, gid, epoch] = /^birthmark\.[a-z0-9-]+\.(\d+)\.(\d+)$/.exec(name) ?? []
+      return (
+        gid !== undefined &&
+        name === groupName(Number(gid), Number(epoch)) &&
+        Number(epoch) < (wanted.get(Number(gid)) ?? 0) &&
+        !revoked.has(name)
+      )
+    })
+    if (names.length > 0) await command(names.map(groupname => ({ command: 'addGroupRole', groupname, rolename: REVOKED })))
+    for (const name of names) revoked.add(name)
+    if (names.length > 0) log.info({ groups: names }, 'groups revoked at the broker')
+    return { groups: names.length }
+  }
+
+  async function sweep(): Promise<void> {
+    for (const groupname of revoked) {
+      const [answer] = await command([{ command: 'addGroupRole', groupname, rolename: SWEPT }])
+      if (answer?.error) await command([{ command: 'removeGroupRole', groupname, rolename: SWEPT }], notThere)
+    }
+  }
+
+  function sweepLater(): void {
+    if (closed) return
+    cancelSweep = clock.setTimer(options.sweepSeconds ?? 30, () => {
+      sweep()
+        .catch((error: unknown) => log.warn({ err: error }, 'sweep failed'))
+        .finally(sweepLater)
+    })
+  }
+
+  const denied = ['publishClientSend', 'publishClientReceive', 'subscribePattern'].map(acltype => ({
+    acltype,
+    topic: '#',
+    allow: false,
+  }))
+  await command([
+    { command: 'createRole', rolename: REVOKED, acls: denied },
+    { command: 'createRole', rolename: SWEPT, acls: [] },
+  ])
+  await learnGroups()
+  await enforce()
+  sweepLater()
+
+  return {
+    admit: async (deviceId, membership) => {
+      const wanted = bounds()
+      const names = [0, ...membership.gids].map(gid => {
+        const bound = wanted.get(gid) ?? 0
+        return groupName(gid, membership.idx < bound ? 0 : bound)
+      })
+      const fresh = names.filter(name => !known.has(name))
+      if (fresh.length > 0) await command(fresh.map(groupname => ({ command: 'createGroup', groupname, roles: [] })))
+      for (const name of fresh) known.add(name)
+      const groups = names.map(groupname => ({ groupname }))
+      const [created] = await command([{ command: 'createClient', username: deviceId, groups }])
+      // A renewed device: its groups may be others now.
+      if (created?.error) await command([{ command: 'modifyClient', username: deviceId, groups }])
+      await enforce()
+    },
+    enforce,
+    sweep,
+    close: () => {
+      closed = true
+      cancelSweep()
+    },
+  }
+}
