@@ -12,15 +12,14 @@ export function encodeBase64(bytes: Bytes, lineLength: number): string {
   let lineStart = 0
   for (let i = 0; i < bytes.length; i += 3) {
     const left = bytes.length - i
-    const b = bytes[i]
-    const c = left > 1 ? bytes[i + 1] : 0
-    const d = left > 2 ? bytes[i + 2] : 0
+    // Past the end an octet reads as undefined, which shifts as 0.
+    const bits = (bytes[i] << 16) | (bytes[i + 1] << 8) | bytes[i + 2]
     out +=
-      ALPHABET[b >> 2] +
-      ALPHABET[((b & 3) << 4) | (c >> 4)] +
-      (left > 1 ? ALPHABET[((c & 15) << 2) | (d >> 6)] : '=') +
-      (left > 2 ? ALPHABET[d & 63] : '=')
-    if (lineLength && (out.length - lineStart >= lineLength || left < 4)) {
+      ALPHABET[bits >> 18] +
+      ALPHABET[(bits >> 12) & 63] +
+      (left > 1 ? ALPHABET[(bits >> 6) & 63] : '=') +
+      (left > 2 ? ALPHABET[bits & 63] : '=')
+    if (lineLength && (left < 4 || out.length - lineStart >= lineLength)) {
       out += '\n'
       lineStart = out.length
     }
@@ -28,45 +27,35 @@ export function encodeBase64(bytes: Bytes, lineLength: number): string {
   return out
 }
 
-/** The six bits of a character, −1 for white space, −2 for anything else. */
-function sextet(c: number): number {
-  if (c >= 0x41 && c <= 0x5a) return c - 0x41
-  if (c >= 0x61 && c <= 0x7a) return c - 0x47
-  if (c >= 0x30 && c <= 0x39) return c + 4
-  if (c === 0x2b) return 62
-  if (c === 0x2f) return 63
-  return c === 0x20 || c === 9 || c === 10 || c === 13 ? -1 : -2
-}
+/** By character: 1 + its six bits, 255 for white space, 0 for anything else. */
+const SEXTETS = new Uint8Array(256)
+for (let i = 0; i < 64; i++) SEXTETS[ALPHABET.charCodeAt(i)] = i + 1
+SEXTETS[9] = SEXTETS[10] = SEXTETS[13] = SEXTETS[32] = 255
 
 /**
  * Decodes base64 text. White space is skipped anywhere; padding must be present and its spare bits zero. More than `bytesMax` octets,
- * or any other character, throws `base64_malformed`. Takes at most 3/4 of the text's length in memory.
+ * or any other character, throws `base64_malformed`. Takes no more memory than the text's length.
  */
 export function decodeBase64(text: Bytes, bytesMax: number): Bytes {
-  const out = new Uint8Array(Math.min(bytesMax, (text.length * 3) >> 2))
+  const out = new Uint8Array(Math.min(bytesMax + 3, text.length))
   let length = 0
   let bits = 0
   let count = 0
   let pads = 0
   for (let i = 0; i < text.length; i++) {
-    const value = sextet(text[i])
-    if (value === -1) continue
+    const value = SEXTETS[text[i]]
+    if (value > 64) continue
     if (text[i] === 0x3d) pads++
-    else {
-      if (value < 0 || pads) fail('base64_malformed', 'character at ' + i)
-      bits = ((bits << 6) | value) & 0xffffff
-    }
-    count++
-    if (count % 4) continue
-    const octets = 3 - pads
-    if (pads > 2) fail('base64_malformed', 'padding')
-    bits <<= 6 * pads
-    if (bits & ((1 << (8 * pads)) - 1)) fail('base64_malformed', 'spare bits')
-    if (length + octets > bytesMax) fail('base64_malformed', 'more than ' + bytesMax + ' bytes')
-    for (let j = 0; j < octets; j++) out[length++] = (bits >> (16 - 8 * j)) & 0xff
-    bits = 0
+    else if (!value || pads) fail('base64_malformed', 'at ' + i)
+    bits = (bits << 6) | (value && value - 1)
+    if (++count & 3) continue
+    out[length++] = bits >> 16
+    out[length++] = bits >> 8
+    out[length++] = bits
+    if (length - pads > bytesMax) fail('base64_malformed', 'size')
   }
-  if (count % 4) fail('base64_malformed', 'length')
+  length -= pads
+  if (count & 3 || pads > 2 || (pads && (out[length] || out[length + pads - 1]))) fail('base64_malformed', 'padding')
   return out.subarray(0, length)
 }
 

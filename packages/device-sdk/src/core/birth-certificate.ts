@@ -4,7 +4,7 @@
 import type { Verify } from '../agent/ports.ts'
 import { type Bytes, hexOf } from './bytes.ts'
 import { type Certificate, DIGITAL_SIGNATURE } from './certificate.ts'
-import { childrenOf, contentOf, expectTag, OCTET_STRING, oidValue, readWhole, SEQUENCE } from './der.ts'
+import { contentOf, encodeSequence, expectTag, OCTET_STRING, oidValue, readWhole, SEQUENCE, wholeParts } from './der.ts'
 import { attributesOf, nameAttribute, SERIAL_NUMBER } from './distinguished-name.ts'
 import { codeOf, type DeviceError, fail } from './errors.ts'
 import { type PathRules, validatePath } from './validate-path.ts'
@@ -14,19 +14,14 @@ const TPM_MANUFACTURER = '6781050201' // 2.23.133.2.1, TCG EK Credential Profile
 const TPM_MODEL = '6781050202'
 const TPM_VERSION = '6781050203'
 
-/** X.520's upper bound for serialNumber. */
-const serialNumberMax = 64
-
 export interface BirthIdentity {
   /**
-   * The subject's serialNumber; where it has none, `hw:` and the hex of hwSerialNum. 1 to 64 printable ASCII characters.
+   * The subject's serialNumber; where it has none, `hw:` and the hex of hwSerialNum. 1 to 64 printable ASCII characters (X.520's bound).
    * Unique for its issuer only.
    */
   serialNumber: string
   /** `type`: OID as hex; `serial`: octets. */
   hardwareModuleName: { type: string; serial: Bytes } | null
-  /** What a TPM says of itself in a directory name; null where there is none. */
-  tpm: { manufacturer: string; model: string; version: string } | null
   certificate: Certificate
   /** Leaf first, as validatePath gives it. */
   path: Certificate[]
@@ -37,43 +32,45 @@ function notIdevid(detail: string): never {
 }
 
 /**
- * What a certificate says of its device, by the rules for an IDevID, its path not looked at. Throws `birth_not_idevid`, certificate_*, der_*.
+ * What a certificate says of its device, by the rules for an IDevID, its path not looked at. Throws `birth_not_idevid` or der_*.
  * notAfter may be 99991231235959Z; an EK certificate fails, since its key cannot sign and so cannot prove itself in TLS.
  */
 export function readBirthIdentity(certificate: Certificate): BirthIdentity {
-  if (certificate.isCa) notIdevid('a CA')
-  if (certificate.keyUsage >= 0 && !(certificate.keyUsage & DIGITAL_SIGNATURE)) notIdevid('key may not sign')
-  let hardware: { type: string; serial: Bytes } | null = null
-  let tpm: BirthIdentity['tpm'] = null
+  // Key usage absent is −1, which has every bit.
+  if (certificate.isCa || !(certificate.keyUsage & DIGITAL_SIGNATURE)) notIdevid('CA or key usage')
+  let hardware: BirthIdentity['hardwareModuleName'] = null
+  certificate.subjectAltNames.forEach(function (name) {
+    if (name.tag) return
+    // An OtherName is an implicit SEQUENCE: its content is read under a header of our own.
+    const other = wholeParts(encodeSequence([name.value]), 2, 2)
+    if (oidValue(other[0]) !== HARDWARE_MODULE_NAME) return
+    const parts = wholeParts(contentOf(expectTag(other[1], 0xa0)), 2, 2)
+    if (hardware) notIdevid('two hardwareModuleNames')
+    hardware = { type: oidValue(parts[0]), serial: contentOf(expectTag(parts[1], OCTET_STRING)) }
+  })
+  let serialNumber = nameAttribute(certificate.subject, SERIAL_NUMBER)
+  const named = attributesOf(readWhole(certificate.subject, SEQUENCE)).some(function (attribute) {
+    return attribute.oid === SERIAL_NUMBER
+  })
+  // hwSerialNum is octets: as hex under a mark of its own it cannot be taken for another device's printable serial number. A subject's
+  // serialNumber that is there but unreadable, or there twice, is a fault, not a reason to look elsewhere.
+  if (!named && hardware) serialNumber = 'hw:' + hexOf((hardware as { serial: Bytes }).serial)
+  if (!serialNumber || !/^[ -~]{1,64}$/.test(serialNumber)) notIdevid('serialNumber')
+  return { serialNumber: serialNumber as string, hardwareModuleName: hardware, certificate: certificate, path: [] }
+}
+
+/** What a TPM says of itself in a directory name of an EK or IDevID certificate (TCG EK Credential Profile 3.2.9), or null. */
+export function tpmNameOf(certificate: Certificate): { manufacturer: string; model: string; version: string } | null {
   for (let i = 0; i < certificate.subjectAltNames.length; i++) {
     const name = certificate.subjectAltNames[i]
-    if (name.tag === 0) {
-      const other = childrenOf({ bytes: name.value, tag: SEQUENCE, start: 0, body: 0, end: name.value.length }, 2)
-      if (oidValue(other[0]) !== HARDWARE_MODULE_NAME) continue
-      const parts = childrenOf(readWhole(contentOf(other[1]), SEQUENCE), 2)
-      if (hardware) notIdevid('two hardwareModuleNames')
-      hardware = { type: oidValue(parts[0]), serial: contentOf(expectTag(parts[1], OCTET_STRING)) }
-      if (hardware.serial.length === 0) notIdevid('hardwareModuleName')
-    } else if (name.tag === 4) {
-      const manufacturer = nameAttribute(name.value, TPM_MANUFACTURER)
-      const model = nameAttribute(name.value, TPM_MODEL)
-      const version = nameAttribute(name.value, TPM_VERSION)
-      if (manufacturer !== null && model !== null && version !== null)
-        tpm = { manufacturer: manufacturer, model: model, version: version }
-    }
+    if (name.tag !== 4) continue
+    const manufacturer = nameAttribute(name.value, TPM_MANUFACTURER)
+    const model = nameAttribute(name.value, TPM_MODEL)
+    const version = nameAttribute(name.value, TPM_VERSION)
+    if (manufacturer !== null && model !== null && version !== null)
+      return { manufacturer: manufacturer, model: model, version: version }
   }
-  // A serialNumber that is there but unreadable, or there twice, is a fault, not a reason to look elsewhere.
-  const attributes = attributesOf(readWhole(certificate.subject, SEQUENCE), 'certificate_malformed')
-  let serialNumber = nameAttribute(certificate.subject, SERIAL_NUMBER)
-  for (let i = 0; i < attributes.length; i++)
-    if (attributes[i].oid === SERIAL_NUMBER && serialNumber === null) notIdevid('serialNumber')
-  // hwSerialNum is octets. As hex under a mark of its own it cannot be taken for another device's printable serial number.
-  if (serialNumber === null && hardware) serialNumber = 'hw:' + hexOf(hardware.serial)
-  if (serialNumber === null) return notIdevid('no serialNumber')
-  if (serialNumber.length === 0 || serialNumber.length > serialNumberMax) notIdevid('serialNumber')
-  for (let i = 0; i < serialNumber.length; i++)
-    if (serialNumber.charCodeAt(i) < 0x20 || serialNumber.charCodeAt(i) > 0x7e) notIdevid('serialNumber')
-  return { serialNumber: serialNumber, hardwareModuleName: hardware, tpm: tpm, certificate: certificate, path: [] }
+  return null
 }
 
 /**

@@ -50,17 +50,16 @@ export function utf8Bytes(text: string): Bytes {
   const out: number[] = []
   for (let i = 0; i < text.length; i++) {
     let c = text.charCodeAt(i)
-    if (c >= 0xd800 && c < 0xe000) {
-      const low = i + 1 < text.length ? text.charCodeAt(i + 1) : 0
-      if (c < 0xdc00 && low >= 0xdc00 && low < 0xe000) {
-        c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00)
-        i++
-      } else c = 0xfffd
+    if (c >> 11 === 27) {
+      const low = text.charCodeAt(i + 1)
+      const paired = c < 0xdc00 && low >> 10 === 55
+      // 0x10000 + ((c - 0xd800) << 10) + low - 0xdc00
+      c = paired ? (c << 10) + low - 0x35fdc00 : 0xfffd
+      if (paired) i++
     }
-    if (c < 0x80) out.push(c)
-    else if (c < 0x800) out.push(0xc0 | (c >> 6), 0x80 | (c & 63))
-    else if (c < 0x10000) out.push(0xe0 | (c >> 12), 0x80 | ((c >> 6) & 63), 0x80 | (c & 63))
-    else out.push(0xf0 | (c >> 18), 0x80 | ((c >> 12) & 63), 0x80 | ((c >> 6) & 63), 0x80 | (c & 63))
+    let more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3
+    out.push(more ? ((0xff << (7 - more)) & 0xff) | (c >> (6 * more)) : c)
+    while (more--) out.push(0x80 | ((c >> (6 * more)) & 63))
   }
   return new Uint8Array(out)
 }
@@ -70,34 +69,24 @@ export function utf8Text(bytes: Bytes): string | null {
   let out = ''
   let i = 0
   while (i < bytes.length) {
-    const first = bytes[i++]
-    let more = 0
-    let c = first
-    let least = 0
-    if (first >= 0x80) {
-      if (first >= 0xc2 && first < 0xe0) {
-        more = 1
-        c = first & 31
-        least = 0x80
-      } else if (first >= 0xe0 && first < 0xf0) {
-        more = 2
-        c = first & 15
-        least = 0x800
-      } else if (first >= 0xf0 && first < 0xf5) {
-        more = 3
-        c = first & 7
-        least = 0x10000
-      } else return null
+    let c = bytes[i++]
+    if (c >= 0x80) {
+      if (c < 0xc2 || c > 0xf4) return null
+      const more = c < 0xe0 ? 1 : c < 0xf0 ? 2 : 3
+      c &= 63 >> more
+      for (let n = 0; n < more; n++) {
+        const next = bytes[i++]
+        if ((next & 0xc0) !== 0x80) return null
+        c = (c << 6) | (next & 63)
+      }
+      // Two octets cannot be overlong from 0xc2 on; 27 << 11 are the surrogates.
+      if ((more > 1 && c < (more > 2 ? 0x10000 : 0x800)) || c > 0x10ffff || c >> 11 === 27) return null
+      if (c >= 0x10000) {
+        out += String.fromCharCode(0xd7c0 + (c >> 10))
+        c = 0xdc00 | (c & 1023)
+      }
     }
-    if (i + more > bytes.length) return null
-    for (; more > 0; more--) {
-      const next = bytes[i++]
-      if ((next & 0xc0) !== 0x80) return null
-      c = (c << 6) | (next & 63)
-    }
-    if (c < least || c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return null
-    if (c < 0x10000) out += String.fromCharCode(c)
-    else out += String.fromCharCode(0xd800 + ((c - 0x10000) >> 10), 0xdc00 + ((c - 0x10000) & 1023))
+    out += String.fromCharCode(c)
   }
   return out
 }

@@ -2,25 +2,25 @@
 // csrInfo() → sign → csrAssemble(). A parsed CSR is well formed; whether its signature verifies is still to be asked.
 
 import { publicKeyOf, signatureAlgorithmIdentifier, signatureAlgorithmOf } from './algorithm.ts'
-import { type Bytes, bytesOfHex } from './bytes.ts'
+import type { Bytes } from './bytes.ts'
 import { type Extension, readExtensions } from './certificate.ts'
 import {
-  childrenOf,
   contentOf,
   encodeBits,
   encodeElement,
   encodeInteger,
+  encodeOid,
   encodeSequence,
   encodeSetOf,
   encodingOf,
-  expectTag,
-  OBJECT_IDENTIFIER,
   octetBits,
   oidValue,
+  partsOf,
   readWhole,
   SEQUENCE,
   SET,
   smallInteger,
+  wholeParts,
 } from './der.ts'
 import { attributesOf, stringOf } from './distinguished-name.ts'
 import { fail } from './errors.ts'
@@ -53,24 +53,20 @@ export interface Csr {
  * Attributes must differ in type but may come in any order, since not every client sorts its SET.
  */
 export function parseCsr(der: Bytes): Csr {
-  if (der.length > csrBytesMax) fail('der_limit', 'CSR size')
-  const outer = childrenOf(readWhole(der, SEQUENCE), 3)
-  if (outer.length !== 3) fail('csr_malformed', 'not a CSR')
-  const fields = childrenOf(expectTag(outer[0], SEQUENCE), 4)
-  if (fields.length !== 4) fail('csr_malformed', 'fields')
-  if (smallInteger(fields[0]) !== 0) fail('csr_malformed', 'version')
-  attributesOf(fields[1], 'csr_malformed')
-  const key = publicKeyOf(fields[2], 'csr_malformed')
-  const items = childrenOf(expectTag(fields[3], 0xa0), attributesMax)
-  const attributes: { oid: string; values: Bytes[] }[] = []
-  for (let i = 0; i < items.length; i++) {
-    const parts = childrenOf(expectTag(items[i], SEQUENCE), 2)
+  if (der.length > csrBytesMax) fail('der_limit', 'CSR')
+  const outer = wholeParts(der, 3, 3)
+  const fields = partsOf(outer[0], SEQUENCE, 4, 4)
+  if (smallInteger(fields[0])) fail('csr_malformed', 'version')
+  attributesOf(fields[1])
+  const key = publicKeyOf(fields[2])
+  const seen: string[] = []
+  const attributes = partsOf(fields[3], 0xa0, 0, attributesMax).map(function (item) {
+    const parts = partsOf(item, SEQUENCE, 2, 2)
     const oid = oidValue(parts[0])
-    for (let j = 0; j < i; j++) if (attributes[j].oid === oid) fail('csr_malformed', 'duplicate attribute')
-    const values = childrenOf(expectTag(parts[1], SET), valuesMax)
-    if (values.length === 0) fail('csr_malformed', 'empty attribute')
-    attributes.push({ oid: oid, values: values.map(encodingOf) })
-  }
+    if (seen.indexOf(oid) >= 0) fail('csr_malformed', 'attribute')
+    seen.push(oid)
+    return { oid: oid, values: partsOf(parts[1], SET, 1, valuesMax).map(encodingOf) }
+  })
   return {
     der: der,
     info: encodingOf(outer[0]),
@@ -79,7 +75,7 @@ export function parseCsr(der: Bytes): Csr {
     keyAlgorithm: key.algorithm,
     keyBits: key.bits,
     attributes: attributes,
-    signatureAlgorithm: signatureAlgorithmOf(outer[1], 'csr_malformed'),
+    signatureAlgorithm: signatureAlgorithmOf(outer[1]),
     signature: octetBits(outer[2]),
   }
 }
@@ -97,7 +93,7 @@ function singleValue(csr: Csr, oid: string): Bytes | null {
 /** The extensions asked for (RFC 2985 5.4.2), [] when none. An empty list is tolerated: RFC 7030's own example has one. */
 export function requestedExtensions(csr: Csr): Extension[] {
   const value = singleValue(csr, EXTENSION_REQUEST)
-  return value ? readExtensions(readWhole(value, SEQUENCE), 'csr_malformed') : []
+  return value ? readExtensions(readWhole(value, SEQUENCE)) : []
 }
 
 /** The challengePassword (RFC 2985 5.4.1; RFC 7030 3.5 puts the channel binding here), or null. At most 255 characters. */
@@ -111,7 +107,7 @@ export function challengePassword(csr: Csr): string | null {
 
 /** One DER Attribute for `csrInfo`; `values` are whole DER elements. */
 export function encodeAttribute(oid: string, values: Bytes[]): Bytes {
-  return encodeSequence([encodeElement(OBJECT_IDENTIFIER, [bytesOfHex(oid)]), encodeSetOf(values)])
+  return encodeSequence([encodeOid(oid), encodeSetOf(values)])
 }
 
 /** CertificationRequestInfo to be signed. `attributes`: whole DER Attributes, put into DER order here. */

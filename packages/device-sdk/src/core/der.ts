@@ -1,7 +1,7 @@
 // Strict DER (X.690): definite minimal lengths, low tags, canonical values. A reader that walks by offsets and copies nothing,
 // and a writer. It does not recurse, so nesting costs no stack; how deep a structure goes is fixed by the parser that reads it.
 
-import { type Bytes, compareBytes, concatBytes, hexOf } from './bytes.ts'
+import { type Bytes, bytesOfHex, compareBytes, concatBytes, hexOf } from './bytes.ts'
 import { fail } from './errors.ts'
 
 export const BOOLEAN = 0x01
@@ -30,40 +30,41 @@ export interface Element {
   end: number
 }
 
+/** Everything malformed says where, and no more: on a device words cost flash, and the offset finds the byte in any dump. */
+function bad(at: number): never {
+  return fail('der_malformed', 'at ' + at)
+}
+
 /**
  * Reads the header of the element at `at`, which must end at or before `end`.
  * Throws `der_malformed` on truncation, high tag numbers, and indefinite or non-minimal lengths (X.690 10.1).
  */
 export function readElement(bytes: Bytes, at: number, end: number): Element {
-  if (at + 2 > end) fail('der_malformed', 'truncated at ' + at)
-  const tag = bytes[at]
-  if ((tag & 31) === 31) fail('der_malformed', 'high tag number at ' + at)
-  let length = bytes[at + 1]
   let body = at + 2
+  if (body > end || (bytes[at] & 31) === 31) bad(at)
+  let length = bytes[at + 1]
   if (length >= 0x80) {
     const octets = length & 0x7f
     // Three octets reach 16 MiB, beyond every body limit of this project; four could overflow 31-bit engines.
-    if (octets === 0 || octets > 3) fail('der_malformed', 'length form at ' + at)
-    if (body + octets > end) fail('der_malformed', 'truncated at ' + at)
-    if (bytes[body] === 0) fail('der_malformed', 'non-minimal length at ' + at)
+    if (octets < 1 || octets > 3 || body + octets > end) bad(at)
     length = 0
     for (let i = 0; i < octets; i++) length = (length << 8) | bytes[body++]
-    if (length < 0x80) fail('der_malformed', 'non-minimal length at ' + at)
+    if (length < 0x80 || length < 1 << (8 * octets - 8)) bad(at)
   }
-  if (length > end - body) fail('der_malformed', 'truncated at ' + at)
-  return { bytes: bytes, tag: tag, start: at, body: body, end: body + length }
+  if (length > end - body) bad(at)
+  return { bytes: bytes, tag: bytes[at], start: at, body: body, end: body + length }
 }
 
 /** Reads `bytes` as exactly one element of `tag`; trailing bytes are refused. */
 export function readWhole(bytes: Bytes, tag: number): Element {
-  const element = readElement(bytes, 0, bytes.length)
-  if (element.end !== bytes.length) fail('der_malformed', 'trailing bytes')
-  return expectTag(element, tag)
+  const element = expectTag(readElement(bytes, 0, bytes.length), tag)
+  if (element.end !== bytes.length) bad(element.end)
+  return element
 }
 
+/** `element` itself, or `der_malformed` when it is absent or of another tag. */
 export function expectTag(element: Element | undefined, tag: number): Element {
-  if (!element || element.tag !== tag) fail('der_malformed', 'expected tag ' + tag + (element ? ' at ' + element.start : ''))
-  return element as Element
+  return element && element.tag === tag ? element : bad(element ? element.start : -1)
 }
 
 /** The elements inside a constructed one, in order. More than `most` throws `der_limit`. */
@@ -71,12 +72,23 @@ export function childrenOf(parent: Element, most: number): Element[] {
   const out: Element[] = []
   let at = parent.body
   while (at < parent.end) {
-    if (out.length >= most) fail('der_limit', 'more than ' + most + ' elements at ' + parent.start)
+    if (out.length >= most) fail('der_limit', most + ' at ' + parent.start)
     const child = readElement(parent.bytes, at, parent.end)
     out.push(child)
     at = child.end
   }
   return out
+}
+
+/** The `least` to `most` elements of one of `tag`. Fewer throws `der_malformed`, more `der_limit`. */
+export function partsOf(element: Element | undefined, tag: number, least: number, most: number): Element[] {
+  const out = childrenOf(expectTag(element, tag), most)
+  return out.length < least ? bad((element as Element).start) : out
+}
+
+/** The same for bytes that are one SEQUENCE and nothing else. */
+export function wholeParts(bytes: Bytes, least: number, most: number): Element[] {
+  return partsOf(readWhole(bytes, SEQUENCE), SEQUENCE, least, most)
 }
 
 /** Header and content, a view on the received bytes. */
@@ -92,25 +104,24 @@ export function contentOf(element: Element): Bytes {
 /** Content octets of a canonical INTEGER: minimal, sign included. */
 export function integerBytes(element: Element): Bytes {
   const content = contentOf(expectTag(element, INTEGER))
-  if (content.length === 0) fail('der_malformed', 'empty INTEGER')
-  if (content.length > 1 && ((content[0] === 0 && content[1] < 0x80) || (content[0] === 0xff && content[1] >= 0x80)))
-    fail('der_malformed', 'non-minimal INTEGER')
+  const first = content[0]
+  // Nine equal bits in front are one octet too many (X.690 8.3.2).
+  if (!content.length || (content.length > 1 && (first ? first === 0xff && content[1] > 0x7f : content[1] < 0x80)))
+    bad(element.start)
   return content
 }
 
 /** A non-negative INTEGER up to 2^31 - 1. Larger or negative throws `der_malformed`. */
 export function smallInteger(element: Element): number {
   const content = integerBytes(element)
-  if (content[0] >= 0x80 || content.length > 4) fail('der_malformed', 'INTEGER out of range')
   let value = 0
   for (let i = 0; i < content.length; i++) value = (value << 8) | content[i]
-  return value
+  return content[0] > 0x7f || content.length > 4 ? bad(element.start) : value
 }
 
 export function booleanValue(element: Element): boolean {
   const content = contentOf(expectTag(element, BOOLEAN))
-  if (content.length !== 1 || (content[0] !== 0 && content[0] !== 0xff)) fail('der_malformed', 'BOOLEAN')
-  return content[0] === 0xff
+  return content.length === 1 && (content[0] === 0 || content[0] === 0xff) ? content[0] > 0 : bad(element.start)
 }
 
 /**
@@ -119,22 +130,19 @@ export function booleanValue(element: Element): boolean {
  */
 export function oidValue(element: Element): string {
   const content = contentOf(expectTag(element, OBJECT_IDENTIFIER))
-  if (content.length === 0 || content.length > oidBytesMax) fail('der_malformed', 'OID length')
   let first = true
   for (let i = 0; i < content.length; i++) {
     // An arc may not start with a padding octet, and the last octet must end one.
-    if (first && content[i] === 0x80) fail('der_malformed', 'non-minimal OID arc')
+    if (first && content[i] === 0x80) bad(element.start)
     first = content[i] < 0x80
   }
-  if (!first) fail('der_malformed', 'truncated OID arc')
-  return hexOf(content)
+  return first && content.length && content.length <= oidBytesMax ? hexOf(content) : bad(element.start)
 }
 
 /** The octets of a BIT STRING with no unused bits, as keys and signatures have. */
 export function octetBits(element: Element): Bytes {
   const content = contentOf(expectTag(element, BIT_STRING))
-  if (content.length === 0 || content[0] !== 0) fail('der_malformed', 'BIT STRING unused bits')
-  return content.subarray(1)
+  return content[0] === 0 ? content.subarray(1) : bad(element.start)
 }
 
 /**
@@ -143,75 +151,65 @@ export function octetBits(element: Element): Bytes {
  */
 export function namedBits(element: Element): number {
   const content = contentOf(expectTag(element, BIT_STRING))
+  const octets = content.length - 1
   const unused = content[0]
-  const last = content[content.length - 1]
-  if (content.length === 0 || content.length > 5 || unused > 7 || (last & ((1 << unused) - 1) && content.length > 1))
-    fail('der_malformed', 'BIT STRING')
-  if (content.length === 1 && unused) fail('der_malformed', 'BIT STRING')
+  if (octets < 0 || octets > 4 || unused > 7 || (octets ? content[octets] & ((1 << unused) - 1) : unused)) bad(element.start)
   let bits = 0
-  for (let i = 1; i < content.length; i++) for (let b = 0; b < 8; b++) if (content[i] & (0x80 >> b)) bits |= 1 << (8 * (i - 1) + b)
+  for (let i = 0; i < 8 * octets; i++) if (content[1 + (i >> 3)] & (0x80 >> (i & 7))) bits |= 1 << i
   return bits
 }
 
-/** Days from 1970-01-01 to a Gregorian date. */
+/** Days from 1970-01-01 to a Gregorian date from the year 1 on; the year begins in March, so that February's length matters to nothing. */
 function daysTo(year: number, month: number, day: number): number {
-  const y = month <= 2 ? year - 1 : year
-  const era = Math.floor(y / 400)
-  const yearOfEra = y - era * 400
-  const dayOfYear = Math.floor((153 * (month + (month > 2 ? -3 : 9)) + 2) / 5) + day - 1
-  return era * 146097 + yearOfEra * 365 + Math.floor(yearOfEra / 4) - Math.floor(yearOfEra / 100) + dayOfYear - 719468
+  const m = (month + 9) % 12
+  const y = year - Math.floor(m / 10)
+  return 365 * y + (y >> 2) - Math.floor(y / 100) + Math.floor(y / 400) + Math.floor((m * 306 + 5) / 10) + day - 719469
 }
-
-const MONTH_DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 
 /**
  * Seconds since 1970-01-01T00:00:00Z of a UTCTime or GeneralizedTime in the only form RFC 5280 4.1.2.5 allows
- * (seconds present, `Z`, no fraction; UTCTime up to 2049, GeneralizedTime from 2050 on).
+ * (seconds present, `Z`, no fraction).
  */
 export function timeValue(element: Element): number {
-  const content = contentOf(element)
   const general = element.tag === GENERALIZED_TIME
-  if (!general) expectTag(element, UTC_TIME)
-  const digits = general ? 14 : 12
-  if (content.length !== digits + 1 || content[digits] !== 0x5a) fail('der_malformed', 'time form')
-  const pair = function (at: number): number {
-    const tens = content[at] - 48
-    const ones = content[at + 1] - 48
-    if (tens < 0 || tens > 9 || ones < 0 || ones > 9) fail('der_malformed', 'time digit')
-    return tens * 10 + ones
+  const content = contentOf(expectTag(element, general ? GENERALIZED_TIME : UTC_TIME))
+  const pairs = general ? [] : [content[0] < 0x35 ? 20 : 19]
+  for (let i = 0; i < content.length - 1; i += 2) {
+    const tens = content[i] - 48
+    const ones = content[i + 1] - 48
+    if (!(tens >= 0 && tens < 10 && ones >= 0 && ones < 10)) bad(element.start)
+    pairs.push(tens * 10 + ones)
   }
-  const at = general ? 4 : 2
-  let year = general ? pair(0) * 100 + pair(2) : pair(0)
-  if (!general) year += year < 50 ? 2000 : 1900
-  const month = pair(at)
-  const day = pair(at + 2)
-  const hour = pair(at + 4)
-  const minute = pair(at + 6)
-  const second = pair(at + 8)
-  const leap = month === 2 && year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0) ? 1 : 0
-  if (month < 1 || month > 12 || day < 1 || day > MONTH_DAYS[month - 1] + leap || hour > 23 || minute > 59 || second > 59)
-    fail('der_malformed', 'time value')
-  return daysTo(year, month, day) * 86400 + hour * 3600 + minute * 60 + second
+  const year = pairs[0] * 100 + pairs[1]
+  const month = pairs[2]
+  const days = daysTo(year, month, pairs[3])
+  if (
+    content[content.length - 1] !== 0x5a ||
+    content.length !== (general ? 15 : 13) ||
+    month < 1 ||
+    month > 12 ||
+    pairs[3] < 1 ||
+    pairs[3] > 31 ||
+    (month < 12 && days >= daysTo(year, month + 1, 1)) ||
+    pairs[4] > 23 ||
+    pairs[5] > 59 ||
+    pairs[6] > 59
+  )
+    bad(element.start)
+  return days * 86400 + pairs[4] * 3600 + pairs[5] * 60 + pairs[6]
 }
 
 /** Encodes one element. `content` is the parts of its content, concatenated. */
 export function encodeElement(tag: number, content: Bytes[]): Bytes {
-  let length = 0
-  for (let i = 0; i < content.length; i++) length += content[i].length
-  const header = length < 0x80 ? 2 : length < 0x100 ? 3 : length < 0x10000 ? 4 : 5
-  if (length > 0xffffff) fail('der_limit', 'element of ' + length + ' bytes')
-  const out = new Uint8Array(header + length)
+  const body = concatBytes(content)
+  const length = body.length
+  const octets = length < 0x80 ? 0 : length < 0x100 ? 1 : length < 0x10000 ? 2 : 3
+  if (length > 0xffffff) fail('der_limit', length + ' bytes')
+  const out = new Uint8Array(2 + octets + length)
   out[0] = tag
-  if (header === 2) out[1] = length
-  else {
-    out[1] = 0x80 | (header - 2)
-    for (let i = 0; i < header - 2; i++) out[header - 1 - i] = (length >> (8 * i)) & 0xff
-  }
-  let at = header
-  for (let i = 0; i < content.length; i++) {
-    out.set(content[i], at)
-    at += content[i].length
-  }
+  out[1] = octets ? 0x80 | octets : length
+  for (let i = 0; i < octets; i++) out[1 + octets - i] = length >> (8 * i)
+  out.set(body, 2 + octets)
   return out
 }
 
@@ -242,6 +240,11 @@ export function encodeBits(octets: Bytes): Bytes {
 
 export function encodeSequence(parts: Bytes[]): Bytes {
   return encodeElement(SEQUENCE, parts)
+}
+
+/** OBJECT IDENTIFIER of the hex of its content octets. */
+export function encodeOid(oid: string): Bytes {
+  return encodeElement(OBJECT_IDENTIFIER, [bytesOfHex(oid)])
 }
 
 /** SET OF in DER order (X.690 11.6). */

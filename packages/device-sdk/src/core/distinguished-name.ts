@@ -3,21 +3,21 @@
 
 import { type Bytes, bytesOfHex, equalBytes, hexOf, utf8Bytes, utf8Text } from './bytes.ts'
 import {
-  childrenOf,
   contentOf,
   type Element,
   encodeElement,
+  encodeOid,
+  encodeSequence,
   encodingOf,
   IA5_STRING,
-  OBJECT_IDENTIFIER,
   oidValue,
   PRINTABLE_STRING,
+  partsOf,
   readWhole,
   SEQUENCE,
   SET,
   UTF8_STRING,
 } from './der.ts'
-import { type DeviceErrorCode, fail } from './errors.ts'
 
 export const COMMON_NAME = '550403' // 2.5.4.3
 export const SERIAL_NUMBER = '550405' // 2.5.4.5
@@ -33,9 +33,6 @@ export const DOMAIN_COMPONENT = '0992268993f22c640119' // 0.9.2342.19200300.100.
 const relativeNamesMax = 32
 const attributesMax = 8
 
-const BMP_STRING = 0x1e
-const UNIVERSAL_STRING = 0x1c
-
 /** One AttributeTypeAndValue. `first`: it opens a relative name (several attributes may share one). */
 export interface NameAttribute {
   oid: string
@@ -43,19 +40,14 @@ export interface NameAttribute {
   first: boolean
 }
 
-/** The attributes of an RDNSequence, in order. Throws `code` on anything that is not one. */
-export function attributesOf(name: Element, code: DeviceErrorCode): NameAttribute[] {
+/** The attributes of an RDNSequence, in order. Throws der_*. */
+export function attributesOf(name: Element): NameAttribute[] {
   const out: NameAttribute[] = []
-  const sets = childrenOf(name, relativeNamesMax)
+  const sets = partsOf(name, SEQUENCE, 0, relativeNamesMax)
   for (let i = 0; i < sets.length; i++) {
-    const members = childrenOf(sets[i], attributesMax)
-    if (name.tag !== SEQUENCE || sets[i].tag !== SET || members.length === 0) fail(code, 'name')
+    const members = partsOf(sets[i], SET, 1, attributesMax)
     for (let j = 0; j < members.length; j++) {
-      const pair = childrenOf(members[j], 2)
-      if (members[j].tag !== SEQUENCE || pair.length !== 2) fail(code, 'name')
-      const length = pair[1].end - pair[1].body
-      if ((pair[1].tag === BMP_STRING && length % 2) || (pair[1].tag === UNIVERSAL_STRING && length % 4)) fail(code, 'name string')
-      if (pair[1].tag === UTF8_STRING && utf8Text(contentOf(pair[1])) === null) fail(code, 'name string')
+      const pair = partsOf(members[j], SEQUENCE, 2, 2)
       out.push({ oid: oidValue(pair[0]), value: pair[1], first: j === 0 })
     }
   }
@@ -64,9 +56,9 @@ export function attributesOf(name: Element, code: DeviceErrorCode): NameAttribut
 
 /** Text of a UTF8String, PrintableString or IA5String; null for any other type and for octets that are not such text. */
 export function stringOf(value: Element): string | null {
-  if (value.tag !== UTF8_STRING && value.tag !== PRINTABLE_STRING && value.tag !== IA5_STRING) return null
-  const text = utf8Text(contentOf(value))
-  return text !== null && value.tag !== UTF8_STRING && text.length !== value.end - value.body ? null : text
+  const tag = value.tag
+  const text = tag === UTF8_STRING || tag === PRINTABLE_STRING || tag === IA5_STRING ? utf8Text(contentOf(value)) : null
+  return text && tag !== UTF8_STRING && text.length < value.end - value.body ? null : text
 }
 
 /**
@@ -74,15 +66,10 @@ export function stringOf(value: Element): string | null {
  * is not text. The text may hold any character, NUL too: check it against the alphabet you expect.
  */
 export function nameAttribute(name: Bytes, oid: string): string | null {
-  const attributes = attributesOf(readWhole(name, SEQUENCE), 'certificate_malformed')
-  let found: string | null = null
-  let count = 0
-  for (let i = 0; i < attributes.length; i++) {
-    if (attributes[i].oid !== oid) continue
-    found = stringOf(attributes[i].value)
-    count++
-  }
-  return count === 1 ? found : null
+  const values = attributesOf(readWhole(name, SEQUENCE)).filter(function (attribute) {
+    return attribute.oid === oid
+  })
+  return values.length === 1 ? stringOf(values[0].value) : null
 }
 
 /** RFC 5280 7.1 as far as ASCII goes: case and runs of spaces do not tell two names apart, nor does Printable against UTF-8. */
@@ -104,7 +91,7 @@ function foldedText(value: Element): string {
 
 /** A name as one folded string a relative name, so that names and name prefixes compare by `===`. */
 export function foldedName(name: Bytes): string[] {
-  const attributes = attributesOf(readWhole(name, SEQUENCE), 'certificate_malformed')
+  const attributes = attributesOf(readWhole(name, SEQUENCE))
   const out: string[] = []
   for (let i = 0; i < attributes.length; i++) {
     // The length keeps a value that imitates a separator from merging with its neighbour.
@@ -116,44 +103,32 @@ export function foldedName(name: Bytes): string[] {
   return out
 }
 
-/** Whether two DER names are the same, bytewise or folded. */
-export function sameName(a: Bytes, b: Bytes): boolean {
-  return equalBytes(a, b) || foldedName(a).join(',') === foldedName(b).join(',')
+/** A name as one folded string: `foldName` of the path rules. */
+export function foldName(name: Bytes): string {
+  return foldedName(name).join()
 }
 
-/** X.680 41.4: letters, digits, space and ' ( ) + , - . / : = ? */
-function isPrintable(c: number): boolean {
-  return (
-    (c >= 0x61 && c <= 0x7a) ||
-    (c >= 0x41 && c <= 0x5a) ||
-    (c >= 0x27 && c <= 0x3a && c !== 0x2a) ||
-    c === 0x20 ||
-    c === 0x3d ||
-    c === 0x3f
-  )
+/** Whether two DER names are the same, bytewise or folded. */
+export function sameName(a: Bytes, b: Bytes): boolean {
+  return equalBytes(a, b) || foldName(a) === foldName(b)
 }
+
+/** X.680 41.4. */
+const PRINTABLE = /^[A-Za-z0-9 '()+,\-./:=?]*$/
 
 /** A name of one attribute a relative name, in the given order. */
 export function encodeName(attributes: { oid: string; value: string }[]): Bytes {
   const sets: Bytes[] = []
   for (let i = 0; i < attributes.length; i++) {
     const oid = attributes[i].oid
-    const value = utf8Bytes(attributes[i].value)
-    let tag = UTF8_STRING
+    const value = attributes[i].value
+    // RFC 5280 A.1 wants PrintableString for these two. An id with a character outside its alphabet (`_`) goes as UTF8String
+    // rather than as a PrintableString that is none; readers take either.
+    let tag = (oid === SERIAL_NUMBER || oid === COUNTRY) && PRINTABLE.test(value) ? PRINTABLE_STRING : UTF8_STRING
     if (oid === EMAIL_ADDRESS || oid === DOMAIN_COMPONENT) tag = IA5_STRING
-    else if (oid === SERIAL_NUMBER || oid === COUNTRY) {
-      // RFC 5280 A.1 wants PrintableString here. An id with a character outside its alphabet (`_`) goes as UTF8String
-      // rather than as a PrintableString that is none; readers take either.
-      tag = PRINTABLE_STRING
-      for (let j = 0; j < value.length; j++) if (!isPrintable(value[j])) tag = UTF8_STRING
-    }
-    sets.push(
-      encodeElement(SET, [
-        encodeElement(SEQUENCE, [encodeElement(OBJECT_IDENTIFIER, [bytesOfHex(oid)]), encodeElement(tag, [value])]),
-      ]),
-    )
+    sets.push(encodeElement(SET, [encodeSequence([encodeOid(oid), encodeElement(tag, [utf8Bytes(value)])])]))
   }
-  return encodeElement(SEQUENCE, sets)
+  return encodeSequence(sets)
 }
 
 /** Dotted form of an OID given as hex, for people. An arc beyond 2^53 is shown as hex. */
@@ -179,7 +154,7 @@ const MORE_SHORT_NAMES = [ORGANIZATIONAL_UNIT, 'OU', EMAIL_ADDRESS, 'emailAddres
 
 /** A DER name in the string form of RFC 4514 (last relative name first), for logs and people; never for comparing. */
 export function nameText(name: Bytes): string {
-  const attributes = attributesOf(readWhole(name, SEQUENCE), 'certificate_malformed')
+  const attributes = attributesOf(readWhole(name, SEQUENCE))
   const names = SHORT_NAMES.concat(MORE_SHORT_NAMES)
   let out = ''
   let relative = ''

@@ -1,21 +1,21 @@
 // The fleet extension of an operational certificate (LDevID): the facts by which a group rule revokes it. Private and non-critical, so
 // that a relying party that never heard of us still accepts the certificate.
 
-import { type Bytes, bytesOfHex, utf8Bytes, utf8Text } from './bytes.ts'
+import { type Bytes, utf8Bytes, utf8Text } from './bytes.ts'
 import { type Certificate, extensionOf } from './certificate.ts'
 import {
-  childrenOf,
   contentOf,
   encodeElement,
   encodeInteger,
+  encodeOid,
   encodeSequence,
   expectTag,
-  OBJECT_IDENTIFIER,
   OCTET_STRING,
-  readWhole,
+  partsOf,
   SEQUENCE,
   smallInteger,
   UTF8_STRING,
+  wholeParts,
 } from './der.ts'
 import { fail } from './errors.ts'
 
@@ -23,6 +23,7 @@ import { fail } from './errors.ts'
 export const FLEET_EXTENSION = '69bdc5a9e8c2b692b09d98cd898a9988cec836'
 
 export const groupsMax = 8
+const idMax = 0x7fffffff
 
 /** `idx`: the fleet's issuance counter, 0 to 2^31 − 1. `gids`: at most 8 groups, 1 to 2^31 − 1, strictly ascending. */
 export interface Membership {
@@ -32,35 +33,31 @@ export interface Membership {
   gids: number[]
 }
 
-function isFleetName(fleet: string | null): boolean {
-  if (!fleet || fleet.length > 32) return false
-  for (let i = 0; i < fleet.length; i++) {
-    const c = fleet.charCodeAt(i)
-    if (c !== 0x2d && (c < 0x30 || c > 0x39) && (c < 0x61 || c > 0x7a)) return false
-  }
-  return true
-}
-
-function areGroups(gids: number[]): boolean {
+function isMembership(membership: Membership): boolean {
   let last = 0
-  for (let i = 0; i < gids.length; i++) {
-    if (!(gids[i] > last && gids[i] <= 0x7fffffff)) return false
-    last = gids[i]
-  }
-  return gids.length <= groupsMax
+  const ascending = membership.gids.every(function (gid) {
+    const more = gid > last && gid <= idMax
+    last = gid
+    return more
+  })
+  return (
+    ascending &&
+    membership.gids.length <= groupsMax &&
+    /^[a-z0-9-]{1,32}$/.test(membership.fleet) &&
+    membership.idx >= 0 &&
+    membership.idx <= idMax
+  )
 }
 
 /** The whole DER Extension. Throws `certificate_malformed` for a membership outside its bounds. */
 export function encodeFleetExtension(membership: Membership): Bytes {
-  const idx = membership.idx
-  if (!isFleetName(membership.fleet) || !(idx >= 0 && idx <= 0x7fffffff) || !areGroups(membership.gids))
-    fail('certificate_malformed', 'membership')
+  if (!isMembership(membership)) fail('certificate_malformed', 'membership')
   return encodeSequence([
-    encodeElement(OBJECT_IDENTIFIER, [bytesOfHex(FLEET_EXTENSION)]),
+    encodeOid(FLEET_EXTENSION),
     encodeElement(OCTET_STRING, [
       encodeSequence([
         encodeElement(UTF8_STRING, [utf8Bytes(membership.fleet)]),
-        encodeInteger(idx),
+        encodeInteger(membership.idx),
         encodeSequence(membership.gids.map(encodeInteger)),
       ]),
     ]),
@@ -71,10 +68,11 @@ export function encodeFleetExtension(membership: Membership): Bytes {
 export function membershipOf(certificate: Certificate): Membership | null {
   const extension = extensionOf(certificate, FLEET_EXTENSION)
   if (!extension) return null
-  const parts = childrenOf(readWhole(extension.value, SEQUENCE), 3)
-  if (parts.length !== 3) fail('certificate_malformed', 'fleet extension')
-  const fleet = utf8Text(contentOf(expectTag(parts[0], UTF8_STRING)))
-  const gids = childrenOf(expectTag(parts[2], SEQUENCE), groupsMax).map(smallInteger)
-  if (!isFleetName(fleet) || !areGroups(gids)) fail('certificate_malformed', 'fleet extension')
-  return { fleet: fleet as string, idx: smallInteger(parts[1]), gids: gids }
+  const parts = wholeParts(extension.value, 3, 3)
+  const out = {
+    fleet: utf8Text(contentOf(expectTag(parts[0], UTF8_STRING))) || '',
+    idx: smallInteger(parts[1]),
+    gids: partsOf(parts[2], SEQUENCE, 0, groupsMax).map(smallInteger),
+  }
+  return isMembership(out) ? out : fail('certificate_malformed', 'membership')
 }

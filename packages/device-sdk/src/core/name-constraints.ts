@@ -1,8 +1,9 @@
 // Name constraints (RFC 5280 4.2.1.10, 6.1.3 b-c, 6.1.4 g): a CA's limits on the names below it. Apart from validate-path.ts because a device
-// that never meets such a CA need not carry it; pass `checkNameConstraints` in the path rules where they are to be processed.
+// that never meets such a CA need not carry it; pass `checkNameConstraints` in the path rules where they are to be processed. Not for a leaf
+// pinned as an anchor, which is trusted as it is.
 
-import { type Bytes, utf8Bytes, utf8Text } from './bytes.ts'
-import { type Certificate, extensionOf, isHostName, NAME_CONSTRAINTS } from './certificate.ts'
+import { type Bytes, utf8Text } from './bytes.ts'
+import { type Certificate, extensionOf, type GeneralName, NAME_CONSTRAINTS } from './certificate.ts'
 import { childrenOf, contentOf, type Element, expectTag, readWhole, SEQUENCE } from './der.ts'
 import { attributesOf, EMAIL_ADDRESS, foldedName, sameName, stringOf } from './distinguished-name.ts'
 import { codeOf } from './errors.ts'
@@ -15,6 +16,24 @@ const DNS = 2
 const DIRECTORY = 4
 const URI = 6
 const ADDRESS = 7
+
+/** Letters, digits, hyphens and dots, the last label not a number, an optional `*.` in front (RFC 5280 4.2.1.6, RFC 1123 2.1). */
+const HOST = /^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)$/i
+
+function isHostName(host: string): boolean {
+  return host.length <= 253 && HOST.test(host) && !/(^|\.)[0-9]+$/.test(host)
+}
+
+/** Whether a GeneralName has the form of its kind (RFC 5280 4.2.1.6): printable IA5 text, a host name, a Name, 4 or 16 octets. */
+function isWellFormed(name: GeneralName): boolean {
+  const kind = name.tag
+  if (kind === ADDRESS) return name.value.length === 4 || name.value.length === 16
+  if (kind === DIRECTORY) return attributesOf(readWhole(name.value, SEQUENCE)).length >= 0
+  if (kind !== EMAIL && kind !== DNS && kind !== URI) return true
+  // A NUL or a line end inside a name has one use: to be read differently further on.
+  for (let i = 0; i < name.value.length; i++) if (name.value[i] < 0x20 || name.value[i] > 0x7e) return false
+  return kind !== DNS || isHostName(utf8Text(name.value) || '')
+}
 
 /** `text`: lower-cased host or mailbox; `parts`: folded relative names. */
 interface Name {
@@ -47,7 +66,7 @@ function uriHost(text: string): string {
   host = host.slice(host.lastIndexOf('@') + 1)
   const port = host.lastIndexOf(':')
   if (port >= 0) host = host.slice(0, port)
-  return isHostName(utf8Bytes(host)) ? host.toLowerCase() : ''
+  return isHostName(host) ? host.toLowerCase() : ''
 }
 
 function endsWith(text: string, end: string): boolean {
@@ -94,7 +113,7 @@ function readSubtrees(list: Element): Name[] | null {
     const kind = parts[0].tag & 31
     const octets = contentOf(parts[0])
     const base = nameOf(kind, octets)
-    if (kind === DNS && octets.length && (!isHostName(octets) || base.text[0] === '*')) return null
+    if (kind === DNS && octets.length && (!isHostName(base.text) || base.text[0] === '*')) return null
     if (kind === ADDRESS) {
       if (octets.length !== 8 && octets.length !== 32) return null
       // RFC 4632: the mask is a prefix.
@@ -112,7 +131,7 @@ function readSubtrees(list: Element): Name[] | null {
 /** All names of a certificate that constraints speak about. */
 function namesOf(certificate: Certificate): Name[] {
   const out: Name[] = []
-  const attributes = attributesOf(readWhole(certificate.subject, SEQUENCE), 'certificate_malformed')
+  const attributes = attributesOf(readWhole(certificate.subject, SEQUENCE))
   if (attributes.length) out.push(nameOf(DIRECTORY, certificate.subject))
   for (let i = 0; i < certificate.subjectAltNames.length; i++)
     out.push(nameOf(certificate.subjectAltNames[i].tag, certificate.subjectAltNames[i].value))
@@ -172,20 +191,20 @@ function checkBelow(chain: Certificate[], at: number, constraints: Bytes): strin
 }
 
 /**
- * Holds the names of a chain (leaf first, anchor's certificate last) against the name constraints of the CAs above each. Null, or what was
- * violated, a malformed constraint too. Self-issued CAs are exempt from those above them, a leaf never is (6.1.3 b).
+ * Holds the names of a chain (leaf first, anchor's certificate last) to their form, and against the name constraints of the CAs above each.
+ * Null, or what was violated, a malformed constraint too. Self-issued CAs are exempt from those above them, a leaf never is (6.1.3 b).
  */
 export function checkNameConstraints(chain: Certificate[]): string | null {
-  for (let i = 1; i < chain.length; i++) {
-    const extension = extensionOf(chain[i], NAME_CONSTRAINTS)
-    if (!extension) continue
-    try {
-      const problem = checkBelow(chain, i, extension.value)
+  try {
+    for (let i = 0; i < chain.length; i++) {
+      if (!chain[i].subjectAltNames.every(isWellFormed)) return 'malformed name'
+      const extension = extensionOf(chain[i], NAME_CONSTRAINTS)
+      const problem = extension && checkBelow(chain, i, extension.value)
       if (problem) return problem
-    } catch (error) {
-      if (!codeOf(error)) throw error
-      return 'name constraints'
     }
+    return null
+  } catch (error) {
+    if (!codeOf(error)) throw error
+    return 'malformed name constraints'
   }
-  return null
 }

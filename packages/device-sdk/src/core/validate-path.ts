@@ -7,8 +7,8 @@
 // Work is bounded by `signaturesMax` whatever is sent: every certificate that enters the search has cost one verified signature.
 
 import type { Verify } from '../agent/ports.ts'
-import { algorithmFitsKey, rsaKeyOf } from './algorithm.ts'
-import { equalBytes } from './bytes.ts'
+import { algorithmFitsKey } from './algorithm.ts'
+import { type Bytes, equalBytes, hexOf } from './bytes.ts'
 import {
   BASIC_CONSTRAINTS,
   type Certificate,
@@ -18,25 +18,10 @@ import {
   NAME_CONSTRAINTS,
   SUBJECT_ALT_NAME,
 } from './certificate.ts'
-import { foldedName, sameName } from './distinguished-name.ts'
 import { type DeviceError, type DeviceErrorCode, deviceError } from './errors.ts'
 import { anchorOf, type TrustAnchor } from './trust-anchor.ts'
 
-/** Everything parsed that is not broken: no SHA-1, no RSA below 2048 bits. */
-export const defaultAlgorithms = [
-  'ecdsa-sha256',
-  'ecdsa-sha384',
-  'ecdsa-sha512',
-  'ed25519',
-  'rsa-pkcs1-sha256',
-  'rsa-pkcs1-sha384',
-  'rsa-pkcs1-sha512',
-  'rsa-pss-sha256',
-  'rsa-pss-sha384',
-  'rsa-pss-sha512',
-  'ml-dsa-44',
-  'ml-dsa-65',
-]
+export { defaultAlgorithms } from './algorithm.ts'
 
 export interface PathRules {
   anchors: TrustAnchor[]
@@ -53,22 +38,22 @@ export interface PathRules {
   purpose: string | null
   /** OIDs of critical extensions, in any certificate of the path, that the caller itself processes. */
   understoodCritical: string[]
-  /** The most certificates between leaf and anchor. Real device chains have three. */
+  /** The most certificates between leaf and anchor, self-issued ones too. Real device chains have three. */
   depthMax: number
   /** The most signatures to verify before giving up with `path_budget`. A chain in order needs one a certificate. */
   signaturesMax: number
   /** `checkNameConstraints` of name-constraints.ts. Absent, a CA with name constraints is refused, which saves a device the code. */
   nameConstraints?: ((chain: Certificate[]) => string | null) | undefined
+  /** `foldName` of distinguished-name.ts, to chain names that differ in case, spaces or string type. Absent, their bytes must agree, as RFC 5280 4.1.2.6 has CAs see to. */
+  foldName?: ((name: Bytes) => string) | undefined
 }
 
 /** A hostile handshake may carry hundreds; no honest one carries more. */
 const intermediatesMax = 128
 
-/** Above 8192 bits one verification costs as much as a small chain (a signature budget counts them alike). */
+/** NIST SP 800-131A's floor; above 8192 bits one verification costs as much as a small chain, and the budget counts them alike. */
 const rsaBitsMin = 2048
 const rsaBitsMax = 8192
-/** As OpenSSL's own bound for large moduli: a long exponent makes verifying as slow as signing. */
-const rsaExponentBytesMax = 8
 
 const ANY_PURPOSE = '551d2500' // 2.5.29.37.0
 const POLICY_CONSTRAINTS = '551d24' // 2.5.29.36
@@ -86,42 +71,51 @@ const UNDERSTOOD = [
 
 /** What is wrong with a certificate by itself, or ''. */
 function ownProblem(certificate: Certificate, rules: PathRules): DeviceErrorCode | '' {
-  if (rules.time >= 0 && rules.time < certificate.notBefore) return 'path_not_yet_valid'
-  if ((rules.time >= 0 ? rules.time : (rules.timeFloor as number)) > certificate.notAfter) return 'path_expired'
+  const timed = rules.time >= 0
+  if (timed && rules.time < certificate.notBefore) return 'path_not_yet_valid'
+  if ((timed ? rules.time : (rules.timeFloor as number)) > certificate.notAfter) return 'path_expired'
   for (let i = 0; i < certificate.extensions.length; i++) {
-    const oid = certificate.extensions[i].oid
-    const critical = certificate.extensions[i].critical
-    if (oid === POLICY_CONSTRAINTS || (critical && UNDERSTOOD.indexOf(oid) < 0 && rules.understoodCritical.indexOf(oid) < 0))
-      return 'path_critical_extension'
+    const extension = certificate.extensions[i]
+    const oid = extension.oid
     // RFC 5280 4.2.1.10: in CA certificates alone, and critical.
-    if (oid === NAME_CONSTRAINTS && !(critical && certificate.isCa && rules.nameConstraints)) return 'path_name_constraint'
+    if (oid === NAME_CONSTRAINTS && !(extension.critical && certificate.isCa && rules.nameConstraints))
+      return 'path_name_constraint'
+    if (oid === POLICY_CONSTRAINTS || (extension.critical && UNDERSTOOD.concat(rules.understoodCritical).indexOf(oid) < 0))
+      return 'path_critical_extension'
   }
   const purposes = certificate.extendedKeyUsage
-  if (rules.purpose !== null && purposes && purposes.indexOf(rules.purpose) < 0 && purposes.indexOf(ANY_PURPOSE) < 0)
-    return 'path_key_usage'
+  const purpose = rules.purpose
+  if (purpose && purposes && purposes.indexOf(purpose) < 0 && purposes.indexOf(ANY_PURPOSE) < 0) return 'path_key_usage'
   // 4.2.1.3: keyCertSign goes with cA.
-  if (!certificate.isCa && certificate.keyUsage >= 0 && certificate.keyUsage & KEY_CERT_SIGN) return 'path_key_usage'
-  return ''
+  return !certificate.isCa && certificate.keyUsage >= 0 && certificate.keyUsage & KEY_CERT_SIGN ? 'path_key_usage' : ''
 }
 
 /** What keeps `issuer` from having issued `subject`, short of the signature, or ''. `below`: CAs between it and the leaf. */
 function issuerProblem(issuer: TrustAnchor, subject: Certificate, below: number, rules: PathRules): DeviceErrorCode | '' {
   const certificate = issuer.certificate
+  const algorithm = subject.signatureAlgorithm
   if (certificate) {
     if (!certificate.isCa) return 'path_not_ca'
-    if (certificate.keyUsage >= 0 && !(certificate.keyUsage & KEY_CERT_SIGN)) return 'path_key_usage'
+    // Absent is −1, which has every bit.
+    if (!(certificate.keyUsage & KEY_CERT_SIGN)) return 'path_key_usage'
     if (certificate.pathLength >= 0 && below > certificate.pathLength) return 'path_length'
     const problem = ownProblem(certificate, rules)
     if (problem) return problem
+    if (issuer.keyAlgorithm === 'RSA' && (certificate.keyBits < rsaBitsMin || certificate.keyBits > rsaBitsMax))
+      return 'path_algorithm'
   }
-  const algorithm = subject.signatureAlgorithm
-  if (rules.algorithms.indexOf(algorithm) < 0 || !algorithmFitsKey(algorithm, issuer.keyAlgorithm)) return 'path_algorithm'
-  const rsa = issuer.keyAlgorithm === 'RSA' ? rsaKeyOf(issuer.spki) : null
-  if (rsa) {
-    const bytes = rsa.modulus.length
-    if (bytes < rsaBitsMin / 8 || bytes > rsaBitsMax / 8 || rsa.exponent.length > rsaExponentBytesMax) return 'path_algorithm'
-  }
-  return ''
+  return rules.algorithms.indexOf(algorithm) < 0 || !algorithmFitsKey(algorithm, issuer.keyAlgorithm) ? 'path_algorithm' : ''
+}
+
+/** A certificate of the path being tried. */
+interface Link {
+  certificate: Certificate
+  /** Its issuer's name, folded. */
+  wanted: string
+  /** CAs up to here that are not self-issued: the others do not count for pathLenConstraint (6.1.4 l). */
+  below: number
+  /** The next issuer to try: those that the key identifier points at first, then the others. */
+  next: number
 }
 
 /**
@@ -139,96 +133,77 @@ export function validatePath(
   verify: Verify,
   done: (error: DeviceError | null, path: Certificate[] | null) => void,
 ): void {
+  const fold = rules.foldName || hexOf
   const anchors = rules.anchors.length
   const issuers = rules.anchors.concat(intermediates.map(anchorOf))
-  // The path so far and, for each of its certificates: the next issuer to try (those that its key identifier points at come first), the
-  // CAs below its issuer that are not self-issued (those do not count, 6.1.4 l), and its issuer's name folded, once that was needed.
-  const path = [leaf]
-  const next = [0]
-  const below = [0]
-  const wanted = ['']
-  const subjects: string[] = []
+  const names = issuers.map(function (issuer) {
+    return fold(issuer.subject)
+  })
+  const links: Link[] = [{ certificate: leaf, wanted: fold(leaf.issuer), below: 0, next: 0 }]
   let signatures = 0
   let furthest = 0
   let worst: DeviceErrorCode = 'path_no_anchor'
-  let where = ''
   let waiting = false
   let running = false
   let finished = false
 
-  const finish = function (code: DeviceErrorCode | '', detail: string): void {
+  const finish = function (code: DeviceErrorCode | '', path: Certificate[]): void {
     finished = true
-    if (code) done(deviceError(code, detail), null)
-    else done(null, path)
+    done(code ? deviceError(code, 'certificate ' + furthest) : null, code ? null : path)
   }
   // The same depth is met by many candidates; the likeliest was tried first, so its failure stands.
-  const note = function (code: DeviceErrorCode): void {
-    if (path.length <= furthest) return
-    furthest = path.length
-    worst = code
-    where = 'issuer of certificate ' + furthest
-  }
-  const names = function (at: number): boolean {
-    const top = path.length - 1
-    if (equalBytes(issuers[at].subject, path[top].issuer)) return true
-    // Folded at most once a certificate: hostile names would make it the dearest step.
-    if (!subjects[at]) subjects[at] = foldedName(issuers[at].subject).join()
-    if (!wanted[top]) wanted[top] = foldedName(path[top].issuer).join()
-    return subjects[at] === wanted[top]
+  const note = function (code: DeviceErrorCode, depth: number): void {
+    if (depth > furthest) {
+      furthest = depth
+      worst = code
+    }
   }
   const accept = function (at: number): void {
-    const certificate = issuers[at].certificate
-    if (at >= anchors) {
-      const own = certificate as Certificate
-      below.push(below[below.length - 1] + (sameName(own.subject, own.issuer) ? 0 : 1))
-      path.push(own)
-      next.push(0)
-      wanted.push('')
-      return
-    }
-    if (certificate) path.push(certificate)
-    const problem = rules.nameConstraints ? rules.nameConstraints(path) : null
-    if (problem === null) finish('', '')
-    else {
-      // It came to an anchor and failed by its names alone: nothing says more.
-      furthest = issuers.length + 2
-      worst = 'path_name_constraint'
-      where = problem
-      if (certificate) path.pop()
+    const top = links[links.length - 1]
+    const certificate = issuers[at].certificate as Certificate
+    if (at < anchors) {
+      const path = links.map(function (link) {
+        return link.certificate
+      })
+      if (certificate) path.push(certificate)
+      // A path that came to an anchor and fails by its names alone says more than any other.
+      if (rules.nameConstraints && rules.nameConstraints(path) !== null) note('path_name_constraint', path.length + 1)
+      else finish('', path)
+    } else {
+      const wanted = fold(certificate.issuer)
+      links.push({ certificate: certificate, wanted: wanted, below: top.below + (names[at] === wanted ? 0 : 1), next: 0 })
     }
   }
-  const step = function (): void {
-    const top = path.length - 1
-    const subject = path[top]
-    const turn = next[top]++
-    if (turn >= 2 * issuers.length) {
-      note('path_no_anchor')
-      path.pop()
-      next.pop()
-      below.pop()
-      wanted.pop()
-      if (top === 0) finish(worst, where)
+  const step = function (top: Link): void {
+    const depth = links.length
+    const subject = top.certificate
+    const hinting = top.next < issuers.length
+    const at = top.next++ % issuers.length
+    const issuer = issuers[at]
+    if (top.next > 2 * issuers.length) {
+      note('path_no_anchor', depth)
+      links.pop()
       return
     }
-    const at = turn % issuers.length
-    const issuer = issuers[at]
-    const hinted = !!issuer.subjectKeyId && !!subject.authorityKeyId && equalBytes(issuer.subjectKeyId, subject.authorityKeyId)
-    if (hinted !== turn < issuers.length || !names(at)) return
+    const hinted = issuer.subjectKeyId && subject.authorityKeyId && equalBytes(issuer.subjectKeyId, subject.authorityKeyId)
+    if (hinting !== !!hinted || names[at] !== top.wanted) return
     // The same name and key twice is a loop.
-    for (let i = 0; i <= top && at >= anchors; i++)
-      if (equalBytes(path[i].spki, issuer.spki) && equalBytes(path[i].subject, issuer.subject)) return
-    const problem = at >= anchors && top >= rules.depthMax ? 'path_length' : issuerProblem(issuer, subject, below[top], rules)
-    if (problem) note(problem)
-    else if (signatures++ >= rules.signaturesMax) finish('path_budget', rules.signaturesMax + ' signatures')
+    const looped = links.some(function (link) {
+      return equalBytes(link.certificate.spki, issuer.spki) && equalBytes(link.certificate.subject, issuer.subject)
+    })
+    if (looped && at >= anchors) return
+    const problem = at >= anchors && depth > rules.depthMax ? 'path_length' : issuerProblem(issuer, subject, top.below, rules)
+    if (problem) note(problem, depth)
+    else if (signatures++ >= rules.signaturesMax) finish('path_budget', [])
     else {
       waiting = true
       let answered = false
-      verify.verify(issuer.spki, subject.signatureAlgorithm, subject.tbs, subject.signature, function (good: boolean): void {
+      verify.verify(issuer.spki, subject.signatureAlgorithm, subject.tbs, subject.signature, function (good) {
         if (answered) return
         answered = true
         waiting = false
         if (good === true) accept(at)
-        else note('path_signature')
+        else note('path_signature', depth)
         run()
       })
     }
@@ -237,19 +212,21 @@ export function validatePath(
   const run = function (): void {
     if (running) return
     running = true
-    while (!waiting && !finished) step()
+    while (!waiting && !finished)
+      if (links.length) step(links[links.length - 1])
+      else finish(worst, [])
     running = false
   }
 
-  let pinned = false
-  for (let i = 0; i < anchors; i++) {
-    const certificate = rules.anchors[i].certificate
-    if (certificate && equalBytes(certificate.tbs, leaf.tbs)) pinned = true
-  }
-  const timed = rules.time >= 0 || rules.timeFloor !== undefined
-  const problem = timed ? ownProblem(leaf, rules) : 'path_time_untrusted'
-  if (problem) finish(problem, 'leaf')
-  else if (intermediates.length > intermediatesMax) finish('path_budget', intermediates.length + ' certificates')
-  else if (pinned) finish('', '')
+  const pinned = rules.anchors.some(function (anchor) {
+    return anchor.certificate && equalBytes(anchor.certificate.tbs, leaf.tbs)
+  })
+  const untimed = !(rules.time >= 0) && rules.timeFloor === undefined
+  const problem = untimed
+    ? 'path_time_untrusted'
+    : intermediates.length > intermediatesMax
+      ? 'path_budget'
+      : ownProblem(leaf, rules)
+  if (problem || pinned) finish(problem, [leaf])
   else run()
 }
