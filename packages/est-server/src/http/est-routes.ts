@@ -1,0 +1,102 @@
+// EST over HTTP (RFC 7030 3.2): from request to enrollment story and back. Decides nothing about who may have what; refuses what is no
+// EST request before a body is read, and reads no body of a client that shows no credential at all.
+
+import { type Bytes, codeOf } from '@birthmark/device-sdk/core'
+import type { Context } from 'hono'
+import type { EnrollmentOutcome, EnrollmentRequest } from '../enrollment-request.ts'
+import type { Log } from '../ports.ts'
+import { certsOnlyBody, certsOnlyType, csrOfBody, type EstOperation, estMethods, parseEstPath } from '../wire/est.ts'
+import { basicCredentials, withBasic } from './client-certificate.ts'
+import { type Exchange, pathOf, refuse, respond } from './exchange.ts'
+import type { Limits } from './limits.ts'
+import { type ProblemCode, type ProblemOptions, statusOf } from './problem.ts'
+
+/** The stories behind the routes. */
+export interface EstService {
+  enroll(request: EnrollmentRequest): Promise<EnrollmentOutcome>
+  /** DER, for cacerts. Empty for an unknown label. */
+  caCertificates(label: string | null): Bytes[]
+}
+
+type EstContext = Context<{ Bindings: Exchange }>
+
+/** `limits.bodyBytesMax` bounds the decoded CSR too. */
+export function estRoute(service: EstService, limits: Limits, log: Log): (c: EstContext) => Response | Promise<Response> {
+  function refused(c: EstContext, code: ProblemCode, options?: ProblemOptions): Response {
+    const { requestId, peer, target } = c.env
+    log.info(
+      { requestId, code, status: statusOf(code), address: peer.address, target: target.slice(0, 200) },
+      'EST request refused',
+    )
+    return refuse(requestId, code, options)
+  }
+
+  function cacerts(c: EstContext, label: string | null): Response {
+    const certificates = service.caCertificates(label)
+    if (certificates.length === 0) return refused(c, 'label_unknown')
+    return respond(c.env.requestId, 200, encoded(certsOnlyType), certsOnlyBody(certificates))
+  }
+
+  async function enroll(c: EstContext, operation: 'enroll' | 'reenroll', label: string | null): Promise<Response> {
+    const { requestId } = c.env
+    const encoding = c.req.header('content-encoding')
+    // RFC 7030 knows no content coding, and undoing one would let 64 KB grow without bound.
+    if (encoding !== undefined && encoding.toLowerCase() !== 'identity') return refused(c, 'content_encoding_refused')
+    const basic = basicCredentials(c.req.header('authorization'))
+    // Many clients show a secret only to a challenge (RFC 7030 3.2.3): this answer is the first half of their request.
+    if (!basic && !c.env.peer.chain) return refuse(requestId, 'credentials_required')
+    const type = c.req.header('content-type')?.split(';')[0].trim().toLowerCase()
+    if (type !== 'application/pkcs10') return refused(c, 'content_type_refused')
+    const body = await c.env.readBody()
+    if (body.kind === 'refused') return refused(c, body.code)
+    let csr: Bytes = new Uint8Array(0)
+    let undecodable = ''
+    try {
+      csr = csrOfBody(body.bytes, limits.bodyBytesMax)
+    } catch (error) {
+      if (!codeOf(error)) throw error
+      // The story is told all the same: it knows whether the sender may hear more than 401, and it keeps the record.
+      undecodable = `the body is not the base64 of a CSR: ${(error as Error).message}`
+    }
+    // Beside a certificate a secret is not looked at, so that the peer stays the one that its connection is remembered by.
+    const peer = basic && !c.env.peer.chain ? withBasic(c.env.peer, basic) : c.env.peer
+    const outcome = await service.enroll({ operation, label, csr, peer, requestId })
+    switch (outcome.kind) {
+      case 'issued':
+        return respond(requestId, 200, encoded(certsOnlyType), certsOnlyBody([outcome.certificate, ...outcome.chain]))
+      case 'pending': {
+        const seconds = Math.max(1, Math.ceil(outcome.retryAfterSeconds))
+        const headers = { 'content-type': 'text/plain; charset=utf-8', 'retry-after': String(seconds) }
+        return respond(requestId, 202, headers, `pending: send the same request again after ${seconds} seconds\n`)
+      }
+      case 'unavailable':
+        return refused(c, outcome.code, { detail: outcome.detail, retryAfterSeconds: outcome.retryAfterSeconds })
+      default:
+        return refused(c, outcome.code, { detail: outcome.code === 'csr_malformed' && undecodable ? undecodable : outcome.detail })
+    }
+  }
+
+  const operations: Record<EstOperation, (c: EstContext, label: string | null) => Response | Promise<Response>> = {
+    cacerts,
+    simpleenroll: (c, label) => enroll(c, 'enroll', label),
+    simplereenroll: (c, label) => enroll(c, 'reenroll', label),
+    // RFC 7030 4.5.2: 404 says that no attribute is asked for, and clients go on without.
+    csrattrs: c => refuse(c.env.requestId, 'not_found', { detail: 'this server asks for no CSR attributes' }),
+    serverkeygen: c => refused(c, 'operation_not_offered', { detail: 'this server makes no device keys' }),
+    fullcmc: c => refused(c, 'operation_not_offered', { detail: 'this server does not speak full CMC' }),
+  }
+
+  return c => {
+    const named = parseEstPath(pathOf(c.env.target))
+    if (!named) return refused(c, 'operation_unknown')
+    const method = estMethods[named.operation]
+    if (c.req.method !== method && !(method === 'GET' && c.req.method === 'HEAD'))
+      return refused(c, 'method_not_allowed', { allow: method === 'GET' ? 'GET, HEAD' : method })
+    return operations[named.operation](c, named.label)
+  }
+}
+
+// RFC 7030 4.1.3 asks for the header and RFC 8951 forbids relying on it: clients of both kinds exist.
+function encoded(contentType: string): Record<string, string> {
+  return { 'content-type': contentType, 'content-transfer-encoding': 'base64' }
+}

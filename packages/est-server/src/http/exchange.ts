@@ -1,0 +1,38 @@
+// One request and what its answer needs, as the routes see it: no socket, no stream. The listener makes it from node:http; a test makes
+// one by hand and calls `app.request(path, init, exchange)`.
+
+import type { Bytes } from '@birthmark/device-sdk/core'
+import type { Peer } from '../enrollment-request.ts'
+import { type Problem, type ProblemCode, type ProblemOptions, problem, type RequestProblemCode } from './problem.ts'
+
+export type BodyOutcome = { kind: 'body'; bytes: Bytes } | { kind: 'refused'; code: RequestProblemCode }
+
+export interface Exchange {
+  /** The request target as it came, undecoded. */
+  target: string
+  /** Without the request's own Basic credentials. */
+  peer: Peer
+  requestId: string
+  /** Reads the body, at most once; bounded in bytes and time. */
+  readBody(): Promise<BodyOutcome>
+}
+
+/** The path of a request target, undecoded (RFC 9112 3.2: origin form or absolute form); '' where there is none. */
+export function pathOf(target: string): string {
+  const start = target.startsWith('/') ? 0 : /^https?:\/\//i.test(target) ? target.indexOf('/', 8) : -1
+  if (start < 0) return ''
+  const end = target.search(/[?#]/)
+  return target.slice(start, end < 0 ? undefined : end)
+}
+
+/** The one place that makes an answer: each has its length and the id that finds it in the log. `body` is ASCII or UTF-8 text. */
+export function respond(requestId: string, status: number, headers: Record<string, string>, body: string): Response {
+  headers['content-length'] = String(Buffer.byteLength(body))
+  headers['x-request-id'] = requestId
+  return new Response(body, { status, headers })
+}
+
+export function refuse(requestId: string, code: ProblemCode, options?: ProblemOptions): Response {
+  const { status, headers, body }: Problem = problem(code, options)
+  return respond(requestId, status, headers, body)
+}

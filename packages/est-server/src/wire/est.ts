@@ -1,0 +1,74 @@
+// EST's messages (RFC 7030, as RFC 8951 corrects it): which operation a path names, the CSR in a request body, the bodies of answers.
+// Pure: bytes and text in and out, no socket, no decision about who may do what. What comes out of a request is not yet a well-formed
+// CSR, only bytes that were well encoded.
+
+import { type Bytes, decodeBase64, decodePem, encodeCertsOnly } from '@birthmark/device-sdk/core'
+
+export const estPrefix = '/.well-known/est/'
+
+export type EstOperation = 'cacerts' | 'simpleenroll' | 'simplereenroll' | 'csrattrs' | 'serverkeygen' | 'fullcmc'
+
+/** RFC 7030 3.2.2, each with the one method it is asked with. */
+export const estMethods: Record<EstOperation, 'GET' | 'POST'> = {
+  cacerts: 'GET',
+  simpleenroll: 'POST',
+  simplereenroll: 'POST',
+  csrattrs: 'GET',
+  serverkeygen: 'POST',
+  fullcmc: 'POST',
+}
+
+export interface EstTarget {
+  label: string | null
+  operation: EstOperation
+}
+
+function operationOf(segment: string): EstOperation | null {
+  return Object.hasOwn(estMethods, segment) ? (segment as EstOperation) : null
+}
+
+/**
+ * What a path names, or null for nothing. Segments are compared as they stand: an encoded, doubled or differently cased one is another
+ * name. A label may not be an operation's name (RFC 7030 3.2.2).
+ */
+export function parseEstPath(path: string): EstTarget | null {
+  if (!path.startsWith(estPrefix)) return null
+  const segments = path.slice(estPrefix.length).split('/')
+  const operation = operationOf(segments[segments.length - 1])
+  if (!operation || segments.length > 2) return null
+  if (segments.length === 1) return { label: null, operation }
+  const label = segments[0]
+  if (!/^[A-Za-z0-9_][A-Za-z0-9._~-]{0,63}$/.test(label) || operationOf(label)) return null
+  return { label, operation }
+}
+
+const hyphen = 0x2d
+
+/**
+ * The DER of a request body: base64 in one line or many, or in PEM armour, as clients send it. Content-Transfer-Encoding is not looked
+ * at (RFC 8951 3.1). Throws `base64_malformed` for anything else.
+ */
+export function csrOfBody(body: Bytes, bytesMax: number): Bytes {
+  let at = 0
+  while (at < body.length && body[at] <= 0x20) at++
+  if (body[at] !== hyphen) return decodeBase64(body, bytesMax)
+  for (const label of ['CERTIFICATE REQUEST', 'NEW CERTIFICATE REQUEST']) {
+    const [csr] = decodePem(body, label, 1)
+    if (csr) return csr
+  }
+  return decodeBase64(body, bytesMax)
+}
+
+/** RFC 7030 4.1.3. Also the answer to an enrollment; `smime-type` tells it from the other bodies of this type. */
+export const certsOnlyType = 'application/pkcs7-mime; smime-type=certs-only'
+
+/**
+ * The certs-only body, in base64 with lines of 64: some decoders cannot take a longer one. `certificates`: DER, the issued one first.
+ */
+export function certsOnlyBody(certificates: Bytes[]): string {
+  const der = encodeCertsOnly(certificates)
+  const text = Buffer.from(der.buffer, der.byteOffset, der.byteLength).toString('base64')
+  let out = ''
+  for (let at = 0; at < text.length; at += 64) out += text.slice(at, at + 64) + '\n'
+  return out
+}
