@@ -12,7 +12,7 @@ export interface MqttBusOptions {
   /** PEM. */
   tls?: { ca: string[]; key: string | Buffer; cert: string | Buffer }
   log: Log
-  /** Between attempts to connect. */
+  /** Between attempts to connect; 0 for a single attempt. */
   reconnectSeconds?: number
   /** For the acknowledgement of a publication; after it the outbox tries again. */
   publishSeconds?: number
@@ -20,6 +20,8 @@ export interface MqttBusOptions {
 
 export interface MqttBus extends Bus {
   connected(): boolean
+  /** Called whenever a connection ended or could not be made. `error` says why where that is known, such as a refused CONNECT. */
+  onClose(callback: (error: Error | null) => void): void
   close(): Promise<void>
 }
 
@@ -34,6 +36,8 @@ export function connectMqttBus(options: MqttBusOptions): MqttBus {
     throw new RevocationError('configuration_invalid', `${url.protocol}//${url.hostname}: use mqtts`)
   const handlers = new Map<string, ((topic: string, payload: Uint8Array) => void)[]>()
   const connectCallbacks: (() => void)[] = []
+  const closeCallbacks: ((error: Error | null) => void)[] = []
+  let lastError: Error | null = null
   let closed = false
   const client: MqttClient = mqtt.connect(options.url, {
     clientId: options.clientId,
@@ -46,7 +50,15 @@ export function connectMqttBus(options: MqttBusOptions): MqttBus {
     ...(encrypted && options.tls ? { ...options.tls, rejectUnauthorized: true } : {}),
   })
 
-  client.on('error', error => log.warn({ err: error, url: url.host }, 'broker connection'))
+  client.on('error', error => {
+    lastError = error
+    log.warn({ err: error, url: url.host }, 'broker connection')
+  })
+  client.on('close', () => {
+    const error = lastError
+    lastError = null
+    for (const callback of closeCallbacks) callback(error)
+  })
   client.on('connect', () => {
     if (handlers.size > 0)
       client.subscribe([...handlers.keys()], { qos: 1 }, error => error && log.warn({ err: error }, 'not subscribed again'))
@@ -84,6 +96,9 @@ export function connectMqttBus(options: MqttBusOptions): MqttBus {
     },
     onConnect: callback => {
       connectCallbacks.push(callback)
+    },
+    onClose: callback => {
+      closeCallbacks.push(callback)
     },
     close: async () => {
       closed = true
