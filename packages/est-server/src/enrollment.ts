@@ -96,6 +96,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const caKeys = above.map(der => sha256(parseCertificate(der).spki))
   for (const profile of options.profiles) for (const anchor of profile.birthAnchors) caKeys.push(sha256(anchor.spki))
   const at = () => Math.floor(clock.now())
+  let latestTime = -1
   const pass = async (name: (typeof failpoints)[number]) => options.failpoint?.(name)
 
   function memoryOf(peer: Peer): PeerMemory {
@@ -167,15 +168,27 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     return { kind: isUnauthenticated(code) ? 'unauthenticated' : 'refused', code, detail }
   }
 
+  /** Throws while the clock is behind the records: what it would date, and whom it would find expired, cannot be relied on. */
+  async function requireForwardClock(): Promise<void> {
+    if (clock.now() >= latestTime - clockToleranceSeconds) return
+    // Asked anew, since an operator may have accepted the clock meanwhile.
+    latestTime = await store.lastTime()
+    const now = clock.now()
+    if (now < latestTime - clockToleranceSeconds)
+      throw new UnavailableError('clock_regressed', 60, `the clock says ${iso(now)}, the last record is of ${iso(latestTime)}`)
+  }
+
   /** Step 3: look up what is known, and decide. Under the device's turn. */
   async function judge(turn: Turn): Promise<Decided> {
-    const { request, profile, identity, csr } = turn
+    const { request, profile, csr } = turn
+    let { identity } = turn
     const { deviceId } = identity
+    // An earlier turn of the same device may have spent it.
+    if (identity.kind === 'secret') identity = { ...identity, secret: (await store.secret(identity.hash)) ?? identity.secret }
     let facts = await store.enrollmentFacts(profile.fleet, deviceId, csr.spkiSha256, csr.contentSha256)
     const now = clock.now()
-    if (now < facts.lastTime - clockToleranceSeconds)
-      // A certificate dated by such a clock might outlive what it should, or start before its device was revoked.
-      throw new UnavailableError('clock_regressed', 60, `the clock says ${iso(now)}, the last record is of ${iso(facts.lastTime)}`)
+    latestTime = facts.lastTime
+    await requireForwardClock()
     if (identity.kind === 'birth' && !profile.requireManifest && (facts.device === null || facts.device.birthSpkiSha256 === null)) {
       const audit = entryOf(
         request,
@@ -344,6 +357,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     if (profile === undefined)
       return refuse(request, '', '', refusal('label_unknown', `no profile is named ${JSON.stringify(request.label)}`))
     const { fleet } = profile
+    await requireForwardClock()
     // 1. Who is it? 401 until that is settled.
     const claim = claimOf(request.peer, profile)
     if (isRefusal(claim)) return refuse(request, fleet, '', claim)
@@ -388,6 +402,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
 
   async function voidOpenIntents(): Promise<{ voided: number }> {
     let voided = 0
+    latestTime = await store.lastTime()
     for (;;) {
       const open = await store.openIntents(100)
       if (open.length === 0) return { voided }

@@ -62,6 +62,7 @@ export function sqliteReads(db: DatabaseSync) {
   )
   const birthKeyHolder = prepare<{ id: string }>(db, 'SELECT id FROM devices WHERE birth_spki_sha256 = ?')
   const clock = prepare<{ at: number }>(db, 'SELECT at FROM clock')
+  const lastTime = () => clock.get()?.at ?? -1
   const secretByHash = prepare<{
     fleet: string
     id: string
@@ -152,9 +153,11 @@ export function sqliteReads(db: DatabaseSync) {
         same: row?.latest ? certificateRecord(lastOfContent.get(row.key, contentSha256)) : null,
         keyHolder: holder ? { deviceId: holder.id, fleet: holder.fleet, idx: holder.idx } : null,
         birthKeyHolder: birthKeyHolder.get(spkiSha256)?.id ?? null,
-        lastTime: clock.get()?.at ?? -1,
+        lastTime: lastTime(),
       }
     },
+
+    lastTime,
 
     certificate: (issuer: Uint8Array, serial: Uint8Array): CertificateRecord | null =>
       certificateRecord(certificateBySerial.get(issuer, serial)),

@@ -201,6 +201,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     recordCertificate: issued => write('recordCertificate', issued),
     voidIntent: (issuer, serial, audit) => write('voidIntent', { issuer, serial, audit }),
     openIntents: limit => read(() => reads.openIntents(limit)),
+    lastTime: () => read(reads.lastTime),
     async acceptTime(audit) {
       await write('acceptTime', audit)
     },

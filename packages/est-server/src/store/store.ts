@@ -90,7 +90,7 @@ export interface EnrollmentFacts {
   keyHolder: { deviceId: string; fleet: string; idx: number } | null
   /** The device whose birth key the requested key is. */
   birthKeyHolder: string | null
-  /** The latest time of any write; −1 for an empty store. */
+  /** As lastTime(). */
   lastTime: number
 }
 
@@ -287,6 +287,8 @@ export interface Store {
   /** Gives up an intent. False when it is not open. */
   voidIntent(issuer: Bytes, serial: Bytes, audit: AuditEntry): Promise<boolean>
   openIntents(limit: number): Promise<OpenIntent[]>
+  /** The latest time of any write; −1 for an empty store. */
+  lastTime(): Promise<number>
   /** Puts the last time back, for an operator who has seen to the clock. */
   acceptTime(audit: AuditEntry): Promise<void>
 
