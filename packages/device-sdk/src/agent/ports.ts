@@ -9,14 +9,15 @@ export interface Hash {
   sha256(bytes: Bytes): Bytes
 }
 
-/** `ecdsa-p256-sha256`, `rsa-pkcs1-sha256`, …: named in core/certificate.ts, `signatureAlgorithmNames`. */
 export interface Verify {
-  /** `spki`: DER SubjectPublicKeyInfo. `message`: the bytes that were signed (not their hash). `signature`: as X.509 carries it. */
+  /** `algorithm`: named in core/algorithm.ts (`ecdsa-sha256`, `rsa-pkcs1-sha256`, …); one the engine lacks is not good. `spki`: DER SubjectPublicKeyInfo. `message`: the bytes that were signed (not their hash). `signature`: as X.509 carries it. */
   verify(spki: Bytes, algorithm: string, message: Bytes, signature: Bytes, done: (good: boolean) => void): void
 }
 
 /** Keys are handles: nothing here returns a private key. A slot is a name such as `birth`, `op-0`, `op-1`. */
 export interface KeyStore {
+  /** Signature algorithm of the keys that `generate` makes, by its name in core/algorithm.ts: `ecdsa-sha256`, … */
+  algorithm: string
   /** `spki`: DER SubjectPublicKeyInfo of a fresh key in `slot`; what was in the slot is gone. */
   generate(slot: string, done: (error: DeviceError | null, spki: Bytes | null) => void): void
   /** SubjectPublicKeyInfo of the key in `slot`, or null when there is none. */
@@ -64,7 +65,15 @@ export interface TlsIdentity {
 }
 
 export interface Http {
-  request(request: HttpRequest, tls: TlsIdentity, done: (error: DeviceError | null, response: HttpResponse | null) => void): () => void
+  /**
+   * One exchange on a connection of its own. `done` comes later, never during the call. Fails with `network`, `timeout`,
+   * `server_untrusted` or `est_response_malformed`. The returned function gives up; then `done` may or may not be called.
+   */
+  request(
+    request: HttpRequest,
+    tls: TlsIdentity,
+    done: (error: DeviceError | null, response: HttpResponse | null) => void,
+  ): () => void
 }
 
 export interface Bus {
@@ -80,6 +89,7 @@ export interface Clock {
 
 /** Judges revocation notices for this device. `@birthmark/fleet-revocation/device` provides one. */
 export interface NoticeReceiver {
+  /** What to be subscribed to now; look again after each notice. */
   topics: string[]
   /** `revoked`: whether this device is revoked by all that was received so far. An invalid notice is an error and changes nothing. */
   receive(topic: string, payload: Bytes, done: (error: DeviceError | null, revoked: boolean) => void): void

@@ -34,6 +34,7 @@ export type DeviceErrorCode =
   | 'est_response_malformed'
   | 'est_certificate_mismatch'
   | 'network'
+  | 'server_untrusted'
   | 'timeout'
   | 'aborted'
   | 'store_read'
@@ -44,10 +45,13 @@ export type DeviceErrorCode =
   | 'identity_expired'
   | 'revoked'
   | 'notice_rejected'
+  | 'internal'
 
 /** An Error with a `code`. A plain object shape, since `extends Error` does not run on every engine. */
 export interface DeviceError extends Error {
   code: DeviceErrorCode
+  /** With `est_pending` and `est_unavailable`: what the server asked for, 1 … 86,400. */
+  retryAfterSeconds?: number | undefined
 }
 
 export function deviceError(code: DeviceErrorCode, detail: string): DeviceError {

@@ -1,0 +1,6 @@
+// The public face of the agent. Nothing inside the package imports this file.
+export * from './agent.ts'
+export * from './agent-interface.ts'
+export * from './identity-slots.ts'
+export * from './ports.ts'
+export * from './schedule.ts'

@@ -1,0 +1,110 @@
+// HTTPS as an EST client needs it: one connection a request, TLS 1.2 or later against the given anchors alone, the server's name checked
+// (IP literals too), no session kept for resumption, no redirect, no decompression, and a bound on bytes and time.
+
+import { request as httpsRequest } from 'node:https'
+import type { Http, HttpResponse, TlsIdentity } from '../../agent/ports.ts'
+import { encodePem } from '../../core/base64.ts'
+import { concatBytes } from '../../core/bytes.ts'
+import { type DeviceError, type DeviceErrorCode, deviceError } from '../../core/errors.ts'
+import type { NodeKeyStore } from './keys.ts'
+
+/** PEM certificates one after the other, as node:tls takes chains and anchors. */
+export function pemChain(certificates: Uint8Array[]): string {
+  return certificates.map(der => encodePem('CERTIFICATE', der)).join('')
+}
+
+/** The part of `tls.connect`'s options that says who we are and whom we trust. Throws `key_unavailable` when the slot is empty. */
+export function tlsCredentials(keys: NodeKeyStore, identity: TlsIdentity): object {
+  const trust = {
+    ca: identity.anchors.map(der => encodePem('CERTIFICATE', der)),
+    // An anchor is an anchor, self-signed or not.
+    allowPartialTrustChain: true,
+    minVersion: 'TLSv1.2',
+    rejectUnauthorized: true,
+  }
+  if (identity.slot === null) return trust
+  const key = keys.tlsKey(identity.slot)
+  if (!key) throw deviceError('key_unavailable', `no key in slot ${identity.slot}`)
+  return { ...trust, ...key, cert: pemChain(identity.chain) }
+}
+
+// What OpenSSL and node:tls call a server certificate that does not hold.
+const untrusted = /^(CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO|ERR_TLS_CERT|INVALID_|PATH_LENGTH|HOSTNAME_MISMATCH|UNSUPPORTED_CERT)/
+
+export interface HttpOptions {
+  /** Shortens the timeout a request asks for; for tests and impatient links. */
+  timeoutSecondsMax?: number
+}
+
+/** `url`: `https://host[:port]`, nothing else in it. Throws TypeError for any other. */
+export function nodeHttp(url: string, keys: NodeKeyStore, options: HttpOptions = {}): Http {
+  const { protocol, hostname, port, pathname, search, username } = new URL(url)
+  if (protocol !== 'https:' || pathname !== '/' || search || username)
+    throw new TypeError(`server.url is not https://host[:port]: ${url}`)
+  // Brackets are URL syntax; the socket and the name check want the bare address.
+  const host = hostname.replace(/^\[|\]$/g, '')
+
+  return {
+    request(request, tls, done) {
+      let ended = false
+      const end = (error: DeviceError | null, response: HttpResponse | null) => {
+        if (ended) return
+        ended = true
+        clearTimeout(timer)
+        sent?.destroy()
+        // Never during the call: the agent counts on it.
+        setImmediate(done, error, response)
+      }
+      const failed = (code: DeviceErrorCode, detail: string, cause?: unknown) => {
+        const error = deviceError(code, `${host}: ${detail}`)
+        if (cause) error.cause = cause
+        end(error, null)
+      }
+      // From the first packet to the last: a server that drips a byte a second is not slow, it is hostile or broken.
+      const seconds = Math.min(request.timeoutSeconds, options.timeoutSecondsMax ?? Number.POSITIVE_INFINITY)
+      const timer = setTimeout(() => failed('timeout', `no answer within ${seconds} s`), seconds * 1000)
+      let sent: ReturnType<typeof httpsRequest> | undefined
+      try {
+        sent = httpsRequest({
+          host,
+          port: port || 443,
+          method: request.method,
+          path: request.path,
+          headers: request.headers,
+          // A fresh connection and no session cache: a new identity must prove itself, a revoked one must not ride on a ticket.
+          agent: false,
+          maxHeaderSize: 16384,
+          ...tlsCredentials(keys, tls),
+        })
+      } catch (error) {
+        end((error as DeviceError).code ? (error as DeviceError) : deviceError('internal', (error as Error).message), null)
+        return () => {}
+      }
+      sent.on('error', (error: NodeJS.ErrnoException) => {
+        const code = error.code ?? ''
+        failed(untrusted.test(code) ? 'server_untrusted' : 'network', code || error.message, error)
+      })
+      sent.on('response', response => {
+        const parts: Uint8Array[] = []
+        let length = 0
+        const tooLong = () => failed('est_response_malformed', `more than ${request.bodyBytesMax} bytes`)
+        if (Number(response.headers['content-length']) > request.bodyBytesMax) return tooLong()
+        response.on('data', (part: Uint8Array) => {
+          length += part.length
+          if (length > request.bodyBytesMax) return tooLong()
+          parts.push(part)
+        })
+        response.on('error', error => failed('network', error.message, error))
+        response.on('end', () => {
+          const headers: Record<string, string> = {}
+          for (const [name, value] of Object.entries(response.headers))
+            headers[name] = Array.isArray(value) ? value.join(', ') : (value ?? '')
+          if (response.complete) end(null, { status: response.statusCode ?? 0, headers, body: concatBytes(parts) })
+          else failed('network', 'the answer was cut off')
+        })
+      })
+      sent.end(request.body ?? undefined)
+      return () => failed('aborted', 'given up')
+    },
+  }
+}

@@ -1,0 +1,343 @@
+// One device's identity on Node and Bun: the agent of agent/agent.ts with this runtime's crypto, network and clock lent to it, promises
+// instead of callbacks, and PEM where people bring PEM. No decision is made here.
+
+import { createAgent } from '../../agent/agent.ts'
+import type { Agent, AgentEvents, AgentState, AgentStatus } from '../../agent/agent-interface.ts'
+import { type Identity as SlotIdentity, slotOf } from '../../agent/identity-slots.ts'
+import type { Bus, Clock, Http, NoticeReceiver, Rng, Store, Verify } from '../../agent/ports.ts'
+import { decodePem } from '../../core/base64.ts'
+import { parseCertificate } from '../../core/certificate.ts'
+import type { BasicSecret } from '../../core/est-request.ts'
+import { defaultAlgorithms } from '../../core/validate-path.ts'
+import { systemClock } from './clock.ts'
+import { nodeHash, nodeRng, nodeVerify } from './crypto.ts'
+import { BirthmarkError, birthmarkError } from './errors.ts'
+import { nodeHttp, pemChain, tlsCredentials } from './http.ts'
+import type { NodeKeyStore } from './keys.ts'
+import { listenToNotices } from './notices.ts'
+
+/** PEM text (any number of certificates, text around them is fine), one DER certificate, or a list of these. */
+export type Anchors = string | Uint8Array | readonly (string | Uint8Array)[]
+
+/** pino fits, and so does `console` but for the order of its arguments. */
+export interface Log {
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+}
+
+/** For tls.connect, https.request, mqtt.connect. It holds the private key: JSON and util.inspect show it redacted, a spread copy does not. */
+export interface TlsOptions {
+  key?: string
+  privateKeyEngine?: string
+  privateKeyIdentifier?: string
+  cert: string
+  ca: string[]
+  minVersion: 'TLSv1.2'
+  rejectUnauthorized: true
+  allowPartialTrustChain: true
+}
+
+export interface CallOptions {
+  /** Ends this call with `aborted`. What was recorded stays, and the next call carries on from it. */
+  signal?: AbortSignal | undefined
+}
+
+export interface IdentityOptions {
+  /** `fileKeys(folder)`, `memoryKeys()`, or a NodeKeyStore over a secure element. The birth key is in slot `birth`. */
+  keys: NodeKeyStore
+  /** `fileStore(folder)`, `memoryStore()` or any Store. Record `birth.chain`: the birth certificate and its chain, concatenated DER, leaf first. */
+  store: Store
+  server: { /** `https://host[:port]` */ url: string /** EST label (RFC 7030 3.2.2) */; label?: string | undefined }
+  trust: {
+    /** Whom the server's TLS certificate must chain to. There is no default: a device does not trust the web's CAs. */
+    server: Anchors
+    /** The manufacturer's CA, to check our own birth certificate. Absent: only that its key is here. */
+    birth?: Anchors | undefined
+    /** Whom an issued certificate must chain to. Absent: what /cacerts of the authenticated server says, asked each time. */
+    operational?: Anchors | undefined
+  }
+  clock?: Clock | undefined
+  log?: Log | undefined
+  /** Closes the identity. */
+  signal?: AbortSignal | undefined
+  /** Answers an HTTP Basic challenge once; `user` is the device id. With birth.chain present it is only asked for if the server does. */
+  secret?: BasicSecret | undefined
+  /** Revocation notices: a receiver (`@birthmark/fleet-revocation/device`) and the bus they come by. Listened to after `start()`. */
+  notices?: NoticeReceiver | undefined
+  bus?: Bus | undefined
+  /**
+   * Proves a new identity before the old one is let go, such as by connecting to your broker with it; rejects to have it tried again later,
+   * with a BirthmarkError `est_refused` to have it thrown away. Default: /cacerts over mutual TLS.
+   */
+  prove?: ((tls: TlsOptions) => Promise<void>) | undefined
+  /** A moment that has surely passed, seconds since 1970. Default: this SDK's release. A clock before it is not trusted. */
+  timeFloor?: number | undefined
+  /** Signature algorithms accepted in certificate paths, as named in `./core`. */
+  algorithms?: string[] | undefined
+  /** Longest wait for one answer, at most 60. */
+  timeoutSeconds?: number | undefined
+  /** Replacements for tests and odd engines. */
+  http?: Http | undefined
+  rng?: Rng | undefined
+  verify?: Verify | undefined
+}
+
+export interface IdentityStatus extends Omit<AgentStatus, 'lastError' | 'state'> {
+  state: AgentState | 'closed'
+  lastError: BirthmarkError | null
+}
+
+/** What one recorded identity says of itself. Times are seconds since 1970; `notAfter` is 0 until a certificate was issued. */
+interface Generation {
+  generation: number
+  notAfter: number
+}
+
+export interface IdentityEvents {
+  /** The birth certificate was checked and its key is here. */
+  birth: { deviceId: string }
+  /** A certificate is asked for. The same generation again: the request was recorded by an earlier attempt. */
+  request: Generation
+  /** It was validated and stored; it is not in use yet. */
+  issued: Generation
+  /** The new identity is proven and in use from now on: connect again with `tlsOptions()`. */
+  active: Generation & { deviceId: string; renewAt: number }
+  /** It was refused when it was to prove itself, and thrown away. */
+  dropped: Generation
+  /** An attempt ended; nothing about the identity in use has changed. */
+  failed: { error: BirthmarkError }
+  /** A revocation notice was refused, which changes nothing. */
+  notice: { error: BirthmarkError }
+  revoked: { by: 'notice' | 'server' }
+  /** After `start()`: seconds until the next attempt or look at the clock. */
+  scheduled: { seconds: number }
+}
+
+export interface Identity {
+  /**
+   * Resolves when the device holds a valid, proven operational identity: at once when it does already, otherwise after one attempt.
+   * Rejects with a BirthmarkError that says whether to try again. `readmitted`: ask once more although this identity was revoked.
+   */
+  enroll(options?: CallOptions & { readmitted?: boolean }): Promise<IdentityStatus>
+  /** One attempt to replace the operational identity, due or not. The old one stays until the new one is proven. */
+  renew(options?: CallOptions): Promise<IdentityStatus>
+  status(): IdentityStatus
+  /** Returns how to stop listening. */
+  on<T extends keyof IdentityEvents>(type: T, listener: (event: IdentityEvents[T]) => void): () => void
+  /** The operational identity for TLS. Ask again at every connection: it changes at renewal. Throws `identity_missing`, `identity_expired`, `revoked`. */
+  tlsOptions(): TlsOptions
+  /** The operational certificate and its intermediates, DER, leaf first; [] without an identity in use. */
+  chain(): Uint8Array[]
+  /** From here on by itself: enrolls, renews at two thirds of the life, retries with backoff, listens for notices. Never throws; see the events. */
+  start(): Identity
+  /** Ends what runs and all timers. Calls that wait reject with `aborted`. */
+  close(): void
+}
+
+/** 2026-01-01: no device runs this SDK earlier. */
+const releaseTime = 1767225600
+/** Roots and intermediates of several manufacturers. */
+const anchorsMost = 256
+
+function certificates(name: string, anchors: Anchors): Uint8Array[] {
+  const out: Uint8Array[] = []
+  for (const one of typeof anchors === 'string' || anchors instanceof Uint8Array ? [anchors] : anchors) {
+    // DER starts with a SEQUENCE tag, which no text does.
+    const ders = one instanceof Uint8Array && one[0] === 0x30 ? [one] : decodePem(one, 'CERTIFICATE', anchorsMost)
+    if (ders.length === 0) throw new TypeError(`${name} holds no PEM certificate`)
+    for (const der of ders) {
+      parseCertificate(der)
+      out.push(der)
+    }
+  }
+  if (out.length === 0) throw new TypeError(`${name} is empty`)
+  return out
+}
+
+/** What is wrong with the arguments themselves is a TypeError or, for a certificate, a BirthmarkError; nothing is sent or written yet. */
+export function createIdentity(options: IdentityOptions): Identity {
+  const { keys, store, server, trust, log } = options
+  if (!keys || !store || !server?.url || !trust?.server)
+    throw new TypeError('createIdentity needs keys, store, server.url and trust.server')
+  const anchors = (name: 'server' | 'birth' | 'operational') => {
+    const given = trust[name]
+    try {
+      return given === undefined ? [] : certificates(`trust.${name}`, given)
+    } catch (error) {
+      throw error instanceof TypeError ? error : birthmarkError(error)
+    }
+  }
+  const serverAnchors = anchors('server')
+  const listeners = new Map<keyof IdentityEvents, Set<(event: never) => void>>()
+  let closed = false
+
+  const tell = <T extends keyof IdentityEvents>(type: T, event: IdentityEvents[T]) => {
+    if (type === 'failed' || type === 'dropped' || type === 'revoked' || type === 'notice') log?.warn(event, `identity ${type}`)
+    else log?.info(event, `identity ${type}`)
+    for (const listener of [...(listeners.get(type) ?? [])]) {
+      try {
+        listener(event as never)
+      } catch (error) {
+        // A listener's fault is not the agent's: it surfaces as an uncaught error, as EventTarget does it.
+        queueMicrotask(() => {
+          throw error
+        })
+      }
+    }
+  }
+  const generationOf = ({ generation, chain }: SlotIdentity): Generation => ({ generation, notAfter: chain[0]?.notAfter ?? 0 })
+  const shapes: { [T in keyof AgentEvents]: (value: AgentEvents[T]) => void } = {
+    birth: deviceId => tell('birth', { deviceId }),
+    request: identity => tell('request', generationOf(identity)),
+    issued: identity => tell('issued', generationOf(identity)),
+    active: identity =>
+      tell('active', { ...generationOf(identity), deviceId: agent.status().deviceId, renewAt: agent.status().renewAt }),
+    dropped: identity => tell('dropped', generationOf(identity)),
+    failed: error => tell('failed', { error: birthmarkError(error) }),
+    revoked: by => tell('revoked', { by: by === 'server' ? 'server' : 'notice' }),
+    scheduled: seconds => tell('scheduled', { seconds }),
+  }
+
+  const tlsOf = (identity: SlotIdentity): TlsOptions => {
+    const chain = identity.chain.map(certificate => certificate.der)
+    const tls = tlsCredentials(keys, { slot: slotOf(identity), chain, anchors: serverAnchors }) as TlsOptions
+    const shown = () => ({ cert: tls.cert, key: '[private key]' })
+    return Object.defineProperties(tls, {
+      toJSON: { value: shown },
+      [Symbol.for('nodejs.util.inspect.custom')]: { value: shown },
+    })
+  }
+
+  const timeoutSecondsMax = options.timeoutSeconds ?? 60
+  const http = options.http ?? nodeHttp(server.url, keys, { timeoutSecondsMax })
+  let agent: Agent
+  try {
+    agent = createAgent(
+      {
+        keys,
+        store,
+        hash: nodeHash,
+        verify: options.verify ?? nodeVerify,
+        rng: options.rng ?? nodeRng,
+        http,
+        clock: options.clock ?? systemClock,
+      },
+      {
+        label: server.label ?? null,
+        serverAnchors,
+        birthAnchors: anchors('birth'),
+        operationalAnchors: anchors('operational'),
+        secret: options.secret ?? null,
+        algorithms: options.algorithms ?? defaultAlgorithms,
+        timeFloor: options.timeFloor ?? releaseTime,
+        prove: options.prove
+          ? (identity, done) => {
+              const prove = options.prove as NonNullable<typeof options.prove>
+              Promise.resolve()
+                .then(() => prove(tlsOf(identity)))
+                .then(
+                  () => done(null),
+                  // A hook's own error is taken for the network's: the new identity is kept and proven again later.
+                  error =>
+                    done(error instanceof BirthmarkError ? error : new BirthmarkError('network', 'prove failed', { cause: error })),
+                )
+            }
+          : null,
+      },
+      (type, value) => shapes[type](value),
+    )
+  } catch (error) {
+    // The store cannot be read.
+    throw birthmarkError(error)
+  }
+
+  const status = (): IdentityStatus => {
+    const { lastError, ...rest } = agent.status()
+    const out: IdentityStatus = { ...rest, lastError: lastError && birthmarkError(lastError) }
+    if (closed) out.state = 'closed'
+    return out
+  }
+
+  // How many calls wait. The last one that is aborted ends the operation, unless start() wants it anyway.
+  let waiting = 0
+  let started = false
+  let stopListening = () => {}
+  const call = (signal: AbortSignal | undefined, begin: (done: (error: unknown) => void) => void) =>
+    new Promise<IdentityStatus>((resolve, reject) => {
+      const aborted = () => new BirthmarkError('aborted', 'aborted by the caller', { cause: signal?.reason })
+      if (closed) return reject(new BirthmarkError('aborted', 'this identity is closed'))
+      if (signal?.aborted) return reject(aborted())
+      let ended = false
+      const end = (settle: () => void) => {
+        if (ended) return
+        ended = true
+        waiting--
+        signal?.removeEventListener('abort', onAbort)
+        settle()
+      }
+      const onAbort = () => {
+        end(() => reject(aborted()))
+        if (waiting === 0 && !started) agent.abort()
+      }
+      waiting++
+      signal?.addEventListener('abort', onAbort)
+      begin(error => end(() => (error ? reject(birthmarkError(error)) : resolve(status()))))
+    })
+
+  const identity: Identity = {
+    enroll: ({ signal, readmitted } = {}) => call(signal, done => agent.enroll(readmitted === true, done)),
+    renew: ({ signal } = {}) => call(signal, done => agent.renew(done)),
+    status,
+    on(type, listener) {
+      const set = listeners.get(type) ?? new Set()
+      listeners.set(type, set.add(listener as (event: never) => void))
+      return () => void set.delete(listener as (event: never) => void)
+    },
+    tlsOptions() {
+      const { state } = agent.status()
+      const active = agent.identity()
+      if (state === 'revoked') throw new BirthmarkError('revoked', 'this identity was revoked')
+      if (!active) throw new BirthmarkError('identity_missing', 'not enrolled yet')
+      if (agent.status().notAfter < (options.clock ?? systemClock).now())
+        throw new BirthmarkError('identity_expired', 'the operational certificate is over')
+      try {
+        return tlsOf(active)
+      } catch (error) {
+        throw birthmarkError(error)
+      }
+    },
+    chain: () => (agent.identity()?.chain ?? []).map(certificate => certificate.der),
+    start() {
+      if (closed) throw new BirthmarkError('aborted', 'this identity is closed')
+      if (started) return identity
+      started = true
+      const { notices, bus } = options
+      if (notices && bus)
+        stopListening = listenToNotices(
+          notices,
+          bus,
+          () => agent.revoke('notice'),
+          error => tell('notice', { error: birthmarkError(error) }),
+        )
+      agent.start()
+      return identity
+    },
+    close() {
+      closed = true
+      options.signal?.removeEventListener('abort', identity.close)
+      stopListening()
+      agent.stop()
+    },
+  }
+  if (options.signal?.aborted) identity.close()
+  else options.signal?.addEventListener('abort', identity.close)
+  return identity
+}
+
+/** What record `birth.chain` holds: certificates (leaf first) as PEM or DER, checked and concatenated. For a line that fills a store. */
+export function birthChain(chain: Anchors): Uint8Array {
+  return new Uint8Array(Buffer.concat(certificates('birth chain', chain)))
+}
+
+/** The chain as PEM: what TLS servers, logs and people read. */
+export { pemChain }

@@ -1,0 +1,130 @@
+// Private keys as handles. A slot is a name; what leaves this file is a public key, a signature, or, for node:tls alone, the key itself by
+// a method that says so. Nothing here prints: a key store has no enumerable secret, and its JSON is its description.
+
+import { createPrivateKey, createPublicKey, generateKeyPair, type KeyObject, sign } from 'node:crypto'
+import type { KeyStore } from '../../agent/ports.ts'
+import type { Bytes } from '../../core/bytes.ts'
+import { type DeviceError, deviceError } from '../../core/errors.ts'
+import { type Disk, nodeDisk, openFolder } from './disk.ts'
+
+/** A KeyStore whose keys node:tls can use. */
+export interface NodeKeyStore extends KeyStore {
+  /**
+   * What `tls.connect` needs of the private key in `slot`: `{ key: PEM }`, or an engine's reference for a key that cannot leave a
+   * token. It is the secret itself: hand it to TLS and nowhere else. Null when the slot is empty. Throws `store_read`, `key_unavailable`.
+   */
+  tlsKey(slot: string): { key: string } | { privateKeyEngine: string; privateKeyIdentifier: string } | null
+  toJSON(): object
+}
+
+export type KeyType = 'P-256' | 'P-384' | 'Ed25519' | 'RSA-3072' | 'ML-DSA-44' | 'ML-DSA-65'
+
+/** Type and options for `generateKeyPair`, hash for `sign` (null: the algorithm has its own), and the X.509 name of what comes out. */
+const kinds: Record<KeyType, { type: string; options: object; hash: string | null; algorithm: string }> = {
+  'P-256': { type: 'ec', options: { namedCurve: 'P-256' }, hash: 'sha256', algorithm: 'ecdsa-sha256' },
+  'P-384': { type: 'ec', options: { namedCurve: 'P-384' }, hash: 'sha384', algorithm: 'ecdsa-sha384' },
+  Ed25519: { type: 'ed25519', options: {}, hash: null, algorithm: 'ed25519' },
+  'RSA-3072': { type: 'rsa', options: { modulusLength: 3072 }, hash: 'sha256', algorithm: 'rsa-pkcs1-sha256' },
+  'ML-DSA-44': { type: 'ml-dsa-44', options: {}, hash: null, algorithm: 'ml-dsa-44' },
+  'ML-DSA-65': { type: 'ml-dsa-65', options: {}, hash: null, algorithm: 'ml-dsa-65' },
+}
+
+// One signature for all kinds; @types/node has an overload a kind.
+type Generate = (type: string, options: object, done: (error: Error | null, publicKey: KeyObject, key: KeyObject) => void) => void
+
+interface PemFiles {
+  read(name: string): Bytes | null
+  replace(name: string, bytes: Bytes): void
+}
+
+function failure(error: unknown): DeviceError {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' && /^(store|key)_/.test(error.code)
+    ? (error as DeviceError)
+    : Object.assign(deviceError('key_unavailable', (error as Error).message), { cause: error })
+}
+
+function keyStore(files: PemFiles, type: KeyType, description: object): NodeKeyStore {
+  const kind = kinds[type]
+  const loaded = new Map<string, KeyObject>()
+  const load = (slot: string): KeyObject | null => {
+    const known = loaded.get(slot)
+    if (known) return known
+    const pem = files.read(`${slot}.key`)
+    if (!pem) return null
+    try {
+      const key = createPrivateKey(Buffer.from(pem))
+      loaded.set(slot, key)
+      return key
+    } catch {
+      // Not the parser's words: they may quote what it read.
+      throw deviceError('key_unavailable', `${slot}.key is no PKCS#8 PEM`)
+    }
+  }
+  const spkiOf = (key: KeyObject): Bytes => new Uint8Array(createPublicKey(key).export({ type: 'spki', format: 'der' }))
+  /** Calls back outside of `f`, so that what the callback throws is not taken for a failure of the key store. */
+  const answer = <T>(f: () => T, done: (error: DeviceError | null, value: T | null) => void) => {
+    let value: T
+    try {
+      value = f()
+    } catch (error) {
+      return done(failure(error), null)
+    }
+    done(null, value)
+  }
+  return {
+    algorithm: kind.algorithm,
+    generate(slot, done) {
+      ;(generateKeyPair as Generate)(kind.type, kind.options, (error, _, key) =>
+        answer(() => {
+          if (error) throw error
+          files.replace(`${slot}.key`, Buffer.from(key.export({ type: 'pkcs8', format: 'pem' })))
+          loaded.set(slot, key)
+          return spkiOf(key)
+        }, done),
+      )
+    },
+    publicKey(slot, done) {
+      answer<Bytes | null>(() => {
+        const key = load(slot)
+        return key && spkiOf(key)
+      }, done)
+    },
+    sign(slot, message, done) {
+      answer(() => {
+        const key = load(slot)
+        if (!key) throw deviceError('key_unavailable', `no key in slot ${slot}`)
+        return new Uint8Array(sign(hashFor(key), message, key))
+      }, done)
+    },
+    tlsKey(slot) {
+      const key = load(slot)
+      return key && { key: key.export({ type: 'pkcs8', format: 'pem' }).toString() }
+    },
+    toJSON: () => ({ ...description, algorithm: kind.algorithm }),
+  }
+}
+
+/** A slot may hold a key of another kind than `generate` makes: a factory's RSA birth key beside P-256 operational ones. */
+function hashFor(key: KeyObject): string | null {
+  if (key.asymmetricKeyType === 'rsa') return 'sha256'
+  if (key.asymmetricKeyType !== 'ec') return null
+  return key.asymmetricKeyDetails?.namedCurve === 'secp384r1' ? 'sha384' : 'sha256'
+}
+
+/**
+ * Keys as PKCS#8 PEM files `<slot>.key` of `folder`, mode 0600, each replaced atomically and fsynced before its public key is told. For a
+ * secure element or PKCS#11 token, write a NodeKeyStore of your own: four methods. `type` is what `generate` makes; `disk` is for tests.
+ */
+export function fileKeys(folder: string, type: KeyType = 'P-256', disk: Disk = nodeDisk): NodeKeyStore {
+  return keyStore(openFolder(folder, disk), type, { kind: 'fileKeys', folder })
+}
+
+/** Keys that last as long as the process. */
+export function memoryKeys(type: KeyType = 'P-256'): NodeKeyStore {
+  const pems = new Map<string, Bytes>()
+  const files = {
+    read: (name: string) => pems.get(name) ?? null,
+    replace: (name: string, bytes: Bytes) => void pems.set(name, bytes),
+  }
+  return keyStore(files, type, { kind: 'memoryKeys' })
+}

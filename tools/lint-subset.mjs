@@ -1,0 +1,246 @@
+// The device subset (the language that XS, Espruino, Bun and Node all run): bundles the device side as it would be flashed and walks the
+// bundle's syntax tree, plain (what the sources use, with the file named) and minified (what a minifier may have put in again).
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { parse } from 'acorn'
+import { deviceBundle, root } from './device-bundle.ts'
+
+const agentEntries = ['packages/device-sdk/src/core/index.ts', 'packages/device-sdk/src/agent/index.ts']
+const receiverEntry = 'packages/fleet-revocation/src/device.ts'
+
+/** Node types that are refused wherever they stand, and what to call them. */
+const refusedNodes = {
+  RestElement: 'rest parameter or pattern',
+  SpreadElement: 'spread',
+  AssignmentPattern: 'default value',
+  ObjectPattern: 'destructuring',
+  ArrayPattern: 'destructuring',
+  ChainExpression: 'optional chaining (?.)',
+  ClassDeclaration: 'class',
+  ClassExpression: 'class',
+  PrivateIdentifier: '#private name',
+  AwaitExpression: 'await',
+  YieldExpression: 'generator',
+  ForOfStatement: 'for…of (uses Symbol.iterator)',
+  ForInStatement: 'for…in',
+  LabeledStatement: 'label',
+  ImportExpression: 'import()',
+  TaggedTemplateExpression: 'tagged template',
+  TemplateLiteral: 'template literal',
+  WithStatement: 'with',
+  DebuggerStatement: 'debugger',
+  MetaProperty: 'import.meta or new.target',
+  StaticBlock: 'static block',
+}
+
+/** Globals that the smallest engine lacks, or that would tie the bundle to one. `Date` is there for `Date.parse` alone. */
+const refusedGlobals = new Set(
+  (
+    'BigInt Symbol Map Set WeakMap WeakSet WeakRef Proxy Reflect Promise TextEncoder TextDecoder Buffer process require module exports ' +
+    'console setTimeout setInterval setImmediate queueMicrotask fetch crypto atob btoa structuredClone eval Function Intl JSON URL'
+  ).split(' '),
+)
+
+const allowedMembers = { Date: new Set(['parse']) }
+const refusedMembers = {
+  Math: new Set(['imul', 'clz32', 'fround', 'trunc', 'sign', 'log2', 'hypot', 'cbrt', 'random']),
+  Uint8Array: new Set(['from', 'of']),
+  Array: new Set(['from', 'of']),
+  Object: new Set(['entries', 'fromEntries', 'values']),
+  Number: new Set(['parseFloat', 'parseInt']),
+}
+
+/** Every child node, in source order. */
+function childrenOf(node) {
+  const out = []
+  for (const key of Object.keys(node)) {
+    if (key === 'type' || key === 'start' || key === 'end') continue
+    for (const value of Array.isArray(node[key]) ? node[key] : [node[key]])
+      if (value && typeof value.type === 'string') out.push(value)
+  }
+  return out
+}
+
+const isFunction = node => /Function/.test(node.type)
+const isLoop = node => /^(For|While|DoWhile)/.test(node.type)
+
+/** All findings in one bundle: `{ at, what }`. */
+export function findingsIn(code) {
+  const tree = parse(code, { ecmaVersion: 2022, sourceType: 'script' })
+  const found = []
+  const report = (node, what) => found.push({ at: node.start, what })
+
+  // Scopes are kept as a stack of { node, names: name → { kind, loop, at } }; a function declaration is a name of the scope it stands in.
+  const scopes = []
+  const lookUp = name => {
+    for (let i = scopes.length - 1; i >= 0; i--) if (scopes[i].names.has(name)) return scopes[i].names.get(name)
+    return null
+  }
+  const functionDepth = () => scopes.filter(scope => isFunction(scope.node)).length
+
+  const declare = (scope, id, kind) => {
+    if (id.type === 'Identifier') scope.names.set(id.name, { kind, at: id.start, loop: scope.loop, functions: functionDepth() })
+  }
+  /** `let` and `const` of a block, and functions declared in it, before anything of it is walked. */
+  const hoist = (scope, statements) => {
+    for (const statement of statements) {
+      if (statement.type === 'VariableDeclaration' && statement.kind !== 'var')
+        for (const { id } of statement.declarations) declare(scope, id, 'lexical')
+      if (statement.type === 'FunctionDeclaration') declare(scope, statement.id, 'function')
+    }
+  }
+  /** `var` of a whole function, wherever it stands. */
+  const hoistVars = (scope, node) => {
+    for (const child of childrenOf(node)) {
+      if (child.type === 'VariableDeclaration' && child.kind === 'var')
+        for (const { id } of child.declarations) declare(scope, id, 'var')
+      if (!isFunction(child)) hoistVars(scope, child)
+    }
+  }
+
+  const use = node => {
+    const binding = lookUp(node.name)
+    if (!binding) {
+      if (refusedGlobals.has(node.name)) report(node, node.name)
+      return
+    }
+    // Run while the scope that declares the function is itself being run, before it got to the declaration: XS hoists, Espruino does not.
+    if (binding.kind === 'function' && node.start < binding.at && binding.functions === functionDepth())
+      report(node, `${node.name} used before it is defined`)
+    if (binding.kind === 'lexical' && binding.loop && binding.functions < functionDepth())
+      report(node, `closure over the loop variable ${node.name}`)
+  }
+
+  const walk = (node, loop) => {
+    const refused = refusedNodes[node.type]
+    if (refused) report(node, refused)
+    switch (node.type) {
+      case 'Identifier':
+        return use(node)
+      case 'MemberExpression': {
+        const { object, property, computed } = node
+        if (object.type === 'Identifier' && !computed && !lookUp(object.name)) {
+          if (
+            refusedMembers[object.name]?.has(property.name) ||
+            (allowedMembers[object.name] && !allowedMembers[object.name].has(property.name))
+          )
+            report(node, `${object.name}.${property.name}`)
+        }
+        walk(object, loop)
+        if (computed) walk(property, loop)
+        return
+      }
+      case 'Property':
+        if (node.computed) report(node, 'computed key')
+        if (node.kind !== 'init') report(node, `${node.kind}ter`)
+        if (node.method) report(node, 'method shorthand')
+        return walk(node.value, loop)
+      case 'BinaryExpression':
+        if (node.operator === '**') report(node, '**')
+        break
+      case 'LogicalExpression':
+        if (node.operator === '??') report(node, '??')
+        break
+      case 'AssignmentExpression':
+        if (/^(\*\*|\?\?|&&|\|\|)=$/.test(node.operator)) report(node, node.operator)
+        break
+      case 'Literal':
+        if (node.bigint) report(node, 'BigInt literal')
+        if (node.regex) {
+          if (/[^gim]/.test(node.regex.flags)) report(node, `regular expression flag ${node.regex.flags}`)
+          if (/\(\?[^:=!]|\\[pPk]|\\u\{/.test(node.regex.pattern))
+            report(node, 'regular expression with look-behind, named group or \\p')
+        }
+        return
+      case 'NewExpression':
+      case 'CallExpression':
+        if (node.callee.type === 'Identifier' && node.callee.name === 'Date' && !lookUp('Date'))
+          report(node, 'Date without a given time')
+        break
+      case 'BreakStatement':
+      case 'ContinueStatement':
+        return
+    }
+    if (isFunction(node)) {
+      if (node.async) report(node, 'async function')
+      if (node.generator) report(node, 'generator')
+      const scope = { node, names: new Map(), loop: false }
+      scopes.push(scope)
+      if (node.type === 'FunctionExpression' && node.id) declare(scope, node.id, 'var')
+      for (const parameter of node.params) declare(scope, parameter, 'var')
+      for (const parameter of node.params) if (parameter.type !== 'Identifier') walk(parameter, false)
+      if (node.body.type === 'BlockStatement') {
+        hoistVars(scope, node.body)
+        hoist(scope, node.body.body)
+        for (const statement of node.body.body) walk(statement, false)
+      } else walk(node.body, false)
+      scopes.pop()
+      return
+    }
+    if (node.type === 'VariableDeclarator') {
+      if (node.id.type !== 'Identifier') walk(node.id, loop)
+      if (node.init) walk(node.init, loop)
+      return
+    }
+    if (node.type === 'CatchClause') {
+      const scope = { node, names: new Map(), loop: false }
+      scopes.push(scope)
+      if (node.param) declare(scope, node.param, 'var')
+      // `catch {` is ES2019: esbuild drops an unused name, and XS and Espruino take it.
+      walk(node.body, loop)
+      scopes.pop()
+      return
+    }
+    const inside = loop || isLoop(node)
+    if (node.type === 'BlockStatement' || node.type === 'Program' || isLoop(node) || node.type === 'SwitchStatement') {
+      const scope = { node, names: new Map(), loop: inside }
+      scopes.push(scope)
+      if (node.type === 'Program') hoistVars(scope, node)
+      const statements =
+        node.type === 'SwitchStatement' ? node.cases.flatMap(one => one.consequent) : Array.isArray(node.body) ? node.body : []
+      hoist(scope, node.init?.type === 'VariableDeclaration' ? [...statements, node.init] : statements)
+      for (const child of childrenOf(node)) walk(child, inside)
+      scopes.pop()
+      return
+    }
+    for (const child of childrenOf(node)) walk(child, loop)
+  }
+  walk(tree, false)
+  return found
+}
+
+/** `packages/…/file.ts` for a place in an unminified bundle, from the comment esbuild puts before each file. */
+function fileAt(code, at) {
+  const marks = [...code.slice(0, at).matchAll(/^ *\/\/ ((?:packages|entry)\S*)$/gm)]
+  return marks.at(-1)?.[1] ?? 'bundle'
+}
+
+const lineAt = (code, at) => code.slice(code.lastIndexOf('\n', at) + 1, code.indexOf('\n', at)).trim()
+
+async function main() {
+  const bundles = [['core + agent', agentEntries]]
+  if (existsSync(join(root, receiverEntry))) bundles.push(['notice receiver', [receiverEntry]])
+  const problems = new Set()
+  for (const [name, entries] of bundles) {
+    try {
+      const plain = await deviceBundle(entries, false)
+      for (const { at, what } of findingsIn(plain))
+        problems.add(`${fileAt(plain, at)}: ${what}: ${lineAt(plain, at).slice(0, 100)}`)
+      const minified = await deviceBundle(entries, true)
+      if (/["'`]node:/.test(minified)) problems.add(`${name}: the bundle names a node: module`)
+      for (const { at, what } of findingsIn(minified))
+        problems.add(`${name}, minified: ${what}: …${minified.slice(Math.max(0, at - 20), at + 40)}…`)
+    } catch (error) {
+      problems.add(`${name} does not bundle: ${error.message}`)
+    }
+  }
+  if (problems.size) {
+    process.stderr.write(
+      `The device side leaves its subset (docs: the engines that have to run it):\n${[...problems].map(one => `  ${one}`).join('\n')}\n`,
+    )
+    process.exit(1)
+  }
+  process.stdout.write(`device subset: ${bundles.map(([name]) => name).join(', ')} keep it\n`)
+}
+
+if (process.argv[1] === import.meta.filename) await main()
