@@ -132,18 +132,27 @@ export function createListener({ tls, enrollment, limits: given, log, requestId,
 
   const listener = getRequestListener((request, { incoming }) => app.fetch(request, exchanges.get(incoming as IncomingMessage)!), {
     autoCleanupIncoming: false,
-    // Only a target or Host that is no URL gets here.
+    // Only a missing Host, or a Host or target that is no URL, gets here.
     errorHandler: () => refuse(requestId(), 'request_malformed'),
   })
 
   const http = createServer(
     // The gate keeps the deadlines: Node's own are looked at every 30 s and only on servers that listen themselves.
-    { maxHeaderSize: limits.headerBytesMax, insecureHTTPParser: false, keepAliveTimeout: 0, headersTimeout: 0, requestTimeout: 0 },
+    {
+      maxHeaderSize: limits.headerBytesMax,
+      insecureHTTPParser: false,
+      // Refused further on, in our own words.
+      requireHostHeader: false,
+      ...{ keepAliveTimeout: 0, headersTimeout: 0, requestTimeout: 0 },
+    },
     (incoming, outgoing) => onRequest(incoming, outgoing, false),
   )
   http.timeout = 0
   http.on('checkContinue', (incoming, outgoing) => onRequest(incoming, outgoing, true))
-  http.on('connect', (_incoming, socket: Duplex) => socket.end(rawAnswer('request_malformed', requestId())))
+  http.on('checkExpectation', (_incoming, outgoing) => sendProblem(outgoing, 'expectation_refused', requestId()))
+  http.on('connect', (_incoming, socket: Duplex) =>
+    socket.end(rawAnswer('method_not_allowed', requestId()), () => socket.destroy()),
+  )
   http.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
     // A request that is being answered on this socket would get the wrong answer.
     const phase = sessionOf.get(socket)?.connection.phase

@@ -11,6 +11,7 @@ export type RequestProblemCode =
   | 'operation_not_offered'
   | 'request_malformed'
   | 'header_too_large'
+  | 'expectation_refused'
   | 'content_encoding_refused'
   | 'content_type_refused'
   | 'body_too_large'
@@ -155,6 +156,7 @@ const table: Record<ProblemCode, Row> = {
   },
   request_malformed: { status: 400, sentence: 'no well-formed HTTP/1.1 request', next: 'Check framing, headers and target' },
   header_too_large: { status: 431, sentence: 'the request headers are too large', next: 'Send at most 16 KB of headers' },
+  expectation_refused: { status: 417, sentence: 'an unknown Expect', next: 'Send Expect: 100-continue or none' },
   content_encoding_refused: { status: 415, sentence: 'the body has a content encoding', next: 'Send it without Content-Encoding' },
   content_type_refused: {
     status: 415,
