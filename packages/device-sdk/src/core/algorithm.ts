@@ -8,6 +8,7 @@ import { fail } from './errors.ts'
 
 const RSA_ARC = '06092a864886f70d0101' // 1.2.840.113549.1.1
 const SHA2_ARC = '300d06096086480165030402' // a SEQUENCE and 2.16.840.1.101.3.4.2
+const EC_KEY = '06072a8648ce3d0201'
 const ED25519 = '06032b6570' // 1.3.101.112
 const ML_DSA_44 = '0609608648016503040311' // 2.16.840.1.101.3.4.3.17
 const ML_DSA_65 = '0609608648016503040312'
@@ -34,15 +35,29 @@ export const defaultAlgorithms = NAMES.slice()
 NAMES.push('rsa-pkcs1-sha1')
 IDENTIFIERS.push(RSA_ARC + '050500')
 
-/** Keys: name, content of the AlgorithmIdentifier, octets of the key (EC points uncompressed), bits to report. */
-const KEYS: (string | number)[][] = [
-  ['P-256', '06072a8648ce3d020106082a8648ce3d030107', 65, 256], // id-ecPublicKey 1.2.840.10045.2.1, RFC 5480 2.1.1
-  ['P-384', '06072a8648ce3d020106052b81040022', 97, 384],
-  ['P-521', '06072a8648ce3d020106052b81040023', 133, 521],
-  ['Ed25519', ED25519, 32, 256],
-  ['ML-DSA-44', ML_DSA_44, 1312, 10496],
-  ['ML-DSA-65', ML_DSA_65, 1952, 15616],
-  ['RSA', RSA_ARC + '010500', 0, 0],
+/** Keys: name, content of the AlgorithmIdentifier, octets of the key (EC points uncompressed). */
+const KEYS: (string | number)[] = [
+  'RSA',
+  RSA_ARC + '010500',
+  0,
+  'P-256', // id-ecPublicKey 1.2.840.10045.2.1 with a named curve, RFC 5480 2.1.1
+  EC_KEY + '06082a8648ce3d030107',
+  65,
+  'P-384',
+  EC_KEY + '06052b81040022',
+  97,
+  'P-521',
+  EC_KEY + '06052b81040023',
+  133,
+  'Ed25519',
+  ED25519,
+  32,
+  'ML-DSA-44',
+  ML_DSA_44,
+  1312,
+  'ML-DSA-65',
+  ML_DSA_65,
+  1952,
 ]
 
 /** The longest identifier listed is RSASSA-PSS's. */
@@ -79,42 +94,37 @@ export interface RsaKey {
   exponent: Bytes
 }
 
+/** Reads a SubjectPublicKeyInfo (RFC 5280 4.1.2.7). A key of the wrong form for its algorithm throws `der_malformed`. */
+export function publicKeyOf(spki: Element): PublicKey {
+  const parts = partsOf(spki, SEQUENCE, 2, 2)
+  const octets = octetBits(parts[1])
+  const at = KEYS.indexOf(identifierHex(parts[0]))
+  if (at < 0) return { algorithm: '', bits: 0 }
+  const algorithm = KEYS[at - 1] as string
+  const curve = algorithm[0] === 'P'
+  let bits = curve ? +algorithm.slice(2) : octets.length * 8
+  if (at === 1) {
+    const modulus = integerBytes(wholeParts(octets, 2, 2)[0])
+    bits = modulus.length * 8
+    for (let i = 0; i < 16 && !((modulus[i >> 3] << (i & 7)) & 0x80); i++) bits--
+  } else if (octets.length !== KEYS[at + 1] || (curve && octets[0] !== 4))
+    // RFC 5480 2.2 lets points be compressed, which nobody does; one spelling a key keeps key identity simple.
+    fail('der_malformed', 'public key')
+  return { algorithm: algorithm, bits: bits }
+}
+
 function positive(element: Element): Bytes {
   const octets = integerBytes(element)
   if (octets[0] > 0x7f) fail('der_malformed', 'RSA key')
   return octets[0] ? octets : octets.subarray(1)
 }
 
-function rsaKey(octets: Bytes): RsaKey {
-  const parts = wholeParts(octets, 2, 2)
-  return { modulus: positive(parts[0]), exponent: positive(parts[1]) }
-}
-
-/** Reads a SubjectPublicKeyInfo (RFC 5280 4.1.2.7). A key of the wrong form for its algorithm throws `der_malformed`. */
-export function publicKeyOf(spki: Element): PublicKey {
-  const parts = partsOf(spki, SEQUENCE, 2, 2)
-  const hex = identifierHex(parts[0])
-  const octets = octetBits(parts[1])
-  for (let i = 0; i < KEYS.length; i++) {
-    if (KEYS[i][1] !== hex) continue
-    let bits = KEYS[i][3] as number
-    if (bits) {
-      // RFC 5480 2.2 lets points be compressed, which nobody does; one spelling a key keeps key identity simple.
-      if (octets.length !== KEYS[i][2] || (i < 3 && octets[0] !== 4)) fail('der_malformed', 'public key')
-    } else {
-      const modulus = rsaKey(octets).modulus
-      bits = modulus.length * 8
-      for (let first = modulus[0]; first < 0x80 && bits; first <<= 1) bits--
-    }
-    return { algorithm: KEYS[i][0] as string, bits: bits }
-  }
-  return { algorithm: '', bits: 0 }
-}
-
 /** Modulus and exponent of a DER SubjectPublicKeyInfo; null when it is not RSA. Trust nothing about their values. */
 export function rsaKeyOf(spki: Bytes): RsaKey | null {
   const parts = wholeParts(spki, 2, 2)
-  return identifierHex(parts[0]) === RSA_ARC + '010500' ? rsaKey(octetBits(parts[1])) : null
+  if (identifierHex(parts[0]) !== KEYS[1]) return null
+  const key = wholeParts(octetBits(parts[1]), 2, 2)
+  return { modulus: positive(key[0]), exponent: positive(key[1]) }
 }
 
 /** Whether signatures of algorithm `name` are made by keys of `keyAlgorithm`. */

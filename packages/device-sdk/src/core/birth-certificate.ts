@@ -4,9 +4,9 @@
 import type { Verify } from '../agent/ports.ts'
 import { type Bytes, hexOf } from './bytes.ts'
 import { type Certificate, DIGITAL_SIGNATURE } from './certificate.ts'
-import { contentOf, encodeSequence, expectTag, OCTET_STRING, oidValue, readWhole, SEQUENCE, wholeParts } from './der.ts'
-import { attributesOf, nameAttribute, SERIAL_NUMBER } from './distinguished-name.ts'
-import { codeOf, type DeviceError, fail } from './errors.ts'
+import { contentOf, encodeSequence, expectTag, OCTET_STRING, oidValue, wholeParts } from './der.ts'
+import { nameAttribute, SERIAL_NUMBER } from './distinguished-name.ts'
+import { type DeviceError, fail } from './errors.ts'
 import { type PathRules, validatePath } from './validate-path.ts'
 
 const HARDWARE_MODULE_NAME = '2b06010505070804' // 1.3.6.1.5.5.7.8.4, RFC 4108 5
@@ -27,35 +27,27 @@ export interface BirthIdentity {
   path: Certificate[]
 }
 
-function notIdevid(detail: string): never {
-  return fail('birth_not_idevid', detail)
-}
-
 /**
  * What a certificate says of its device, by the rules for an IDevID, its path not looked at. Throws `birth_not_idevid` or der_*.
  * notAfter may be 99991231235959Z; an EK certificate fails, since its key cannot sign and so cannot prove itself in TLS.
  */
 export function readBirthIdentity(certificate: Certificate): BirthIdentity {
   // Key usage absent is −1, which has every bit.
-  if (certificate.isCa || !(certificate.keyUsage & DIGITAL_SIGNATURE)) notIdevid('CA or key usage')
+  if (certificate.isCa || !(certificate.keyUsage & DIGITAL_SIGNATURE)) fail('birth_not_idevid', 'CA or key usage')
   let hardware: BirthIdentity['hardwareModuleName'] = null
-  certificate.subjectAltNames.forEach(function (name) {
+  let serialNumber = nameAttribute(certificate.subject, SERIAL_NUMBER)
+  certificate.subjectAltNames.forEach(name => {
     if (name.tag) return
     // An OtherName is an implicit SEQUENCE: its content is read under a header of our own.
     const other = wholeParts(encodeSequence([name.value]), 2, 2)
     if (oidValue(other[0]) !== HARDWARE_MODULE_NAME) return
     const parts = wholeParts(contentOf(expectTag(other[1], 0xa0)), 2, 2)
-    if (hardware) notIdevid('two hardwareModuleNames')
-    hardware = { type: oidValue(parts[0]), serial: contentOf(expectTag(parts[1], OCTET_STRING)) }
+    const serial = contentOf(expectTag(parts[1], OCTET_STRING))
+    hardware = { type: oidValue(parts[0]), serial: serial }
+    // hwSerialNum is octets: as hex under a mark of its own it cannot be taken for another device's printable serial number.
+    if (serialNumber === null) serialNumber = 'hw:' + hexOf(serial)
   })
-  let serialNumber = nameAttribute(certificate.subject, SERIAL_NUMBER)
-  const named = attributesOf(readWhole(certificate.subject, SEQUENCE)).some(function (attribute) {
-    return attribute.oid === SERIAL_NUMBER
-  })
-  // hwSerialNum is octets: as hex under a mark of its own it cannot be taken for another device's printable serial number. A subject's
-  // serialNumber that is there but unreadable, or there twice, is a fault, not a reason to look elsewhere.
-  if (!named && hardware) serialNumber = 'hw:' + hexOf((hardware as { serial: Bytes }).serial)
-  if (!serialNumber || !/^[ -~]{1,64}$/.test(serialNumber)) notIdevid('serialNumber')
+  if (!serialNumber || !/^[ -~]{1,64}$/.test(serialNumber)) fail('birth_not_idevid', 'serialNumber')
   return { serialNumber: serialNumber as string, hardwareModuleName: hardware, certificate: certificate, path: [] }
 }
 
@@ -89,11 +81,10 @@ export function checkBirthCertificate(
   try {
     birth = readBirthIdentity(leaf)
   } catch (error) {
-    if (!codeOf(error)) throw error
     done(error as DeviceError, null)
     return
   }
-  validatePath(leaf, intermediates, rules, verify, function (error, path) {
+  validatePath(leaf, intermediates, rules, verify, (error, path) => {
     if (path) birth.path = path
     done(error, path ? birth : null)
   })

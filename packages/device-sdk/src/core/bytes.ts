@@ -45,48 +45,32 @@ export function bytesOfHex(hex: string): Bytes {
   return out
 }
 
-/** UTF-8 bytes of a string. A lone surrogate becomes U+FFFD, as the platform's encoders do. */
+/** UTF-8 bytes of a string. A lone surrogate, which has none, throws URIError. */
 export function utf8Bytes(text: string): Bytes {
+  const escaped = encodeURIComponent(text)
   const out: number[] = []
-  for (let i = 0; i < text.length; i++) {
-    let c = text.charCodeAt(i)
-    if (c >> 11 === 27) {
-      const low = text.charCodeAt(i + 1)
-      const paired = c < 0xdc00 && low >> 10 === 55
-      // 0x10000 + ((c - 0xd800) << 10) + low - 0xdc00
-      c = paired ? (c << 10) + low - 0x35fdc00 : 0xfffd
-      if (paired) i++
-    }
-    let more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3
-    out.push(more ? ((0xff << (7 - more)) & 0xff) | (c >> (6 * more)) : c)
-    while (more--) out.push(0x80 | ((c >> (6 * more)) & 63))
-  }
+  for (let i = 0; i < escaped.length; i++)
+    if (escaped[i] === '%') {
+      out.push(parseInt(escaped.slice(i + 1, i + 3), 16))
+      i += 2
+    } else out.push(escaped.charCodeAt(i))
   return new Uint8Array(out)
 }
 
-/** The string of strictly valid UTF-8 (RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF), or null. */
+/**
+ * The string of strictly valid UTF-8 (RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF), or null. ECMA-262 19.2.6.5 asks
+ * the same of decodeURIComponent, which spares a decoder of our own.
+ */
 export function utf8Text(bytes: Bytes): string | null {
   let out = ''
-  let i = 0
-  while (i < bytes.length) {
-    let c = bytes[i++]
-    if (c >= 0x80) {
-      if (c < 0xc2 || c > 0xf4) return null
-      const more = c < 0xe0 ? 1 : c < 0xf0 ? 2 : 3
-      c &= 63 >> more
-      for (let n = 0; n < more; n++) {
-        const next = bytes[i++]
-        if ((next & 0xc0) !== 0x80) return null
-        c = (c << 6) | (next & 63)
+  for (let i = 0; i < bytes.length; i++) {
+    if (bytes[i] > 0x7f)
+      try {
+        return decodeURIComponent(hexOf(bytes).replace(/../g, '%$&'))
+      } catch (_error) {
+        return null
       }
-      // Two octets cannot be overlong from 0xc2 on; 27 << 11 are the surrogates.
-      if ((more > 1 && c < (more > 2 ? 0x10000 : 0x800)) || c > 0x10ffff || c >> 11 === 27) return null
-      if (c >= 0x10000) {
-        out += String.fromCharCode(0xd7c0 + (c >> 10))
-        c = 0xdc00 | (c & 1023)
-      }
-    }
-    out += String.fromCharCode(c)
+    out += String.fromCharCode(bytes[i])
   }
   return out
 }

@@ -52,7 +52,7 @@ export interface Extension {
 
 /**
  * A GeneralName: context number 0 to 8 and content (of the explicit Name for 4). The content is as received: a dNSName may hold a NUL or a
- * line end. `checkNameConstraints` holds names to their form where they will be compared or shown.
+ * line end, and a kind may come constructed that should not. `checkNameConstraints` holds names to their form where they will be compared or shown.
  */
 export interface GeneralName {
   tag: number
@@ -120,38 +120,28 @@ export function readExtensions(list: Element): Extension[] {
   return out
 }
 
-function readGeneralNames(list: Element): GeneralName[] {
-  return partsOf(list, SEQUENCE, 1, generalNamesMax).map(function (item) {
-    const kind = item.tag & 31
-    if (item.tag !== (kind === 0 || (kind > 2 && kind < 6) ? 0xa0 : 0x80) + kind || kind > 8) malformed('name')
-    return { tag: kind, value: contentOf(item) }
-  })
+function readGeneralName(name: Element): GeneralName {
+  // Context tags 0x80 to 0x88, and 0xa0 to 0xa8 for the constructed kinds.
+  return (name.tag & 0xd0) === 0x80 && (name.tag & 15) < 9 ? { tag: name.tag & 15, value: contentOf(name) } : malformed('name')
 }
 
 function readExtensionValue(out: Certificate, extension: Extension): void {
   const oid = extension.oid
   const value = extension.value
-  if (oid === KEY_USAGE) {
-    out.keyUsage = namedBits(readWhole(value, BIT_STRING))
-    if (!out.keyUsage) malformed('key usage')
-  } else if (oid === BASIC_CONSTRAINTS) {
+  if (oid === KEY_USAGE) out.keyUsage = namedBits(readWhole(value, BIT_STRING))
+  else if (oid === BASIC_CONSTRAINTS) {
     const parts = wholeParts(value, 0, 2)
     // An encoded FALSE is not DER, and there is no pathLenConstraint unless cA (4.2.1.9).
-    if (parts.length) {
-      out.isCa = booleanValue(parts[0])
-      if (!out.isCa) malformed('basic constraints')
-    }
+    if (parts.length) out.isCa = booleanValue(parts[0]) || malformed('basic constraints')
     if (parts.length > 1) out.pathLength = smallInteger(parts[1])
   } else if (oid === EXTENDED_KEY_USAGE) out.extendedKeyUsage = wholeParts(value, 1, keyPurposesMax).map(oidValue)
-  else if (oid === SUBJECT_ALT_NAME) out.subjectAltNames = readGeneralNames(readWhole(value, SEQUENCE))
+  else if (oid === SUBJECT_ALT_NAME) out.subjectAltNames = wholeParts(value, 1, generalNamesMax).map(readGeneralName)
   else if (oid === SUBJECT_KEY_ID) out.subjectKeyId = contentOf(readWhole(value, OCTET_STRING))
   else if (oid === AUTHORITY_KEY_ID) {
     // keyIdentifier [0], authorityCertIssuer [1], authorityCertSerialNumber [2]: the first is enough to choose an issuer by.
     const parts = wholeParts(value, 0, 3)
     if (parts.length && parts[0].tag === 0x80) out.authorityKeyId = contentOf(parts[0])
-  } else return
-  // 4.2.1.1, 4.2.1.2: key identifiers are hints.
-  if (extension.critical && (oid === SUBJECT_KEY_ID || oid === AUTHORITY_KEY_ID)) malformed('critical key id')
+  }
 }
 
 /**
@@ -199,12 +189,7 @@ export function parseCertificate(der: Bytes): Certificate {
     authorityKeyId: null,
   }
   if (at < fields.length) malformed('fields')
-  let namedOutside = false
-  for (let i = 0; i < out.extensions.length; i++) {
-    readExtensionValue(out, out.extensions[i])
-    if (out.extensions[i].oid === SUBJECT_ALT_NAME) namedOutside = out.extensions[i].critical
-  }
-  // 4.1.2.6: a CA has a name; anyone else without one carries it in a critical subjectAltName.
-  if (!attributesOf(fields[5]).length && (out.isCa || !namedOutside)) malformed('subject')
+  attributesOf(fields[5])
+  for (let i = 0; i < out.extensions.length; i++) readExtensionValue(out, out.extensions[i])
   return out
 }

@@ -10,11 +10,11 @@ import {
   encodeSequence,
   encodingOf,
   expectTag,
+  INTEGER,
   oidValue,
   partsOf,
   SEQUENCE,
   SET,
-  smallInteger,
   wholeParts,
 } from './der.ts'
 import { fail } from './errors.ts'
@@ -32,15 +32,13 @@ const DATA = '2a864886f70d010701' // 1.2.840.113549.1.7.1
 export function parseCertsOnly(der: Bytes): Bytes[] {
   const info = wholeParts(der, 2, 2)
   const fields = wholeParts(contentOf(expectTag(info[1], 0xa0)), 4, 6)
-  smallInteger(fields[0])
+  expectTag(fields[0], INTEGER)
   partsOf(fields[1], SET, 0, cmsCertificatesMax)
   const content = oidValue(partsOf(fields[2], SEQUENCE, 1, 1)[0])
   let at = 3
   let out: Bytes[] = []
   if (fields[at].tag === 0xa0)
-    out = partsOf(fields[at++], 0xa0, 0, cmsCertificatesMax).map(function (item) {
-      return encodingOf(expectTag(item, SEQUENCE))
-    })
+    out = partsOf(fields[at++], 0xa0, 0, cmsCertificatesMax).map(item => encodingOf(expectTag(item, SEQUENCE)))
   if (at < fields.length && fields[at].tag === 0xa1) at++
   if (
     oidValue(info[0]) !== SIGNED_DATA ||

@@ -5,10 +5,8 @@ import { publicKeyOf, signatureAlgorithmIdentifier, signatureAlgorithmOf } from 
 import type { Bytes } from './bytes.ts'
 import { type Extension, readExtensions } from './certificate.ts'
 import {
-  contentOf,
   encodeBits,
   encodeElement,
-  encodeInteger,
   encodeOid,
   encodeSequence,
   encodeSetOf,
@@ -60,7 +58,7 @@ export function parseCsr(der: Bytes): Csr {
   attributesOf(fields[1])
   const key = publicKeyOf(fields[2])
   const seen: string[] = []
-  const attributes = partsOf(fields[3], 0xa0, 0, attributesMax).map(function (item) {
+  const attributes = partsOf(fields[3], 0xa0, 0, attributesMax).map(item => {
     const parts = partsOf(item, SEQUENCE, 2, 2)
     const oid = oidValue(parts[0])
     if (seen.indexOf(oid) >= 0) fail('csr_malformed', 'attribute')
@@ -110,14 +108,15 @@ export function encodeAttribute(oid: string, values: Bytes[]): Bytes {
   return encodeSequence([encodeOid(oid), encodeSetOf(values)])
 }
 
-/** CertificationRequestInfo to be signed. `attributes`: whole DER Attributes, put into DER order here. */
+/** The SubjectPublicKeyInfo of a CSR of one's own making, nothing else looked at. */
+export function csrKey(der: Bytes): Bytes {
+  return encodingOf(partsOf(wholeParts(der, 3, 3)[0], SEQUENCE, 4, 4)[2])
+}
+
+/** CertificationRequestInfo to be signed. `attributes`: whole DER Attributes; several in the order of their bytes (X.690 11.6). */
 export function csrInfo(subject: Bytes, spki: Bytes, attributes: Bytes[]): Bytes {
-  return encodeSequence([
-    encodeInteger(0),
-    subject,
-    spki,
-    encodeElement(0xa0, [contentOf(readWhole(encodeSetOf(attributes), SET))]),
-  ])
+  // The version, INTEGER 0, is written out.
+  return encodeSequence([new Uint8Array([2, 1, 0]), subject, spki, encodeElement(0xa0, attributes)])
 }
 
 /** The CSR from its signed parts. `signature` in X.509 form (for ECDSA the DER of r and s). */

@@ -1,7 +1,7 @@
 // Strict DER (X.690): definite minimal lengths, low tags, canonical values. A reader that walks by offsets and copies nothing,
 // and a writer. It does not recurse, so nesting costs no stack; how deep a structure goes is fixed by the parser that reads it.
 
-import { type Bytes, bytesOfHex, compareBytes, concatBytes, hexOf } from './bytes.ts'
+import { type Bytes, bytesOfHex, compareBytes, concatBytes, hexOf, utf8Text } from './bytes.ts'
 import { fail } from './errors.ts'
 
 export const BOOLEAN = 0x01
@@ -120,8 +120,8 @@ export function smallInteger(element: Element): number {
 }
 
 export function booleanValue(element: Element): boolean {
-  const content = contentOf(expectTag(element, BOOLEAN))
-  return content.length === 1 && (content[0] === 0 || content[0] === 0xff) ? content[0] > 0 : bad(element.start)
+  const value = hexOf(contentOf(expectTag(element, BOOLEAN)))
+  return value === 'ff' || (value !== '00' && bad(element.start))
 }
 
 /**
@@ -151,19 +151,12 @@ export function octetBits(element: Element): Bytes {
  */
 export function namedBits(element: Element): number {
   const content = contentOf(expectTag(element, BIT_STRING))
-  const octets = content.length - 1
   const unused = content[0]
-  if (octets < 0 || octets > 4 || unused > 7 || (octets ? content[octets] & ((1 << unused) - 1) : unused)) bad(element.start)
+  const last = content.length - 1
+  if (!(unused < 8) || last > 4 || (last ? content[last] & ((1 << unused) - 1) : unused)) bad(element.start)
   let bits = 0
-  for (let i = 0; i < 8 * octets; i++) if (content[1 + (i >> 3)] & (0x80 >> (i & 7))) bits |= 1 << i
+  for (let i = 0; i < 8 * last; i++) if (content[1 + (i >> 3)] & (0x80 >> (i & 7))) bits |= 1 << i
   return bits
-}
-
-/** Days from 1970-01-01 to a Gregorian date from the year 1 on; the year begins in March, so that February's length matters to nothing. */
-function daysTo(year: number, month: number, day: number): number {
-  const m = (month + 9) % 12
-  const y = year - Math.floor(m / 10)
-  return 365 * y + (y >> 2) - Math.floor(y / 100) + Math.floor(y / 400) + Math.floor((m * 306 + 5) / 10) + day - 719469
 }
 
 /**
@@ -171,46 +164,30 @@ function daysTo(year: number, month: number, day: number): number {
  * (seconds present, `Z`, no fraction).
  */
 export function timeValue(element: Element): number {
-  const general = element.tag === GENERALIZED_TIME
-  const content = contentOf(expectTag(element, general ? GENERALIZED_TIME : UTC_TIME))
-  const pairs = general ? [] : [content[0] < 0x35 ? 20 : 19]
-  for (let i = 0; i < content.length - 1; i += 2) {
-    const tens = content[i] - 48
-    const ones = content[i + 1] - 48
-    if (!(tens >= 0 && tens < 10 && ones >= 0 && ones < 10)) bad(element.start)
-    pairs.push(tens * 10 + ones)
-  }
-  const year = pairs[0] * 100 + pairs[1]
-  const month = pairs[2]
-  const days = daysTo(year, month, pairs[3])
-  if (
-    content[content.length - 1] !== 0x5a ||
-    content.length !== (general ? 15 : 13) ||
-    month < 1 ||
-    month > 12 ||
-    pairs[3] < 1 ||
-    pairs[3] > 31 ||
-    (month < 12 && days >= daysTo(year, month + 1, 1)) ||
-    pairs[4] > 23 ||
-    pairs[5] > 59 ||
-    pairs[6] > 59
+  const text = utf8Text(contentOf(expectTag(element, element.tag === UTC_TIME ? UTC_TIME : GENERALIZED_TIME))) || ''
+  // Two digits stand for 1950 to 2049.
+  const iso = ((element.tag !== UTC_TIME ? '' : text < '5' ? '20' : '19') + text).replace(
+    /^(\d{4})(\d\d)(\d\d)([01]\d|2[0-3])(\d\d)(\d\d)Z$/,
+    '$1-$2-$3T$4:$5:$6.000Z',
   )
-    bad(element.start)
-  return days * 86400 + pairs[4] * 3600 + pairs[5] * 60 + pairs[6]
+  const time = Date.parse(iso)
+  // Engines differ over 30 February: it has to come before the next month does. After December comes none (NaN).
+  const next = Date.parse(iso.slice(0, 5) + ('0' + (+iso.slice(5, 7) + 1)).slice(-2)) || Infinity
+  return time < next ? time / 1000 : bad(element.start)
 }
 
 /** Encodes one element. `content` is the parts of its content, concatenated. */
 export function encodeElement(tag: number, content: Bytes[]): Bytes {
   const body = concatBytes(content)
-  const length = body.length
-  const octets = length < 0x80 ? 0 : length < 0x100 ? 1 : length < 0x10000 ? 2 : 3
-  if (length > 0xffffff) fail('der_limit', length + ' bytes')
-  const out = new Uint8Array(2 + octets + length)
-  out[0] = tag
-  out[1] = octets ? 0x80 | octets : length
-  for (let i = 0; i < octets; i++) out[1 + octets - i] = length >> (8 * i)
-  out.set(body, 2 + octets)
-  return out
+  const header = [tag, body.length]
+  if (body.length > 0x7f) {
+    header[1] = 0x80
+    for (let rest = body.length; rest; rest >>= 8) {
+      header.splice(2, 0, rest & 0xff)
+      header[1]++
+    }
+  }
+  return concatBytes([new Uint8Array(header), body])
 }
 
 /** INTEGER of a non-negative number below 2^53. */

@@ -66,9 +66,7 @@ export function stringOf(value: Element): string | null {
  * is not text. The text may hold any character, NUL too: check it against the alphabet you expect.
  */
 export function nameAttribute(name: Bytes, oid: string): string | null {
-  const values = attributesOf(readWhole(name, SEQUENCE)).filter(function (attribute) {
-    return attribute.oid === oid
-  })
+  const values = attributesOf(readWhole(name, SEQUENCE)).filter(attribute => attribute.oid === oid)
   return values.length === 1 ? stringOf(values[0].value) : null
 }
 
@@ -103,14 +101,13 @@ export function foldedName(name: Bytes): string[] {
   return out
 }
 
-/** A name as one folded string: `foldName` of the path rules. */
-export function foldName(name: Bytes): string {
-  return foldedName(name).join()
-}
+/** Names are folded at a price; real ones are below 300 bytes, and a longer one has to match as it is. */
+const foldedBytesMax = 512
 
-/** Whether two DER names are the same, bytewise or folded. */
+/** Whether two DER names are the same, bytewise or folded: `sameName` of the path rules. */
 export function sameName(a: Bytes, b: Bytes): boolean {
-  return equalBytes(a, b) || foldName(a) === foldName(b)
+  if (equalBytes(a, b)) return true
+  return a.length <= foldedBytesMax && b.length <= foldedBytesMax && foldedName(a).join() === foldedName(b).join()
 }
 
 /** X.680 41.4. */

@@ -35,7 +35,7 @@ export interface Membership {
 
 function isMembership(membership: Membership): boolean {
   let last = 0
-  const ascending = membership.gids.every(function (gid) {
+  const ascending = membership.gids.every(gid => {
     const more = gid > last && gid <= idMax
     last = gid
     return more

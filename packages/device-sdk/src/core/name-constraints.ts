@@ -3,7 +3,7 @@
 // pinned as an anchor, which is trusted as it is.
 
 import { type Bytes, utf8Text } from './bytes.ts'
-import { type Certificate, extensionOf, type GeneralName, NAME_CONSTRAINTS } from './certificate.ts'
+import { type Certificate, extensionOf, type GeneralName, NAME_CONSTRAINTS, SUBJECT_ALT_NAME } from './certificate.ts'
 import { childrenOf, contentOf, type Element, expectTag, readWhole, SEQUENCE } from './der.ts'
 import { attributesOf, EMAIL_ADDRESS, foldedName, sameName, stringOf } from './distinguished-name.ts'
 import { codeOf } from './errors.ts'
@@ -197,7 +197,11 @@ function checkBelow(chain: Certificate[], at: number, constraints: Bytes): strin
 export function checkNameConstraints(chain: Certificate[]): string | null {
   try {
     for (let i = 0; i < chain.length; i++) {
+      const own = extensionOf(chain[i], SUBJECT_ALT_NAME)
       if (!chain[i].subjectAltNames.every(isWellFormed)) return 'malformed name'
+      // 4.1.2.6: a CA has a name; anyone else without one carries it in a critical subjectAltName.
+      if (attributesOf(readWhole(chain[i].subject, SEQUENCE)).length === 0 && (chain[i].isCa || !own || !own.critical))
+        return 'no name'
       const extension = extensionOf(chain[i], NAME_CONSTRAINTS)
       const problem = extension && checkBelow(chain, i, extension.value)
       if (problem) return problem

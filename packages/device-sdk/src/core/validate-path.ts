@@ -8,7 +8,7 @@
 
 import type { Verify } from '../agent/ports.ts'
 import { algorithmFitsKey } from './algorithm.ts'
-import { type Bytes, equalBytes, hexOf } from './bytes.ts'
+import { type Bytes, equalBytes } from './bytes.ts'
 import {
   BASIC_CONSTRAINTS,
   type Certificate,
@@ -44,8 +44,11 @@ export interface PathRules {
   signaturesMax: number
   /** `checkNameConstraints` of name-constraints.ts. Absent, a CA with name constraints is refused, which saves a device the code. */
   nameConstraints?: ((chain: Certificate[]) => string | null) | undefined
-  /** `foldName` of distinguished-name.ts, to chain names that differ in case, spaces or string type. Absent, their bytes must agree, as RFC 5280 4.1.2.6 has CAs see to. */
-  foldName?: ((name: Bytes) => string) | undefined
+  /**
+   * `sameName` of distinguished-name.ts, to chain names that differ in case, spaces or string type. Absent, their bytes must agree, as
+   * RFC 5280 4.1.2.6 has CAs see to.
+   */
+  sameName?: ((a: Bytes, b: Bytes) => boolean) | undefined
 }
 
 /** A hostile handshake may carry hundreds; no honest one carries more. */
@@ -90,32 +93,23 @@ function ownProblem(certificate: Certificate, rules: PathRules): DeviceErrorCode
   return !certificate.isCa && certificate.keyUsage >= 0 && certificate.keyUsage & KEY_CERT_SIGN ? 'path_key_usage' : ''
 }
 
-/** What keeps `issuer` from having issued `subject`, short of the signature, or ''. `below`: CAs between it and the leaf. */
-function issuerProblem(issuer: TrustAnchor, subject: Certificate, below: number, rules: PathRules): DeviceErrorCode | '' {
+/** What keeps `issuer` from having issued `subject`, short of the signature, or ''. `below`: the CAs between it and the leaf. */
+function issuerProblem(issuer: TrustAnchor, subject: Certificate, below: Certificate[], rules: PathRules): DeviceErrorCode | '' {
   const certificate = issuer.certificate
   const algorithm = subject.signatureAlgorithm
   if (certificate) {
     if (!certificate.isCa) return 'path_not_ca'
     // Absent is −1, which has every bit.
     if (!(certificate.keyUsage & KEY_CERT_SIGN)) return 'path_key_usage'
-    if (certificate.pathLength >= 0 && below > certificate.pathLength) return 'path_length'
+    // 6.1.4 l: self-issued certificates do not count.
+    const counted = below.filter(link => !(rules.sameName || equalBytes)(link.subject, link.issuer))
+    if (certificate.pathLength >= 0 && counted.length > certificate.pathLength) return 'path_length'
     const problem = ownProblem(certificate, rules)
     if (problem) return problem
     if (issuer.keyAlgorithm === 'RSA' && (certificate.keyBits < rsaBitsMin || certificate.keyBits > rsaBitsMax))
       return 'path_algorithm'
   }
   return rules.algorithms.indexOf(algorithm) < 0 || !algorithmFitsKey(algorithm, issuer.keyAlgorithm) ? 'path_algorithm' : ''
-}
-
-/** A certificate of the path being tried. */
-interface Link {
-  certificate: Certificate
-  /** Its issuer's name, folded. */
-  wanted: string
-  /** CAs up to here that are not self-issued: the others do not count for pathLenConstraint (6.1.4 l). */
-  below: number
-  /** The next issuer to try: those that the key identifier points at first, then the others. */
-  next: number
 }
 
 /**
@@ -133,13 +127,12 @@ export function validatePath(
   verify: Verify,
   done: (error: DeviceError | null, path: Certificate[] | null) => void,
 ): void {
-  const fold = rules.foldName || hexOf
+  const same = rules.sameName || equalBytes
   const anchors = rules.anchors.length
   const issuers = rules.anchors.concat(intermediates.map(anchorOf))
-  const names = issuers.map(function (issuer) {
-    return fold(issuer.subject)
-  })
-  const links: Link[] = [{ certificate: leaf, wanted: fold(leaf.issuer), below: 0, next: 0 }]
+  // The path being tried and, for each of its certificates, the next issuer to try: those that its key identifier points at first.
+  const path = [leaf]
+  const next = [0]
   let signatures = 0
   let furthest = 0
   let worst: DeviceErrorCode = 'path_no_anchor'
@@ -147,86 +140,77 @@ export function validatePath(
   let running = false
   let finished = false
 
-  const finish = function (code: DeviceErrorCode | '', path: Certificate[]): void {
+  const finish = (code: DeviceErrorCode | ''): void => {
     finished = true
-    done(code ? deviceError(code, 'certificate ' + furthest) : null, code ? null : path)
+    if (code) done(deviceError(code, 'certificate ' + furthest), null)
+    else done(null, path)
   }
   // The same depth is met by many candidates; the likeliest was tried first, so its failure stands.
-  const note = function (code: DeviceErrorCode, depth: number): void {
-    if (depth > furthest) {
+  const note = (code: DeviceErrorCode | '', depth: number): void => {
+    if (code && depth > furthest) {
       furthest = depth
       worst = code
     }
   }
-  const accept = function (at: number): void {
-    const top = links[links.length - 1]
-    const certificate = issuers[at].certificate as Certificate
-    if (at < anchors) {
-      const path = links.map(function (link) {
-        return link.certificate
-      })
-      if (certificate) path.push(certificate)
+  const accept = (at: number): void => {
+    const certificate = issuers[at].certificate
+    if (certificate) path.push(certificate)
+    if (at >= anchors) next.push(0)
+    else if (rules.nameConstraints && rules.nameConstraints(path) !== null) {
       // A path that came to an anchor and fails by its names alone says more than any other.
-      if (rules.nameConstraints && rules.nameConstraints(path) !== null) note('path_name_constraint', path.length + 1)
-      else finish('', path)
-    } else {
-      const wanted = fold(certificate.issuer)
-      links.push({ certificate: certificate, wanted: wanted, below: top.below + (names[at] === wanted ? 0 : 1), next: 0 })
-    }
+      note('path_name_constraint', path.length + 1)
+      path.length = next.length
+    } else finish('')
   }
-  const step = function (top: Link): void {
-    const depth = links.length
-    const subject = top.certificate
-    const hinting = top.next < issuers.length
-    const at = top.next++ % issuers.length
+  const step = (): void => {
+    const depth = path.length
+    const subject = path[depth - 1]
+    const turn = next[depth - 1]++
+    const at = turn % issuers.length
     const issuer = issuers[at]
-    if (top.next > 2 * issuers.length) {
+    if (turn < 2 * issuers.length) {
+      const hinted = issuer.subjectKeyId && subject.authorityKeyId && equalBytes(issuer.subjectKeyId, subject.authorityKeyId)
+      if (turn < issuers.length !== !!hinted || !same(issuer.subject, subject.issuer)) return
+      let problem: DeviceErrorCode | '' = issuerProblem(issuer, subject, path.slice(1), rules)
+      if (at >= anchors) {
+        // The same name and key twice is a loop.
+        const loops = path.some(link => equalBytes(link.spki, issuer.spki) && equalBytes(link.subject, issuer.subject))
+        if (loops) return
+        if (depth > rules.depthMax) problem = 'path_length'
+      }
+      note(problem, depth)
+      if (problem) return
+      waiting = signatures++ < rules.signaturesMax
+      if (!waiting) finish('path_budget')
+      else {
+        let answered = false
+        verify.verify(issuer.spki, subject.signatureAlgorithm, subject.tbs, subject.signature, good => {
+          if (answered) return
+          answered = true
+          waiting = false
+          if (good === true) accept(at)
+          else note('path_signature', depth)
+          run()
+        })
+      }
+    } else {
       note('path_no_anchor', depth)
-      links.pop()
-      return
-    }
-    const hinted = issuer.subjectKeyId && subject.authorityKeyId && equalBytes(issuer.subjectKeyId, subject.authorityKeyId)
-    if (hinting !== !!hinted || names[at] !== top.wanted) return
-    // The same name and key twice is a loop.
-    const looped = links.some(function (link) {
-      return equalBytes(link.certificate.spki, issuer.spki) && equalBytes(link.certificate.subject, issuer.subject)
-    })
-    if (looped && at >= anchors) return
-    const problem = at >= anchors && depth > rules.depthMax ? 'path_length' : issuerProblem(issuer, subject, top.below, rules)
-    if (problem) note(problem, depth)
-    else if (signatures++ >= rules.signaturesMax) finish('path_budget', [])
-    else {
-      waiting = true
-      let answered = false
-      verify.verify(issuer.spki, subject.signatureAlgorithm, subject.tbs, subject.signature, function (good) {
-        if (answered) return
-        answered = true
-        waiting = false
-        if (good === true) accept(at)
-        else note('path_signature', depth)
-        run()
-      })
+      path.pop()
+      next.pop()
+      if (depth < 2) finish(worst)
     }
   }
   // A loop rather than calls from callback to callback, so that a synchronous verify does not deepen the stack.
-  const run = function (): void {
+  const run = (): void => {
     if (running) return
     running = true
-    while (!waiting && !finished)
-      if (links.length) step(links[links.length - 1])
-      else finish(worst, [])
+    while (!waiting && !finished) step()
     running = false
   }
 
-  const pinned = rules.anchors.some(function (anchor) {
-    return anchor.certificate && equalBytes(anchor.certificate.tbs, leaf.tbs)
-  })
-  const untimed = !(rules.time >= 0) && rules.timeFloor === undefined
-  const problem = untimed
-    ? 'path_time_untrusted'
-    : intermediates.length > intermediatesMax
-      ? 'path_budget'
-      : ownProblem(leaf, rules)
-  if (problem || pinned) finish(problem, [leaf])
+  const pinned = rules.anchors.some(anchor => anchor.certificate && equalBytes(anchor.certificate.tbs, leaf.tbs))
+  const timed = rules.time >= 0 || rules.timeFloor !== undefined
+  const problem = !timed ? 'path_time_untrusted' : intermediates.length > intermediatesMax ? 'path_budget' : ownProblem(leaf, rules)
+  if (problem || pinned) finish(problem)
   else run()
 }
