@@ -80,7 +80,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
     head = entry
   }
 
-  /** Once a batch, not once a notice: a chain takes ~40 ms to derive. */
+  /** Once a batch, not once a notice: a chain takes ~60 ms to derive. */
   function settleHead(): void {
     if (!head || head.seq === settledSeq) return
     settledSeq = head.seq
@@ -108,7 +108,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
       log.warn({ seq: beat.seq, left: chainLength - i }, 'heartbeats of the newest notice run out; it is time for another notice')
       options.renew?.(beat.seq)
     }
-    const next = beat.issuedAt + (Math.max(i, 0) + 1) * beat.step
+    const next = beat.issuedAt + Math.max(i + 1, 0) * beat.step
     cancelBeat = clock.setTimer(Math.max(0.05, next - now), showBeat)
   }
 

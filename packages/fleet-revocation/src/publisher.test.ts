@@ -1,0 +1,159 @@
+import { beforeAll, describe, expect, it } from 'vitest'
+import { encodeAcknowledgement } from './acknowledgement.ts'
+import { chainsTo, decodeHeartbeat, heartbeatChain } from './heartbeat.ts'
+import { createPublisher, type Outbox, type PublisherOptions } from './publisher.ts'
+import { createTestHistory, heartbeatSecret, historyStart } from './testing/history.ts'
+import { createManualClock, settle } from './testing/manual-clock.ts'
+import { createMemoryBus, type MemoryBus, quietLog } from './testing/memory-bus.ts'
+import { createTestNoticeKey } from './testing/notice-key.ts'
+
+const history = createTestHistory(createTestNoticeKey())
+
+beforeAll(async () => {
+  for (let seq = 1; seq <= 70; seq++) await history.add([])
+})
+
+function memoryOutbox(last: number): Outbox & { done: Set<number>; last: number; crash: boolean } {
+  const outbox = {
+    done: new Set<number>(),
+    last,
+    crash: false,
+    pending: async (limit: number) =>
+      history.notices.filter(({ seq }) => seq <= outbox.last && !outbox.done.has(seq)).slice(0, limit),
+    delivered: async (seq: number) => {
+      if (outbox.crash) throw new Error('killed')
+      outbox.done.add(seq)
+    },
+    recent: async (limit: number) => history.notices.filter(({ seq }) => seq <= outbox.last).slice(-limit),
+  }
+  return outbox
+}
+
+function publisher(outbox: Outbox, bus: MemoryBus, more: Partial<PublisherOptions> = {}) {
+  const clock = createManualClock(historyStart)
+  return { clock, ...createPublisher({ outbox, bus, fleet: 'acme', clock, log: quietLog, ...more }) }
+}
+
+const headSeqs = (bus: MemoryBus) =>
+  bus.published
+    .filter(({ topic }) => topic === 'fr/1/acme/head')
+    .map(({ payload }) => history.notices.findIndex(({ notice }) => notice === payload) + 1)
+
+describe('the publisher', () => {
+  it('drains the outbox in order, ring before head, retained', async () => {
+    const [outbox, bus] = [memoryOutbox(0), createMemoryBus()]
+    const { drained } = publisher(outbox, bus)
+    await drained()
+    outbox.last = 3
+    await drained()
+    expect(bus.published.map(({ topic }) => topic)).toEqual([1, 2, 3].flatMap(seq => [`fr/1/acme/n/${seq}`, 'fr/1/acme/head']))
+    expect(bus.published.every(({ retain }) => retain)).toBe(true)
+    expect([...outbox.done]).toEqual([1, 2, 3])
+  })
+
+  it('fills 64 places, the newest at its number modulo 64', async () => {
+    const [outbox, bus] = [memoryOutbox(70), createMemoryBus()]
+    await publisher(outbox, bus).drained()
+    expect(bus.retained.get('fr/1/acme/n/6')).toBe(history.notices[69].notice)
+    expect(bus.retained.get('fr/1/acme/n/7')).toBe(history.notices[6].notice)
+    expect([...bus.retained.keys()].filter(topic => topic.includes('/n/'))).toHaveLength(64)
+    expect(bus.retained.get('fr/1/acme/head')).toBe(history.notices[69].notice)
+  })
+
+  it('[F54] tries again, with growing pauses, until the broker has acknowledged', async () => {
+    const [outbox, bus] = [memoryOutbox(2), createMemoryBus()]
+    bus.weather = 'down'
+    const { clock } = publisher(outbox, bus)
+    await settle()
+    await clock.advance(5)
+    expect(outbox.done.size).toBe(0)
+    bus.weather = 'lost'
+    await clock.advance(20)
+    expect(outbox.done.size).toBe(0)
+    bus.weather = 'fair'
+    await clock.advance(40)
+    expect([...outbox.done]).toEqual([1, 2])
+    expect(bus.retained.get('fr/1/acme/head')).toBe(history.notices[1].notice)
+  })
+
+  it('[F54] killed between publishing and marking, publishes again and loses nothing', async () => {
+    const [outbox, bus] = [memoryOutbox(2), createMemoryBus()]
+    outbox.crash = true
+    const first = publisher(outbox, bus)
+    await settle()
+    first.close()
+    expect(outbox.done.size).toBe(0)
+    outbox.crash = false
+    await publisher(outbox, bus).drained()
+    expect([...outbox.done]).toEqual([1, 2])
+    expect(headSeqs(bus).at(-1)).toBe(2)
+  })
+
+  it('[F54] fills a broker that was killed after it had acknowledged everything', async () => {
+    const [outbox, bus] = [memoryOutbox(3), createMemoryBus()]
+    await publisher(outbox, bus).drained()
+    bus.restart()
+    await settle()
+    expect([...bus.retained.keys()].sort()).toEqual(['fr/1/acme/head', 'fr/1/acme/n/1', 'fr/1/acme/n/2', 'fr/1/acme/n/3'])
+  })
+
+  it('[F54] shows the head again until every relying party has confirmed it', async () => {
+    const [outbox, bus] = [memoryOutbox(2), createMemoryBus()]
+    const { clock, drained, acknowledgements } = publisher(outbox, bus, { relyingParties: ['gateway', 'api'] })
+    await drained()
+    const confirm = (relyingParty: string, seq: number, as = relyingParty) =>
+      bus.publish(`fr/1/acme/ack/${as}`, encodeAcknowledgement({ relyingParty, seq, appliedAt: historyStart, sessionsClosed: 4 }), {
+        qos: 1,
+        retain: true,
+      })
+    await confirm('gateway', 2)
+    await confirm('api', 1)
+    // Written by another than the one it names: the broker would not let it, and it counts for nobody.
+    await confirm('api', 2, 'gateway')
+    const before = headSeqs(bus).length
+    await clock.advance(31)
+    expect(headSeqs(bus).slice(before)).toEqual([2])
+    await confirm('api', 2)
+    const after = headSeqs(bus).length
+    await clock.advance(600)
+    expect(headSeqs(bus)).toHaveLength(after)
+    expect(acknowledgements().map(({ relyingParty, seq, sessionsClosed }) => [relyingParty, seq, sessionsClosed])).toEqual([
+      ['gateway', 2, 4],
+      ['api', 2, 4],
+    ])
+  })
+
+  it('shows heartbeats that lead to the anchor of the newest notice', async () => {
+    const [outbox, bus] = [memoryOutbox(5), createMemoryBus()]
+    const { clock, drained } = publisher(outbox, bus, { heartbeatSecret })
+    await drained()
+    await clock.advance(60)
+    const beats = bus.published.filter(({ topic }) => topic.endsWith('/hb')).map(({ payload }) => decodeHeartbeat(payload))
+    // Notice 5 was issued 4 seconds after the start; a step is a third of its max-age.
+    expect(beats.map(beat => beat?.i)).toEqual([0, 1, 2, 3, 4, 5])
+    const { anchor } = heartbeatChain(heartbeatSecret, 'acme', 5)
+    for (const beat of beats) expect(beat && chainsTo(beat.link, beat.i, anchor)).toBe(true)
+  })
+
+  it('asks for another notice before the heartbeats run out', async () => {
+    const [outbox, bus] = [memoryOutbox(1), createMemoryBus()]
+    const renewals: number[] = []
+    const { clock, drained } = publisher(outbox, bus, { heartbeatSecret, renew: seq => renewals.push(seq) })
+    await drained()
+    clock.set(historyStart + 65536 * 10 * 0.8)
+    await clock.advance(20)
+    expect(renewals).toEqual([1])
+  })
+
+  it('says nothing more once it is closed', async () => {
+    const [outbox, bus] = [memoryOutbox(0), createMemoryBus()]
+    const { clock, drained, close, wake } = publisher(outbox, bus, { heartbeatSecret })
+    await drained()
+    close()
+    outbox.last = 3
+    wake()
+    await clock.advance(100)
+    expect(bus.published).toEqual([])
+    await expect(drained()).rejects.toMatchObject({ code: 'bus_closed' })
+  })
+})
