@@ -2,8 +2,7 @@
 // those of device-sdk/core (`ecdsa-sha256`, `rsa-pss-sha256`, `ed25519`, …).
 
 import { constants, createHash, createPublicKey, hash, type KeyObject, type SigningOptions, verify } from 'node:crypto'
-import type { Verify } from '@birthmark/device-sdk/agent'
-import type { Bytes } from '@birthmark/device-sdk/core'
+import type { Bytes, Verify } from '@birthmark/device-sdk/core'
 
 export function sha256(bytes: Bytes): Bytes {
   return hash('sha256', bytes, 'buffer')

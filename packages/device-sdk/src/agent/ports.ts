@@ -4,14 +4,13 @@
 
 import type { Bytes } from '../core/bytes.ts'
 import type { DeviceError } from '../core/errors.ts'
+import type { HttpRequest, HttpResponse } from '../core/http-message.ts'
+
+export type { HttpRequest, HttpResponse } from '../core/http-message.ts'
+export type { Verify } from '../core/verify.ts'
 
 export interface Hash {
   sha256(bytes: Bytes): Bytes
-}
-
-export interface Verify {
-  /** `algorithm`: named in core/algorithm.ts (`ecdsa-sha256`, `rsa-pkcs1-sha256`, …); one the engine lacks is not good. `spki`: DER SubjectPublicKeyInfo. `message`: the bytes that were signed (not their hash). `signature`: as X.509 carries it. */
-  verify(spki: Bytes, algorithm: string, message: Bytes, signature: Bytes, done: (good: boolean) => void): void
 }
 
 /** Keys are handles: nothing here returns a private key. A slot is a name such as `birth`, `op-0`, `op-1`. */
@@ -38,32 +37,14 @@ export interface Store {
   remove(name: string): void
 }
 
-export interface HttpRequest {
-  method: string
-  path: string
-  headers: { [name: string]: string }
-  body: Bytes | null
-  /** A longer answer is cut off and fails with `est_response_malformed`. */
-  bodyBytesMax: number
-  timeoutSeconds: number
-}
-
-export interface HttpResponse {
-  status: number
-  /** Names in lower case. */
-  headers: { [name: string]: string }
-  body: Bytes
-}
-
-/** Which identity opens TLS and whom the server must chain to. `slot` and `chain` absent: no client certificate. */
+/** Which identity opens TLS. `slot` null: no client certificate. */
 export interface TlsIdentity {
   slot: string | null
   /** DER, leaf first. */
   chain: Bytes[]
-  /** DER trust anchors for the server. */
-  anchors: Bytes[]
 }
 
+/** HTTPS to one server, whose address and trust anchors the port was made with; TLS has authenticated it when a response arrives. */
 export interface Http {
   /**
    * One exchange on a connection of its own. `done` comes later, never during the call. Fails with `network`, `timeout`,

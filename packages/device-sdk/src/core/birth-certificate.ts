@@ -1,13 +1,13 @@
 // Birth certificates (IDevID, IEEE 802.1AR-2018 clause 8): the rules by which a certificate identifies a device for life, applied to a path
 // that validate-path.ts has found good. Whether the device holds the key is for TLS or the agent to see.
 
-import type { Verify } from '../agent/ports.ts'
 import { type Bytes, hexOf } from './bytes.ts'
 import { type Certificate, DIGITAL_SIGNATURE } from './certificate.ts'
 import { contentOf, encodeSequence, expectTag, OCTET_STRING, oidValue, wholeParts } from './der.ts'
 import { nameAttribute, SERIAL_NUMBER } from './distinguished-name.ts'
 import { type DeviceError, fail } from './errors.ts'
 import { type PathRules, validatePath } from './validate-path.ts'
+import type { Verify } from './verify.ts'
 
 const HARDWARE_MODULE_NAME = '2b06010505070804' // 1.3.6.1.5.5.7.8.4, RFC 4108 5
 const TPM_MANUFACTURER = '6781050201' // 2.23.133.2.1, TCG EK Credential Profile 3.2.9

@@ -1,10 +1,10 @@
 // What an EST client sends (RFC 7030 as RFC 8951 corrects it): three operations as plain HttpRequest values. Who sends them, over which TLS
 // identity, and what the answer is worth, is said elsewhere (the Http port, est-response.ts).
 
-import type { HttpRequest } from '../agent/ports.ts'
 import { encodeBase64 } from './base64.ts'
 import { type Bytes, utf8Bytes } from './bytes.ts'
 import { fail } from './errors.ts'
+import type { HttpRequest } from './http-message.ts'
 
 export interface BasicSecret {
   user: string

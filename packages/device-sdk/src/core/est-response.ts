@@ -2,13 +2,13 @@
 // `issued` means well formed and, for an enrollment, bound to the key that asked; whether the certificate chains to an anchor that the
 // device trusts is judged by validate-path.ts. Nothing here follows a redirect or undoes a content encoding.
 
-import type { HttpResponse } from '../agent/ports.ts'
 import { decodeBase64 } from './base64.ts'
 import { type Bytes, equalBytes } from './bytes.ts'
 import { type Certificate, parseCertificate } from './certificate.ts'
 import { parseCertsOnly } from './cms.ts'
 import { fail } from './errors.ts'
 import { estBodyBytesMax } from './est-request.ts'
+import type { HttpResponse } from './http-message.ts'
 
 export type EstVerdict =
   /** 200. For an enrollment the new certificate comes first and the others are its chain, in the server's order; for cacerts all that the CA sent. */
@@ -47,9 +47,7 @@ function certificatesOf(response: HttpResponse): Certificate[] {
   if ((headers['content-encoding'] || 'identity') !== 'identity') fail('est_response_malformed', 'content encoding')
   const found = parseCertsOnly(decodeBase64(response.body, estBodyBytesMax))
   if (found.length === 0) fail('est_response_malformed', 'no certificate')
-  return found.map(function (der) {
-    return parseCertificate(der)
-  })
+  return found.map(der => parseCertificate(der))
 }
 
 function judge(response: HttpResponse, now: number | undefined): EstVerdict {

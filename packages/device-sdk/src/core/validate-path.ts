@@ -6,7 +6,6 @@
 //
 // Work is bounded by `signaturesMax` whatever is sent: every certificate that enters the search has cost one verified signature.
 
-import type { Verify } from '../agent/ports.ts'
 import { algorithmFitsKey } from './algorithm.ts'
 import { type Bytes, equalBytes } from './bytes.ts'
 import {
@@ -20,6 +19,7 @@ import {
 } from './certificate.ts'
 import { type DeviceError, type DeviceErrorCode, deviceError } from './errors.ts'
 import { anchorOf, type TrustAnchor } from './trust-anchor.ts'
+import type { Verify } from './verify.ts'
 
 export { defaultAlgorithms } from './algorithm.ts'
 

@@ -1,7 +1,6 @@
 // Who is at the other end, as far as its credentials alone say: a birth certificate whose path leads to the manufacturer, an operational
 // certificate to be looked up, or a one-time secret to be looked up. Whether that device may have anything is decide()'s question.
 
-import type { Verify } from '@birthmark/device-sdk/agent'
 import {
   type Bytes,
   type Certificate,
@@ -12,6 +11,7 @@ import {
   defaultAlgorithms,
   equalBytes,
   parseCertificate,
+  type Verify,
 } from '@birthmark/device-sdk/core'
 import { sha256 } from '../node-crypto.ts'
 import { type EnrollmentProfile, isDeviceId } from './profile.ts'
