@@ -87,6 +87,15 @@ test('[F72] a flood from one address is cut to its rate, even when every connect
   expect(burst()).toBe(5)
 })
 
+test('[F72] a costly handshake counts as several', () => {
+  const { gate, admit } = gateWith({ connectionBurstPerAddress: 5, connectionsPerSecondPerAddress: 2 })
+  const costly = admit('a', '10.0.0.1')!
+  gate.charge(costly, 3)
+  gate.leave(costly)
+  expect(admit('b', '10.0.0.1')).not.toBeNull()
+  expect(admit('c', '10.0.0.1')).toBeNull()
+})
+
 test('an expiry that can end in an answer gets one more turn, then the socket goes', () => {
   const { gate, time, admit, destroyed } = gateWith({ bodySeconds: 5 })
   const slow = admit('slow')!

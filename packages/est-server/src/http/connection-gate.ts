@@ -27,6 +27,8 @@ export interface ConnectionGate {
   /** The newcomer's record in phase `handshake`, or null: destroy the socket. */
   admit(remoteAddress: string, destroy: () => void): Connection | null
   enter(connection: Connection, phase: Phase): void
+  /** Counts work that a connection caused as so many connections more of its address. */
+  charge(connection: Connection, connections: number): void
   leave(connection: Connection): void
   /** Ends what is past its deadline. Call a few times a second. */
   sweep(): void
@@ -140,6 +142,11 @@ export function createConnectionGate(limits: Limits, now: () => number): Connect
       connection.phase = phase
       connection.since = now()
       phases[phase].add(connection)
+    },
+
+    charge(connection, connections) {
+      const account = accounts.get(connection.address)
+      if (account) account.arrival = Math.max(account.arrival, now()) + connections * interval
     },
 
     leave,
