@@ -168,7 +168,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
         attempts,
       })
       progress(
-        `  cut p50 ${results[round - 1].p50.toFixed(0)} ms, p99 ${results[round - 1].p99.toFixed(0)} ms; ${refused} of ${attempts} refused`,
+        `  destroyed within ${ms.toFixed(0)} ms; seen by the clients: p50 ${results[round - 1].p50.toFixed(0)} ms, p99 ${results[round - 1].p99.toFixed(0)} ms; ${refused} of ${attempts} refused`,
       )
     }
     const refused = results.reduce((sum, result) => sum + result.refused, 0)
