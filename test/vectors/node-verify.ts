@@ -1,5 +1,5 @@
 // Signature verification by node:crypto behind the SDK's Verify port, for suites that run the core without an agent.
-import { createHash, createPublicKey, constants, type KeyObject, verify } from 'node:crypto'
+import { constants, createHash, createPublicKey, type KeyObject, verify } from 'node:crypto'
 import type { Verify } from '@birthmark/device-sdk/agent'
 
 const imported = new Map<string, KeyObject>()
@@ -17,7 +17,12 @@ export function verifyNow(spki: Uint8Array, algorithm: string, message: Uint8Arr
     const key = publicKey(spki)
     const hash = algorithm.slice(-6).startsWith('sha') ? algorithm.slice(-6) : algorithm.endsWith('sha1') ? 'sha1' : null
     if (algorithm.startsWith('rsa-pss-'))
-      return verify(hash, message, { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST }, signature)
+      return verify(
+        hash,
+        message,
+        { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST },
+        signature,
+      )
     return verify(hash, message, key, signature)
   } catch {
     return false

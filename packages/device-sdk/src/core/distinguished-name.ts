@@ -8,7 +8,6 @@ import {
   encodeElement,
   encodeOid,
   encodeSequence,
-  encodingOf,
   IA5_STRING,
   oidValue,
   PRINTABLE_STRING,
@@ -18,6 +17,7 @@ import {
   SET,
   UTF8_STRING,
 } from './der.ts'
+import { fail } from './errors.ts'
 
 export const COMMON_NAME = '550403' // 2.5.4.3
 export const SERIAL_NUMBER = '550405' // 2.5.4.5
@@ -37,21 +37,8 @@ const attributesMax = 8
 export interface NameAttribute {
   oid: string
   value: Element
+  text: string
   first: boolean
-}
-
-/** The attributes of an RDNSequence, in order. Throws der_*. */
-export function attributesOf(name: Element): NameAttribute[] {
-  const out: NameAttribute[] = []
-  const sets = partsOf(name, SEQUENCE, 0, relativeNamesMax)
-  for (let i = 0; i < sets.length; i++) {
-    const members = partsOf(sets[i], SET, 1, attributesMax)
-    for (let j = 0; j < members.length; j++) {
-      const pair = partsOf(members[j], SEQUENCE, 2, 2)
-      out.push({ oid: oidValue(pair[0]), value: pair[1], first: j === 0 })
-    }
-  }
-  return out
 }
 
 /** Text of a UTF8String, PrintableString or IA5String; null for any other type and for octets that are not such text. */
@@ -62,18 +49,35 @@ export function stringOf(value: Element): string | null {
 }
 
 /**
- * The value of the one attribute of type `oid` in a DER name. Null when it is absent, occurs twice (which of two would be meant?) or
- * is not text. The text may hold any character, NUL too: check it against the alphabet you expect.
+ * The attributes of an RDNSequence, in order. Throws der_*, also for a value that is not text of the three types above: RFC 5280 4.1.2.4
+ * keeps TeletexString, BMPString and UniversalString for subjects of the last century, and no device chain we know has them.
+ */
+export function attributesOf(name: Element): NameAttribute[] {
+  const out: NameAttribute[] = []
+  const sets = partsOf(name, SEQUENCE, 0, relativeNamesMax)
+  for (let i = 0; i < sets.length; i++) {
+    const members = partsOf(sets[i], SET, 1, attributesMax)
+    for (let j = 0; j < members.length; j++) {
+      const pair = partsOf(members[j], SEQUENCE, 2, 2)
+      const text = stringOf(pair[1])
+      if (text === null) fail('der_malformed', 'name')
+      out.push({ oid: oidValue(pair[0]), value: pair[1], text: text as string, first: j === 0 })
+    }
+  }
+  return out
+}
+
+/**
+ * The value of the one attribute of type `oid` in a DER name. Null when it is absent or occurs twice (which of two would be meant?).
+ * The text may hold any character, NUL too: check it against the alphabet you expect.
  */
 export function nameAttribute(name: Bytes, oid: string): string | null {
   const values = attributesOf(readWhole(name, SEQUENCE)).filter(attribute => attribute.oid === oid)
-  return values.length === 1 ? stringOf(values[0].value) : null
+  return values.length === 1 ? values[0].text : null
 }
 
 /** RFC 5280 7.1 as far as ASCII goes: case and runs of spaces do not tell two names apart, nor does Printable against UTF-8. */
-function foldedText(value: Element): string {
-  const text = stringOf(value)
-  if (text === null) return value.tag + '#' + hexOf(contentOf(value))
+function foldedText(text: string): string {
   let out = ''
   let gap = false
   for (let i = 0; i < text.length; i++) {
@@ -93,7 +97,7 @@ export function foldedName(name: Bytes): string[] {
   const out: string[] = []
   for (let i = 0; i < attributes.length; i++) {
     // The length keeps a value that imitates a separator from merging with its neighbour.
-    const text = foldedText(attributes[i].value)
+    const text = foldedText(attributes[i].text)
     const part = attributes[i].oid + '=' + text.length + ':' + text
     if (attributes[i].first) out.push(part)
     else out[out.length - 1] += '+' + part
@@ -157,17 +161,14 @@ export function nameText(name: Bytes): string {
   let relative = ''
   for (let i = 0; i < attributes.length; i++) {
     const at = names.indexOf(attributes[i].oid)
-    const text = stringOf(attributes[i].value)
-    let shown = '#' + hexOf(encodingOf(attributes[i].value))
-    if (text !== null) {
-      shown = ''
-      for (let j = 0; j < text.length; j++) {
-        const c = text.charCodeAt(j)
-        const edge = (j === 0 && (text[j] === ' ' || text[j] === '#')) || (j === text.length - 1 && text[j] === ' ')
-        // Control characters leave as hex pairs, so that a name cannot write its own log line.
-        if (c < 0x20 || c === 0x7f) shown += '\\' + hexOf(new Uint8Array([c]))
-        else shown += edge || ',+"\\<>;='.indexOf(text[j]) >= 0 ? '\\' + text[j] : text[j]
-      }
+    const text = attributes[i].text
+    let shown = ''
+    for (let j = 0; j < text.length; j++) {
+      const c = text.charCodeAt(j)
+      const edge = (j === 0 && (text[j] === ' ' || text[j] === '#')) || (j === text.length - 1 && text[j] === ' ')
+      // Control characters leave as hex pairs, so that a name cannot write its own log line.
+      if (c < 0x20 || c === 0x7f) shown += '\\' + hexOf(new Uint8Array([c]))
+      else shown += edge || ',+"\\<>;='.indexOf(text[j]) >= 0 ? '\\' + text[j] : text[j]
     }
     const part = (at < 0 ? oidText(attributes[i].oid) : names[at + 1]) + '=' + shown
     if (attributes[i].first) {

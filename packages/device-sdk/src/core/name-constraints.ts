@@ -5,7 +5,7 @@
 import { type Bytes, utf8Text } from './bytes.ts'
 import { type Certificate, extensionOf, type GeneralName, NAME_CONSTRAINTS, SUBJECT_ALT_NAME } from './certificate.ts'
 import { childrenOf, contentOf, type Element, expectTag, readWhole, SEQUENCE } from './der.ts'
-import { attributesOf, EMAIL_ADDRESS, foldedName, sameName, stringOf } from './distinguished-name.ts'
+import { attributesOf, EMAIL_ADDRESS, foldedName, sameName } from './distinguished-name.ts'
 import { codeOf } from './errors.ts'
 
 /** Subtrees of one kind. With 64 names a certificate and a bounded path, some ten thousand comparisons at most. */
@@ -138,8 +138,7 @@ function namesOf(certificate: Certificate): Name[] {
   // A legacy address in the subject counts where no subjectAltName speaks for the certificate.
   if (certificate.subjectAltNames.length === 0)
     for (let i = 0; i < attributes.length; i++)
-      if (attributes[i].oid === EMAIL_ADDRESS && stringOf(attributes[i].value) !== null)
-        out.push(nameOf(EMAIL, contentOf(attributes[i].value)))
+      if (attributes[i].oid === EMAIL_ADDRESS) out.push(nameOf(EMAIL, contentOf(attributes[i].value)))
   return out
 }
 
