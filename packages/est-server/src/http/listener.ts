@@ -53,6 +53,8 @@ export interface Listener {
   closeConnections(match: (peer: Peer) => boolean): number
   /** A renewed server certificate, for the connections from now on. */
   setCertificate(tls: Pick<ListenerTls, 'key' | 'cert'>): void
+  /** Sockets held now, in whatever state. */
+  readonly connections: number
   /** For further routes, before `listen`. */
   app: App
 }
@@ -117,21 +119,26 @@ export function createListener({ tls, enrollment, limits: given, log, requestId,
   let closing = false
   let drained: (() => void) | null = null
 
-  const server = createTlsServer({
-    key: tls.key,
-    cert: tls.cert,
+  // All of it anew with every certificate: what is left out would fall back to Node's defaults, tickets among them.
+  const contextOptions = (pair: Pick<ListenerTls, 'key' | 'cert'>) => ({
+    key: pair.key,
+    cert: pair.cert,
     minVersion: tls.minVersion ?? 'TLSv1.2',
-    maxVersion: 'TLSv1.3',
+    maxVersion: 'TLSv1.3' as const,
     ciphers,
     ecdhCurve: tls.groups ?? groups,
-    ALPNProtocols: ['http/1.1'],
-    noDelay: true,
-    requestCert: true,
     // OpenSSL is given no trust anchor and its verdict is not asked for: the one authority is our own validator, behind the registrar.
-    rejectUnauthorized: false,
     ca: [],
     // No tickets; and Node keeps no session cache without a 'newSession' listener, so that the ids TLS 1.3 still sends lead nowhere.
     secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION | constants.SSL_OP_CIPHER_SERVER_PREFERENCE,
+  })
+
+  const server = createTlsServer({
+    ...contextOptions(tls),
+    ALPNProtocols: ['http/1.1'],
+    noDelay: true,
+    requestCert: true,
+    rejectUnauthorized: false,
     handshakeTimeout: limits.handshakeSeconds * 1000,
     ...(tls.contextOf && { SNICallback: sniCallback(tls.contextOf) }),
   })
@@ -283,6 +290,10 @@ export function createListener({ tls, enrollment, limits: given, log, requestId,
   return {
     app,
 
+    get connections() {
+      return gate.size
+    },
+
     listen(host, port) {
       return new Promise((resolve, reject) => {
         server.once('error', reject)
@@ -324,7 +335,7 @@ export function createListener({ tls, enrollment, limits: given, log, requestId,
     },
 
     setCertificate(renewed) {
-      server.setSecureContext({ ...renewed, ca: [] })
+      server.setSecureContext(contextOptions(renewed))
     },
   }
 }
