@@ -18,9 +18,7 @@ export interface AgentPorts {
 
 export interface AgentSettings {
   label: string | null
-  /** DER. Whom the EST server's TLS certificate must chain to. */
-  serverAnchors: Bytes[]
-  /** DER. Whom our own birth certificate must chain to; empty: only its own form and its key are looked at. */
+  /** DER. Whom our own birth certificate must chain to; empty: whatever its stored chain ends in. Its form and key are checked either way. */
   birthAnchors: Bytes[]
   /** DER. Whom an issued certificate must chain to; empty: what /cacerts says, each time, over authenticated TLS (RFC 7030 4.1.3). */
   operationalAnchors: Bytes[]

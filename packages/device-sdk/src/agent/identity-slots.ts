@@ -24,30 +24,21 @@ export interface Identity {
   chain: Certificate[]
 }
 
-export function slotOf(identity: Identity): string {
-  return 'op-' + (identity.generation & 1)
-}
+export const slotOf = (identity: Identity): string => 'op-' + (identity.generation & 1)
 
 /** Leaf, and the intermediates that an agent would walk at most, with room for a cross-certificate. */
 const chainMost = 8
 
 /** The elements of concatenated DER up to `end`. */
-function elementsOf(bytes: Bytes, end: number): Element[] {
-  return childrenOf({ bytes: bytes, tag: SEQUENCE, start: 0, body: 0, end: end }, chainMost + 2)
-}
+const elementsOf = (bytes: Bytes, end: number): Element[] =>
+  childrenOf({ bytes: bytes, tag: SEQUENCE, start: 0, body: 0, end: end }, chainMost + 2)
 
-function certificateOf(element: Element): Certificate {
-  return parseCertificate(encodingOf(element))
-}
+const certificateOf = (element: Element): Certificate => parseCertificate(encodingOf(element))
 
 /** Certificates of concatenated DER, as `birth.chain` holds them. Throws `der_*` or `certificate_*`. */
-export function decodeChain(bytes: Bytes): Certificate[] {
-  return elementsOf(bytes, bytes.length).map(certificateOf)
-}
+export const decodeChain = (bytes: Bytes): Certificate[] => elementsOf(bytes, bytes.length).map(certificateOf)
 
-export function encodedOf(certificate: Certificate): Bytes {
-  return certificate.der
-}
+export const encodedOf = (certificate: Certificate): Bytes => certificate.der
 
 function readSlot(store: Store, hash: Hash, slot: string): Identity | null {
   const bytes = store.get(slot)
@@ -71,13 +62,11 @@ function readSlot(store: Store, hash: Hash, slot: string): Identity | null {
  * is wrong does not count, so that the older one holds. Throws `store_read`.
  */
 export function readSlots(store: Store, hash: Hash): { active: Identity | null; pending: Identity | null } {
-  const even = readSlot(store, hash, 'op-0')
-  const odd = readSlot(store, hash, 'op-1')
-  const evenNewer = even && (!odd || even.generation > odd.generation)
-  const newer = evenNewer ? even : odd
-  const older = evenNewer ? odd : even
-  if (!newer || newer.state !== PENDING) return { active: newer, pending: null }
-  return { active: older && older.state !== PENDING ? older : null, pending: newer }
+  const found = ['op-0', 'op-1']
+    .map(slot => readSlot(store, hash, slot))
+    .sort((a, b) => (b ? b.generation : 0) - (a ? a.generation : 0))
+  const isPending = found[0] && found[0].state === PENDING
+  return { active: found[isPending ? 1 : 0], pending: isPending ? found[0] : null }
 }
 
 /** Records `identity` with a new state. Its fields change only once the record has reached the medium. Throws `store_write`. */

@@ -26,13 +26,19 @@ export const estBodyBytesMax = 65536
 /** A signer behind an HSM queue may take a while; a server that needs longer answers 202. */
 export const estTimeoutSeconds = 60
 
-function estRequest(method: string, label: string | null, operation: string, body: Bytes | null): HttpRequest {
+function estRequest(label: string | null, operation: string, csr: Bytes | null): HttpRequest {
   // One path segment of unreserved characters (RFC 3986 2.3), not a dot segment: the label cannot lead elsewhere.
   if (label !== null && (!/^[A-Za-z0-9_][A-Za-z0-9._~-]*$/.test(label) || label.length > 64)) fail('est_refused', 'label')
+  const body = csr && utf8Bytes(encodeBase64(csr, 64))
+  const headers: { [name: string]: string } = { accept: 'application/pkcs7-mime' }
+  if (body) {
+    headers['content-type'] = 'application/pkcs10'
+    headers['content-length'] = '' + body.length
+  }
   return {
-    method: method,
-    path: '/.well-known/est/' + (label === null ? '' : label + '/') + operation,
-    headers: { accept: 'application/pkcs7-mime' },
+    method: body ? 'POST' : 'GET',
+    path: '/.well-known/est/' + (label ? label + '/' : '') + operation,
+    headers: headers,
     body: body,
     bodyBytesMax: estBodyBytesMax,
     timeoutSeconds: estTimeoutSeconds,
@@ -41,7 +47,7 @@ function estRequest(method: string, label: string | null, operation: string, bod
 
 /** GET cacerts (4.1.2). Throws `est_refused` for a label that is no path segment. */
 export function cacertsRequest(label: string | null): HttpRequest {
-  return estRequest('GET', label, 'cacerts', null)
+  return estRequest(label, 'cacerts', null)
 }
 
 /**
@@ -49,10 +55,7 @@ export function cacertsRequest(label: string | null): HttpRequest {
  * Content-Transfer-Encoding, which is no HTTP header (RFC 8951 2.1). Throws `est_refused` for a label that is no path segment.
  */
 export function enrollRequest(csr: Bytes, options: EnrollOptions): HttpRequest {
-  const body = utf8Bytes(encodeBase64(csr, 64))
-  const request = estRequest('POST', options.label, options.reenroll ? 'simplereenroll' : 'simpleenroll', body)
-  request.headers['content-type'] = 'application/pkcs10'
-  request.headers['content-length'] = '' + body.length
+  const request = estRequest(options.label, options.reenroll ? 'simplereenroll' : 'simpleenroll', csr)
   const basic = options.basic
   if (basic) request.headers.authorization = 'Basic ' + encodeBase64(utf8Bytes(basic.user + ':' + basic.password), 0)
   return request

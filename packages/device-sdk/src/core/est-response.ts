@@ -53,14 +53,11 @@ function certificatesOf(response: HttpResponse): Certificate[] {
 function judge(response: HttpResponse, now: number | undefined): EstVerdict {
   const status = response.status
   if (status === 200) return { kind: 'issued', certificates: certificatesOf(response) }
-  let detail = status + ' '
-  for (let i = 0; i < response.body.length && i < 200; i++) {
-    const c = response.body[i]
-    detail += c > 31 && c < 127 ? String.fromCharCode(c) : ' '
-  }
+  let detail = ''
+  for (let i = 0; i < response.body.length && i < 200; i++) detail += String.fromCharCode(response.body[i])
   return {
     kind: status === 202 ? 'pending' : status === 401 ? 'unauthorized' : status === 429 || status > 499 ? 'unavailable' : 'refused',
-    detail: detail,
+    detail: status + ' ' + detail.replace(/[^ -~]/g, ' '),
     retryAfterSeconds: retryAfterSeconds(response.headers['retry-after'] || '', now === undefined ? -1 : now),
   }
 }

@@ -14,9 +14,9 @@ export function pemChain(certificates: Uint8Array[]): string {
 }
 
 /** The part of `tls.connect`'s options that says who we are and whom we trust. Throws `key_unavailable` when the slot is empty. */
-export function tlsCredentials(keys: NodeKeyStore, identity: TlsIdentity): object {
+export function tlsCredentials(anchors: Uint8Array[], keys: NodeKeyStore, identity: TlsIdentity): object {
   const trust = {
-    ca: identity.anchors.map(der => encodePem('CERTIFICATE', der)),
+    ca: anchors.map(der => encodePem('CERTIFICATE', der)),
     // An anchor is an anchor, self-signed or not.
     allowPartialTrustChain: true,
     minVersion: 'TLSv1.2',
@@ -36,8 +36,8 @@ export interface HttpOptions {
   timeoutSecondsMax?: number
 }
 
-/** `url`: `https://host[:port]`, nothing else in it. Throws TypeError for any other. */
-export function nodeHttp(url: string, keys: NodeKeyStore, options: HttpOptions = {}): Http {
+/** `url`: `https://host[:port]`, nothing else in it; TypeError for any other. `anchors`: DER, whom the server must chain to. */
+export function nodeHttp(url: string, anchors: Uint8Array[], keys: NodeKeyStore, options: HttpOptions = {}): Http {
   const { protocol, hostname, port, pathname, search, username } = new URL(url)
   if (protocol !== 'https:' || pathname !== '/' || search || username)
     throw new TypeError(`server.url is not https://host[:port]: ${url}`)
@@ -74,7 +74,7 @@ export function nodeHttp(url: string, keys: NodeKeyStore, options: HttpOptions =
           // A fresh connection and no session cache: a new identity must prove itself, a revoked one must not ride on a ticket.
           agent: false,
           maxHeaderSize: 16384,
-          ...tlsCredentials(keys, tls),
+          ...tlsCredentials(anchors, keys, tls),
         })
       } catch (error) {
         end((error as DeviceError).code ? (error as DeviceError) : deviceError('internal', (error as Error).message), null)

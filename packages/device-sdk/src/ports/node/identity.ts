@@ -51,7 +51,7 @@ export interface IdentityOptions {
   trust: {
     /** Whom the server's TLS certificate must chain to. There is no default: a device does not trust the web's CAs. */
     server: Anchors
-    /** The manufacturer's CA, to check our own birth certificate. Absent: only that its key is here. */
+    /** The manufacturer's CA, to check our own birth certificate. Absent: whatever birth.chain ends in; that its key is here is checked anyway. */
     birth?: Anchors | undefined
     /** Whom an issued certificate must chain to. Absent: what /cacerts of the authenticated server says, asked each time. */
     operational?: Anchors | undefined
@@ -200,7 +200,7 @@ export function createIdentity(options: IdentityOptions): Identity {
 
   const tlsOf = (identity: SlotIdentity): TlsOptions => {
     const chain = identity.chain.map(certificate => certificate.der)
-    const tls = tlsCredentials(keys, { slot: slotOf(identity), chain, anchors: serverAnchors }) as TlsOptions
+    const tls = tlsCredentials(serverAnchors, keys, { slot: slotOf(identity), chain }) as TlsOptions
     const shown = () => ({ cert: tls.cert, key: '[private key]' })
     return Object.defineProperties(tls, {
       toJSON: { value: shown },
@@ -209,7 +209,7 @@ export function createIdentity(options: IdentityOptions): Identity {
   }
 
   const timeoutSecondsMax = options.timeoutSeconds ?? 60
-  const http = options.http ?? nodeHttp(server.url, keys, { timeoutSecondsMax })
+  const http = options.http ?? nodeHttp(server.url, serverAnchors, keys, { timeoutSecondsMax })
   let agent: Agent
   try {
     agent = createAgent(
@@ -224,7 +224,6 @@ export function createIdentity(options: IdentityOptions): Identity {
       },
       {
         label: server.label ?? null,
-        serverAnchors,
         birthAnchors: anchors('birth'),
         operationalAnchors: anchors('operational'),
         secret: options.secret ?? null,
