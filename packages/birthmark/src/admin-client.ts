@@ -1,0 +1,74 @@
+// The commands' side of the operator's socket. A server that is not running is said so, with the next step.
+
+import { existsSync } from 'node:fs'
+import { request } from 'node:http'
+import { join } from 'node:path'
+import { checkSocketPath, socketName } from './admin-socket.ts'
+import type { Administration, DeviceFilter } from './administration.ts'
+import { CommandError, type Exit } from './command-error.ts'
+
+// A page of a thousand devices has about 400 KB; a notice 64 KB.
+const answerBytesMax = 16 * 1024 * 1024
+/** A manifest of a million units takes the server tens of seconds to write. */
+const timeoutMs = 600_000
+
+export function administrationOf(state: string): Administration {
+  const path = join(state, socketName)
+  const call = async <T>(method: string, target: string, content?: Uint8Array): Promise<T> =>
+    (await exchange(path, state, method, target, content)) as T
+  const post = <T>(target: string, value: object): Promise<T> => call('POST', target, Buffer.from(JSON.stringify(value)))
+  return {
+    status: () => call('GET', '/status'),
+    devices: filter => call('GET', `/devices?${queryOf(filter)}`),
+    importManifest: file => call('POST', '/manifest', file),
+    mintSecret: value => post('/secrets', value),
+    planRevocation: group => call('GET', `/revocations/plan?${new URLSearchParams({ group })}`),
+    revoke: value => post('/revocations', value),
+  }
+}
+
+function queryOf(filter: DeviceFilter): URLSearchParams {
+  return new URLSearchParams(Object.entries(filter).map(([name, value]): [string, string] => [name, String(value)]))
+}
+
+function notRunning(state: string, cause?: unknown): CommandError {
+  const next = existsSync(state)
+    ? `start it: birthmark dev --dir ${state}`
+    : `birthmark dev, or name the state folder of a running server with --dir`
+  return new CommandError('not_running', `no server runs with ${state}`, next, 'unreachable', cause)
+}
+
+function exchange(path: string, state: string, method: string, target: string, content?: Uint8Array): Promise<unknown> {
+  checkSocketPath(path)
+  if (!existsSync(path)) return Promise.reject(notRunning(state))
+  return new Promise((resolve, reject) => {
+    const headers = content ? { 'content-length': content.length } : {}
+    const sent = request({ socketPath: path, method, path: target, headers, timeout: timeoutMs }, response => {
+      const parts: Buffer[] = []
+      let length = 0
+      response.on('data', (part: Buffer) => {
+        length += part.length
+        if (length > answerBytesMax) response.destroy(new Error('answer too long'))
+        parts.push(part)
+      })
+      response.on('error', reject)
+      response.on('end', () => {
+        try {
+          const value = JSON.parse(Buffer.concat(parts).toString('utf8')) as {
+            error?: { code: string; message: string; next: string; exit: Exit }
+          }
+          if (value.error) reject(new CommandError(value.error.code, value.error.message, value.error.next, value.error.exit))
+          else resolve(value)
+        } catch (error) {
+          reject(error)
+        }
+      })
+    })
+    sent.on('timeout', () => sent.destroy(new CommandError('timeout', 'the server does not answer', 'see its log', 'unreachable')))
+    sent.on('error', error => {
+      const { code } = error as NodeJS.ErrnoException
+      reject(code === 'ENOENT' || code === 'ECONNREFUSED' ? notRunning(state, error) : error)
+    })
+    sent.end(content)
+  })
+}

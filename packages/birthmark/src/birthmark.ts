@@ -1,0 +1,13 @@
+#!/usr/bin/env node
+// The `birthmark` command. Everything it needs from the process is handed over here.
+
+import { runCommandLine } from './command-line.ts'
+import { createTerminal } from './terminal.ts'
+
+// A reader that went away (`birthmark devices | head`) is not a failure of ours.
+process.stdout.on('error', error => {
+  if ((error as NodeJS.ErrnoException).code === 'EPIPE') process.exit(0)
+})
+
+const terminal = createTerminal({ stdout: process.stdout, stderr: process.stderr, env: process.env, now: Date.now })
+process.exitCode = await runCommandLine(process.argv.slice(2), terminal)

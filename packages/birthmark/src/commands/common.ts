@@ -1,0 +1,64 @@
+// What the commands share: the --json option, examples in help, the state folder, and files named on the command line.
+
+import { readFileSync, statSync } from 'node:fs'
+import type { Command } from 'commander'
+import { CommandError, usageError } from '../command-error.ts'
+
+/** Finishes a command that runs: --json and examples. */
+export function leaf(command: Command, examples: [command: string, what: string][], more = ''): Command {
+  const width = Math.max(...examples.map(([typed]) => typed.length))
+  const lines = examples.map(([typed, what]) => `  ${typed.padEnd(width)}   ${what}`)
+  return command
+    .option('--json', 'print JSON, one object a line, on stdout')
+    .addHelpText('after', `\nExamples:\n${lines.join('\n')}${more ? `\n\n${more}` : ''}`)
+}
+
+export const defaultState = '.birthmark/dev'
+
+/** The state folder of a running `dev` or `serve`. */
+export function stateOption(command: Command): Command {
+  return command.option(
+    '--dir <folder>',
+    'state folder of the server (or $BIRTHMARK_STATE)',
+    process.env.BIRTHMARK_STATE ?? defaultState,
+  )
+}
+
+/** Collects a repeatable option. */
+export function collect(value: string, before: string[] = []): string[] {
+  return [...before, value]
+}
+
+export function wholeNumber(name: string, least: number, most: number): (text: string) => number {
+  return text => {
+    const value = Number(text)
+    if (!/^\d{1,9}$/.test(text) || value < least || value > most)
+      throw usageError(`${name} is a whole number from ${least} to ${most}, not '${text}'`, 'give such a number')
+    return value
+  }
+}
+
+/** A file that was named on the command line; `bytesMax` guards against naming the wrong one. */
+export function readInput(file: string, bytesMax: number): Buffer {
+  try {
+    const { size } = statSync(file)
+    if (size > bytesMax)
+      throw new CommandError('file_too_large', `${file} has ${size} bytes; at most ${bytesMax}`, 'name the right file', 'usage')
+    return readFileSync(file)
+  } catch (error) {
+    if (error instanceof CommandError) throw error
+    const { code } = error as NodeJS.ErrnoException
+    throw new CommandError(
+      'file_unreadable',
+      `cannot read ${file} (${code ?? 'error'})`,
+      'check the path and its permissions',
+      'usage',
+      error,
+    )
+  }
+}
+
+/** A word as a shell takes it back. */
+export function quoted(word: string): string {
+  return /^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
+}

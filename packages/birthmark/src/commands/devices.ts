@@ -1,0 +1,82 @@
+// `birthmark devices`: what is out there, in which state, in which groups.
+
+import type { Command } from 'commander'
+import { administrationOf } from '../admin-client.ts'
+import type { DeviceFilter, DeviceView } from '../administration.ts'
+import { usageError } from '../command-error.ts'
+import type { Terminal } from '../terminal.ts'
+import { leaf, quoted, stateOption, wholeNumber } from './common.ts'
+
+const STATES = ['known', 'enrolled', 'revoked'] as const
+
+export function define(command: Command, terminal: Terminal): void {
+  stateOption(
+    leaf(
+      command
+        .argument('[query...]', 'a group (name=value), a state (known, enrolled, revoked), or a device id')
+        .description(
+          'List devices. known: may enroll and has not; enrolled: has a certificate; revoked: one of its groups was revoked.',
+        ),
+      [
+        ['birthmark devices', 'the first hundred'],
+        ['birthmark devices batch=2026-W41 enrolled', 'those of a group that are enrolled'],
+        ['birthmark devices SN-0001 --json', 'one of them, as JSON'],
+      ],
+    ),
+  )
+    .option('--limit <n>', 'at most this many', wholeNumber('--limit', 1, 1_000_000), 100)
+    .option('--after <id>', 'go on after this device')
+    .action(async (query: string[], options: { dir: string; limit: number; after?: string }) => {
+      const filter = filterOf(query)
+      if (options.after) filter.after = options.after
+      const administration = administrationOf(options.dir)
+      const rows: DeviceView[] = []
+      let next: string | null = options.after ?? null
+      do {
+        const page = await administration.devices({
+          ...filter,
+          ...(next ? { after: next } : {}),
+          limit: Math.min(1000, options.limit - rows.length),
+        })
+        rows.push(...page.devices)
+        next = page.next
+      } while (next && rows.length < options.limit)
+      for (const row of rows) terminal.result(row)
+      if (terminal.json) return
+      if (rows.length === 0) {
+        terminal.line(query.length ? 'No device matches.' : 'No device is known yet.')
+        if (!query.length)
+          terminal.commands('Next:', ['birthmark sim fleet --count 20', 'birthmark manifest import manifest.jsonl'])
+        return
+      }
+      terminal.table(
+        ['device', 'state', 'groups', 'certificate until', 'key made by'],
+        rows.map(row => [row.id, row.state, row.groups.join(' '), until(row), row.keyOrigin]),
+      )
+      const counts = STATES.map(state => [state, rows.filter(row => row.state === state).length] as const).filter(([, n]) => n > 0)
+      terminal.line(`${rows.length} shown: ${counts.map(([state, n]) => `${n} ${state}`).join(', ')}`)
+      if (next)
+        terminal.commands('More:', [`birthmark devices ${query.map(quoted).join(' ')} --after ${quoted(next)}`.replace('  ', ' ')])
+    })
+}
+
+function until(row: DeviceView): string {
+  return row.certificate ? new Date(row.certificate.notAfter * 1000).toISOString().slice(0, 16).replace('T', ' ') : '-'
+}
+
+function filterOf(query: string[]): Partial<DeviceFilter> {
+  const filter: Partial<DeviceFilter> = {}
+  const set = <K extends 'id' | 'group' | 'state'>(name: K, value: NonNullable<DeviceFilter[K]>): void => {
+    if (filter[name] !== undefined)
+      throw usageError(`two of a kind: '${filter[name]}' and '${value}'`, 'give one group, one state, one id')
+    filter[name] = value
+  }
+  for (const word of query) {
+    const state = STATES.find(known => known === word)
+    if (state) set('state', state)
+    else if (word.includes('=')) set('group', word)
+    else if (/^[A-Za-z0-9._:-]{1,64}$/.test(word)) set('id', word)
+    else throw usageError(`'${word}' is no group (name=value), state or device id`, 'birthmark devices --help')
+  }
+  return filter
+}

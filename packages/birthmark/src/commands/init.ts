@@ -1,0 +1,103 @@
+// `birthmark init`: a folder with a commented configuration, a device issuer, a server CA apart from it, a TLS certificate and a notice
+// key. What it cannot make is the manufacturer's root: that comes from the line.
+
+import { randomBytes } from 'node:crypto'
+import { existsSync, mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { writeDurably } from '@birthmark/factory-line'
+import type { Command } from 'commander'
+import { usageError } from '../command-error.ts'
+import { ensureNoticeKey } from '../development.ts'
+import { ensureServerCertificate, ensureServiceCertificate, ensureTwoTier, writeChain } from '../server-certificate.ts'
+import type { Terminal } from '../terminal.ts'
+import { collect, leaf, quoted } from './common.ts'
+
+export function define(command: Command, terminal: Terminal): void {
+  leaf(
+    command
+      .argument('<folder>', 'where the configuration and its keys go')
+      .description(
+        'Write a configuration for birthmark serve, with keys. Running it again completes what is missing and changes nothing.',
+      ),
+    [
+      ['birthmark init /etc/birthmark --fleet acme --host est.acme.example', 'a server by that name'],
+      ['birthmark init ./server --fleet acme --host 10.0.0.5 --host est.local', 'by address and name'],
+    ],
+    'The keys are files for trial and small fleets (mode 0600). SECURITY.md says what a thief of each gains.',
+  )
+    .requiredOption('--fleet <name>', '1 to 32 of a-z, 0-9 and hyphen')
+    .requiredOption('--host <name>', 'name or address that devices use; repeat for several', collect)
+    .option('--organization <name>', 'organization in the certificates (default: the fleet)')
+    .action(async (folder: string, options: { fleet: string; host: string[]; organization?: string }) => {
+      if (!/^[a-z0-9-]{1,32}$/.test(options.fleet))
+        throw usageError(`'${options.fleet}' is no fleet name`, 'use 1 to 32 of a-z, 0-9 and hyphen')
+      const organization = options.organization ?? options.fleet
+      const file = (...names: string[]): string => join(folder, ...names)
+      const configuration = file('birthmark.yaml')
+      const fresh = !existsSync(configuration)
+      mkdirSync(folder, { recursive: true, mode: 0o700 })
+      writeChain(file('issuer'), await ensureTwoTier(file('issuer'), organization, 'operational', randomBytes))
+      terminal.done('device issuer: root and issuing CA', file('issuer'))
+      const server = await ensureTwoTier(file('server'), organization, 'server', randomBytes)
+      await ensureServerCertificate(file('server'), options.host, server.issuing, randomBytes)
+      await ensureServiceCertificate(file('server'), 'observer', server.issuing, randomBytes)
+      terminal.done(`TLS certificate for ${options.host.join(', ')}, and its CA`, file('server'))
+      ensureNoticeKey(file('notice.key.pem'))
+      terminal.done('notice key: signs revocations', file('notice.key.pem'))
+      if (fresh) writeDurably(configuration, example(options.fleet), 0o644)
+      terminal.done(fresh ? 'configuration' : 'configuration, as it was', configuration)
+      terminal.line('  the roots’ keys (root.key.pem) are not needed to run: take them offline')
+      terminal.commands('Next:', [
+        `cp factory/root.pem ${quoted(file('birth-anchors.pem'))}   # the manufacturer's root, from birthmark line init`,
+        `birthmark serve --config ${quoted(configuration)}`,
+      ])
+      terminal.result({ folder, configuration, fresh })
+    })
+}
+
+function example(fleet: string): string {
+  return `# birthmark serve --config birthmark.yaml
+# Paths are relative to this file. Keys are PKCS#8 PEM with mode 0600.
+
+fleet: ${fleet}
+state: state            # store, audit record, admin socket; back this up
+
+est:                    # enrollment over mutual TLS
+  host: 0.0.0.0
+  port: 8443
+  certificate: server/server.pem      # leaf first, then the CA that signed it
+  key: server/server.key.pem
+
+mqtt:                   # the embedded broker
+  host: 0.0.0.0
+  port: 8883
+  certificate: server/server.pem
+  key: server/server.key.pem
+  services:             # certificates of the server CA that may connect, by name
+    observer: observer  # reads every device's telemetry: server/observer.pem
+# mqtt:                 # or an external one, which takes the notices from us
+#   url: mqtts://broker.example:8883
+#   anchors: broker-ca.pem
+#   certificate: publisher.pem
+#   key: publisher.key.pem
+
+server:                 # what devices trust our TLS by; never the device issuer
+  anchors: [server/root.pem]
+
+birth:                  # manufacturers whose birth certificates are accepted, once their manifest is imported
+  anchors: [birth-anchors.pem]
+
+issuer:                 # signs the operational certificates
+  certificate: issuer/chain.pem       # issuing CA, then its root
+  key: issuer/issuing.key.pem
+
+certificates:
+  lifetime: 90d         # 10m to 3653d; devices renew at two thirds
+
+notices:                # signs revocations
+  key: notice.key.pem
+
+log:
+  level: info           # debug, info, warn, error
+`
+}

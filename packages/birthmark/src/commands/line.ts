@@ -1,0 +1,162 @@
+// `birthmark line`: a manufacturer's root and issuing CA, birth certificates, the signed manifest.
+
+import { createPrivateKey, createPublicKey, generateKeyPairSync, sign } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { encodePem } from '@birthmark/device-sdk/core'
+import { birthRequest, type DeviceKey, writeDurably } from '@birthmark/factory-line'
+import type { Command } from 'commander'
+import { usageError } from '../command-error.ts'
+import { createLine, csrOf, type Line, openLine } from '../line-folder.ts'
+import type { Terminal } from '../terminal.ts'
+import { collect, leaf, quoted, readInput } from './common.ts'
+
+const FOLDER = 'factory'
+
+export function define(command: Command, terminal: Terminal): void {
+  command.description(
+    'The factory line. A unit gets a birth certificate (IDevID, IEEE 802.1AR) for the key it made; the signed manifest then tells the\n' +
+      'server which units exist. Issuing twice for one unit gives the same certificate; a serial or key that is taken is refused.',
+  )
+  leaf(command.command('init').description('make a manufacturer root, an issuing CA and a manifest signer'), [
+    ['birthmark line init --organization "Acme Gateways"', 'in ./factory'],
+  ])
+    .option('--dir <folder>', 'folder of the line', FOLDER)
+    .requiredOption('--organization <name>', 'name of the manufacturer, at most 64 characters')
+    .action(async (options: { dir: string; organization: string }) => {
+      if (options.organization.length > 64) throw usageError('the name has more than 64 characters', 'shorten --organization')
+      await createLine(options.dir, options.organization)
+      terminal.done('root, issuing CA and manifest signer made', options.dir)
+      terminal.line(`  the root's key (${join(options.dir, 'root.key.pem')}) is not needed to issue: take it offline`)
+      terminal.commands('Next:', [
+        `birthmark line issue SN-0001 --csr device.csr --group batch=2026-W41 ${dirOption(options.dir)}`.trimEnd(),
+        `cp ${quoted(join(options.dir, 'root.pem'))} /etc/birthmark/birth-anchors.pem   # at the server`,
+      ])
+      terminal.result({ dir: options.dir, root: join(options.dir, 'root.pem'), organization: options.organization })
+    })
+
+  leaf(
+    command
+      .command('issue')
+      .argument('<serial>', 'serial number of the unit: its id everywhere')
+      .description('give a unit its birth certificate'),
+    [
+      ['birthmark line issue SN-0001 --csr device.csr --group batch=2026-W41', 'the device made its key'],
+      ['birthmark line issue SN-0002 --make-key --out units/', 'the line makes it (recorded as such)'],
+    ],
+  )
+    .option('--dir <folder>', 'folder of the line', FOLDER)
+    .option('--csr <file>', 'PKCS#10 request from the device, PEM or DER')
+    .option('--make-key', 'make the key here instead; whoever reads the file is the device')
+    .option('--group <name=value>', 'group the unit belongs to; repeat for up to 8', collect, [])
+    .option('--out <folder>', 'where SERIAL.pem (and SERIAL.key.pem) go', '.')
+    .action(issue)
+
+  leaf(
+    command
+      .command('manifest')
+      .argument('[serials...]', 'units to list; all when none is named')
+      .description('write the signed manifest'),
+    [
+      ['birthmark line manifest --out manifest.jsonl', 'every unit so far'],
+      ['birthmark line manifest SN-0001 SN-0002', 'two of them, to stdout'],
+    ],
+  )
+    .option('--dir <folder>', 'folder of the line', FOLDER)
+    .option('--out <file>', 'file to write; stdout without it')
+    .action(async (serials: string[], options: { dir: string; out?: string }) =>
+      withLine(options.dir, async line => {
+        const manifest = await line.station.manifest(serials.length ? serials : undefined)
+        const units = manifest.reduce((lines, byte) => lines + (byte === 0x0a ? 1 : 0), 0) - 2
+        if (serials.length && units !== new Set(serials).size)
+          throw usageError(
+            `only ${units} of the ${serials.length} named units were issued`,
+            'see them all with: birthmark line manifest',
+          )
+        if (!options.out) {
+          if (terminal.json) terminal.result({ units, manifest: Buffer.from(manifest).toString('utf8') })
+          else terminal.line(Buffer.from(manifest).toString('utf8').trimEnd())
+          return
+        }
+        writeDurably(options.out, manifest, 0o644)
+        terminal.done(`manifest of ${units} units`, options.out)
+        terminal.commands('Next:', [`birthmark manifest import ${quoted(options.out)}`])
+        terminal.result({ units, file: options.out })
+      }),
+    )
+
+  leaf(command.command('status').description('count what was issued'), [['birthmark line status', 'of ./factory']])
+    .option('--dir <folder>', 'folder of the line', FOLDER)
+    .action((options: { dir: string }) =>
+      withLine(options.dir, async line => {
+        const { issued, reserved } = line.station.count()
+        terminal.line(`${line.organization}: ${issued} issued, ${reserved} begun and not finished`)
+        terminal.result({ organization: line.organization, issued, reserved })
+      }),
+    )
+
+  interface IssueOptions {
+    dir: string
+    csr?: string
+    makeKey?: boolean
+    group: string[]
+    out: string
+  }
+
+  async function issue(serial: string, options: IssueOptions): Promise<void> {
+    if (!options.csr === !options.makeKey) throw usageError('give either --csr FILE or --make-key', 'birthmark line issue --help')
+    await withLine(options.dir, async line => {
+      // The serial names files below; the station judges its form, so it is asked before anything is written.
+      const files = { certificate: join(options.out, `${serial}.pem`), key: join(options.out, `${serial}.key.pem`) }
+      const made = options.makeKey && /^[A-Za-z0-9._:-]{1,64}$/.test(serial) ? hostKey(options.out, files.key) : null
+      const csr = options.csr ? csrOf(readInput(options.csr, 65_536)) : made ? await birthRequest(serial, made) : new Uint8Array()
+      const birth = await line.station.issue({ serial, csr, groups: options.group, keyOrigin: made ? 'host' : 'device' })
+      mkdirSync(options.out, { recursive: true })
+      writeDurably(files.certificate, [birth.certificate, ...birth.chain].map(der => encodePem('CERTIFICATE', der)).join(''), 0o644)
+      if (made) {
+        terminal.done('private key, made here and not in the device', files.key)
+        terminal.line('  the manifest records it as host-made; move it into the device and delete it here')
+      }
+      terminal.done(
+        `${serial} ${birth.again ? 'was issued before: its certificate once more' : 'has its birth certificate'}`,
+        files.certificate,
+      )
+      terminal.commands('Next:', [`birthmark line manifest --out manifest.jsonl ${dirOption(options.dir)}`.trimEnd()])
+      terminal.result({
+        serial,
+        again: birth.again,
+        certificate: files.certificate,
+        ...(made ? { key: files.key } : {}),
+        groups: options.group,
+      })
+    })
+  }
+}
+
+function dirOption(folder: string): string {
+  return folder === FOLDER ? '' : `--dir ${quoted(folder)}`
+}
+
+async function withLine(folder: string, work: (line: Line) => Promise<void>): Promise<void> {
+  const line = openLine(folder)
+  try {
+    await work(line)
+  } finally {
+    line.station.close()
+  }
+}
+
+/** Written before anything is signed for it; found again when an earlier run was cut off. */
+function hostKey(folder: string, file: string): DeviceKey {
+  mkdirSync(folder, { recursive: true })
+  if (!existsSync(file)) {
+    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    writeDurably(file, privateKey.export({ type: 'pkcs8', format: 'pem' }) as string, 0o600)
+  }
+  const privateKey = createPrivateKey(readFileSync(file))
+  return {
+    spki: createPublicKey(privateKey).export({ type: 'spki', format: 'der' }),
+    algorithm: 'ecdsa-sha256',
+    sign: async message => sign('sha256', message, privateKey),
+  }
+}

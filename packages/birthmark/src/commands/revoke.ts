@@ -1,0 +1,60 @@
+// `birthmark revoke`: two phases. First what would be taken back, with a digest; then exactly that. No question is asked: a script and a
+// person get the same behaviour, and nothing happens without --yes.
+
+import type { Command } from 'commander'
+import { administrationOf } from '../admin-client.ts'
+import { CommandError } from '../command-error.ts'
+import { printable, type Terminal } from '../terminal.ts'
+import { leaf, quoted, stateOption } from './common.ts'
+
+export function define(command: Command, terminal: Terminal): void {
+  stateOption(
+    leaf(
+      command
+        .argument('<group>', 'group to take back, such as batch=2026-W41')
+        .description(
+          'Revoke a group for good: one signed notice, live sessions cut, reconnecting and re-enrolling refused. Without --yes it says\n' +
+            'what would be taken back and changes nothing (exit 3; with --dry-run exit 0).',
+        ),
+      [
+        ['birthmark revoke batch=2026-W41 --reason "keys leaked" --dry-run', 'what would happen'],
+        ['birthmark revoke batch=2026-W41 --reason "keys leaked" --yes', 'do it'],
+        ['birthmark revoke batch=2026-W41 --reason "keys leaked" --yes --plan 3f0c…', 'do it if nothing has changed since'],
+      ],
+      'Revocation has no undo: a certificate issued later has a higher index and is judged anew.',
+    ),
+  )
+    .requiredOption('--reason <text>', 'why, for the audit record, at most 200 characters')
+    .option('--yes', 'carry it out')
+    .option('--dry-run', 'only say what would be taken back')
+    .option('--plan <digest>', 'carry out only the plan with this digest')
+    .action(async (group: string, options: { dir: string; reason: string; yes?: boolean; dryRun?: boolean; plan?: string }) => {
+      const administration = administrationOf(options.dir)
+      const plan = await administration.planRevocation(group)
+      terminal.line(`${printable(plan.group)}: ${plan.devices} devices${plan.closed ? ', revoked before' : ''}`)
+      terminal.line(`plan ${plan.digest}`)
+      if (options.dryRun || !options.yes) {
+        const again = `birthmark revoke ${quoted(group)} --reason ${quoted(options.reason)} --yes --plan ${plan.digest} --dir ${quoted(options.dir)}`
+        terminal.result({ plan })
+        if (!options.dryRun) throw new CommandError('confirmation_needed', 'nothing was revoked', again, 'refused')
+        terminal.commands('To carry it out:', [again])
+        return
+      }
+      if (options.plan && options.plan !== plan.digest)
+        throw new CommandError(
+          'plan_changed',
+          `nothing was revoked: the plan is now ${plan.digest}`,
+          'look at it with --dry-run, then give that digest',
+          'refused',
+        )
+      const receipt = await administration.revoke({ group, digest: plan.digest, reason: options.reason })
+      terminal.done(
+        `${printable(receipt.group)} revoked: ${receipt.devices} devices`,
+        `notice ${receipt.seq}, ${receipt.noticeBytes} bytes`,
+      )
+      if (receipt.sessionsCut !== null) terminal.done(`${receipt.sessionsCut} live sessions cut`)
+      else terminal.line('  the external broker was told; it cuts sessions by its own rules')
+      terminal.commands('See:', [`birthmark devices ${quoted(group)} --dir ${quoted(options.dir)}`])
+      terminal.result(receipt)
+    })
+}

@@ -1,0 +1,50 @@
+// `birthmark serve`: the real thing, from one configuration that is judged whole before anything starts.
+
+import { randomBytes } from 'node:crypto'
+import { join } from 'node:path'
+import { systemClock } from '@birthmark/fleet-revocation'
+import type { Command } from 'commander'
+import { pino } from 'pino'
+import { compose } from '../compose.ts'
+import { readConfiguration } from '../configuration.ts'
+import type { Terminal } from '../terminal.ts'
+import { leaf, quoted } from './common.ts'
+import { untilStopped } from './until-stopped.ts'
+
+export function define(command: Command, terminal: Terminal): void {
+  leaf(
+    command.description('Run the enrollment server, the revocation publisher and (unless one is named by URL) the MQTT broker.'),
+    [
+      ['birthmark serve --config /etc/birthmark/birthmark.yaml', 'log lines (JSON) go to stderr'],
+      ['birthmark serve --config birthmark.yaml --check', 'judge the configuration and stop'],
+    ],
+    'birthmark init writes a configuration to start from. SIGINT and SIGTERM stop it in order.',
+  )
+    .requiredOption('--config <file>', 'configuration, YAML')
+    .option('--check', 'read and judge the configuration, start nothing')
+    .action(async (options: { config: string; check?: boolean }) => {
+      const settings = readConfiguration(options.config)
+      if (options.check) {
+        terminal.done('the configuration is sound', options.config)
+        terminal.result({ config: options.config, fleet: settings.fleet })
+        return
+      }
+      const log = pino({ level: settings.logLevel, base: null }, pino.destination({ fd: 2, sync: false }))
+      await untilStopped(async stop => {
+        const running = await compose(settings, { clock: systemClock, random: randomBytes, log, onFatal: error => stop(error) })
+        terminal.done(`fleet ${settings.fleet}, store and audit record`, join(settings.state, 'fleet.db'))
+        terminal.done('EST, mutual TLS', `${running.est}/.well-known/est`)
+        terminal.done(settings.mqtt.kind === 'embedded' ? 'MQTT, embedded broker' : 'MQTT, external broker', running.mqtt)
+        terminal.done('operator’s socket', running.admin.path)
+        terminal.done('what devices need to know', join(settings.state, 'device'))
+        terminal.commands('On this machine:', [
+          `export BIRTHMARK_STATE=${quoted(settings.state)}`,
+          'birthmark devices',
+          'birthmark doctor',
+        ])
+        terminal.result({ serving: true, fleet: settings.fleet, est: running.est, mqtt: running.mqtt, state: settings.state })
+        return () => running.close()
+      })
+      terminal.done('stopped')
+    })
+}

@@ -1,0 +1,125 @@
+// The composition root: settings in, a running server out. The one place that knows every part, reads no configuration and decides
+// nothing. What the parts are lent (clock, randomness, log) comes from here.
+//
+//   store → rule set → status ─┬→ enrollment → EST listener
+//                              └→ broker (CONNECT, PUBLISH, delivery)
+//   revocation → notice signer → outbox → publisher → broker
+
+import { randomUUID } from 'node:crypto'
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import {
+  createEnrollment,
+  createListener,
+  createRegistry,
+  createRevocation,
+  enrollmentProfile,
+  type Log,
+  openSqliteStore,
+  softwareIssuer,
+} from '@birthmark/est-server'
+import { type Clock, createPublisher, createRuleSet, statusOf } from '@birthmark/fleet-revocation'
+import { type AdminSocket, openAdminSocket } from './admin-socket.ts'
+import type { Administration } from './administration.ts'
+import type { Settings } from './configuration.ts'
+import { type DeviceFolder, writeDeviceFolder } from './device-folder.ts'
+import { named, openBroker, reachableName } from './listening.ts'
+import { heartbeatSecret, newestNotice, noticeSigner, noticeSpki, outboxOf } from './notice-signing.ts'
+import { operationsOf } from './operations.ts'
+
+export interface Ports {
+  clock: Clock
+  random: (length: number) => Uint8Array
+  log: Log
+  /** The store stopped after a disk error, so nothing more can be promised: end the process. */
+  onFatal: (error: Error) => void
+}
+
+export interface Running {
+  est: string
+  mqtt: string
+  administration: Administration
+  admin: AdminSocket
+  /** Also written to `device/` in the state folder. */
+  device: DeviceFolder
+  close(): Promise<void>
+}
+
+/** Requests under way at a stop get this long. */
+const graceMs = 5000
+
+export async function compose(settings: Settings, ports: Ports): Promise<Running> {
+  const { clock, random, log } = ports
+  const { fleet, state } = settings
+  mkdirSync(state, { recursive: true, mode: 0o700 })
+  // Undone in reverse when a later part cannot start, and at the end.
+  const closers: (() => Promise<unknown> | unknown)[] = []
+  const close = async (): Promise<void> => {
+    for (let closer = closers.pop(); closer; closer = closers.pop()) await closer()
+  }
+  try {
+    const store = await openSqliteStore({ path: join(state, 'fleet.db'), onStopped: ports.onFatal })
+    closers.push(() => store.close())
+
+    const rules = createRuleSet(await store.rules(fleet))
+    const status = statusOf(rules, fleet)
+
+    const [issuing, ...above] = settings.issuer.certificates
+    const issuer = softwareIssuer({ certificate: issuing, chain: above, privateKeyPem: settings.issuer.key })
+    const { birthAnchors, lifetimeSeconds } = settings
+    const profile = enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds, admitSecrets: true })
+    const enrollment = createEnrollment({ store, issuer, profiles: [profile], status, clock, random, log })
+    // A crash may have left intents that are neither issued nor void; they are settled before anybody asks.
+    await enrollment.reconcile()
+    const registry = createRegistry({ store, fleet, clock, random })
+
+    const operationalAnchors = [above.at(-1) ?? issuing]
+    const { broker, bus, url: mqtt, close: closeBroker } = await openBroker(settings, settings.issuer.certificates, status, ports)
+    closers.push(closeBroker)
+
+    const secret = heartbeatSecret(join(state, 'heartbeat.key'))
+    const signNotice = noticeSigner(settings.noticeKey, secret, fleet, (await newestNotice(store, fleet)) + 1)
+    const revocation = createRevocation({ store, fleet, signNotice, clock, log })
+    const publisher = createPublisher({
+      outbox: outboxOf(store, fleet, clock.now),
+      bus,
+      fleet,
+      clock,
+      log,
+      heartbeatSecret: secret,
+    })
+    closers.push(() => publisher.close())
+
+    const listener = createListener({
+      tls: { key: settings.est.key, cert: settings.est.certificate },
+      enrollment,
+      log,
+      requestId: randomUUID,
+      ...(settings.development ? { limits: oneMachine } : {}),
+    })
+    const { host } = settings.est
+    const { port } = await named('est', host, settings.est.port, () => listener.listen(host, settings.est.port))
+    closers.push(() => listener.close(graceMs))
+
+    const urls = { est: `https://${reachableName(host, settings.est.certificate)}:${port}`, mqtt }
+    const administration = operationsOf({ settings, store, registry, revocation, rules, listener, publisher, broker, clock, urls })
+    const admin = await openAdminSocket(state, administration, error => log.error({ err: error }, 'admin request failed'))
+    closers.push(() => admin.close())
+
+    const { serverAnchors } = settings
+    const device = { fleet, ...urls, serverAnchors, birthAnchors, operationalAnchors, noticeKey: noticeSpki(settings.noticeKey) }
+    writeDeviceFolder(join(state, 'device'), device)
+    return { ...urls, administration, admin, device, close }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+/** In `dev` every device comes from one address; what guards a server from one attacker would refuse a simulated fleet. */
+const oneMachine = {
+  connectionsMax: 4096,
+  connectionsPerAddressMax: 4096,
+  connectionBurstPerAddress: 20_000,
+  connectionsPerSecondPerAddress: 20_000,
+}

@@ -1,0 +1,247 @@
+// `birthmark.yaml`: parsed once, judged whole, every complaint with its line. After this the program deals in settings and never looks
+// at files, environment or defaults again.
+
+import { createPrivateKey, createPublicKey, type KeyObject, X509Certificate } from 'node:crypto'
+import { readFileSync, statSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { type Bytes, decodePem } from '@birthmark/device-sdk/core'
+import type { ServiceRole } from '@birthmark/fleet-revocation/broker'
+import { isNode, LineCounter, parseDocument } from 'yaml'
+import { z } from 'zod'
+import { CommandError } from './command-error.ts'
+
+/** In every certificate that `birthmark dev` makes, so that `serve` and people know it. */
+export const developmentOrganization = 'Birthmark development, not for production'
+
+export interface Settings {
+  fleet: string
+  /** Folder of the store and the admin socket. */
+  state: string
+  development: boolean
+  est: { host: string; port: number; certificate: string; key: string }
+  mqtt: MqttSettings
+  /** DER certificates. */
+  birthAnchors: Bytes[]
+  serverAnchors: Bytes[]
+  issuer: { certificates: Bytes[]; key: string }
+  noticeKey: KeyObject
+  /** Seconds an operational certificate lives. */
+  lifetimeSeconds: number
+  logLevel: 'debug' | 'info' | 'warn' | 'error'
+}
+
+export type MqttSettings =
+  | {
+      kind: 'embedded'
+      host: string
+      port: number
+      certificate: string
+      key: string
+      /** Service certificates under the server's anchors that the broker admits, by common name. */
+      services: { [commonName: string]: ServiceRole }
+    }
+  | { kind: 'external'; url: string; anchors: string; certificate: string | null; key: string | null }
+
+const Port = z.int().min(1).max(65_535)
+const File = z.string().min(1).max(4096)
+
+const Configuration = z.strictObject({
+  fleet: z.string().regex(/^[a-z0-9-]{1,32}$/, 'is 1 to 32 of a-z, 0-9 and hyphen'),
+  state: File,
+  est: z.strictObject({ host: z.string().min(1).default('0.0.0.0'), port: Port.default(8443), certificate: File, key: File }),
+  mqtt: z.union(
+    [
+      z.strictObject({
+        host: z.string().min(1).default('0.0.0.0'),
+        port: Port.default(8883),
+        certificate: File,
+        key: File,
+        services: z
+          .record(z.string().regex(/^[A-Za-z0-9._:-]{1,64}$/), z.enum(['publisher', 'relying-party', 'observer', 'operator']))
+          .default({}),
+      }),
+      z.strictObject({
+        url: z.string().regex(/^mqtts?:\/\/[^\s]+$/, 'is mqtts://host:port'),
+        anchors: File,
+        certificate: File.optional(),
+        key: File.optional(),
+      }),
+    ],
+    { error: 'needs either certificate and key (the embedded broker) or url and anchors (an external one)' },
+  ),
+  birth: z.strictObject({ anchors: z.array(File).min(1).max(16) }),
+  issuer: z.strictObject({ certificate: File, key: File }),
+  server: z.strictObject({ anchors: z.array(File).min(1).max(8) }),
+  notices: z.strictObject({ key: File }),
+  // Ten minutes is the shortest that leaves room to renew at two thirds; ten years is "as long as the product".
+  certificates: z
+    .strictObject({ lifetime: z.string().regex(/^[1-9]\d{0,4}[mhd]$/, 'is like 90d, 12h or 10m') })
+    .default({ lifetime: '90d' }),
+  log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']) }).default({ level: 'info' }),
+})
+
+type Raw = z.infer<typeof Configuration>
+
+/** Reads and judges a configuration. Throws `configuration` with file, line and what is expected there. */
+export function readConfiguration(file: string): Settings {
+  let text: string
+  try {
+    // A configuration is a page; a megabyte is something else under the wrong name.
+    if (statSync(file).size > 1_048_576) throw wrong(`${file} is larger than a configuration can be`, 'name the right file')
+    text = readFileSync(file, 'utf8')
+  } catch (error) {
+    if (error instanceof CommandError) throw error
+    throw wrong(`cannot read ${file}`, 'write one with: birthmark init')
+  }
+  const lines = new LineCounter()
+  const document = parseDocument(text, { lineCounter: lines, strict: true, uniqueKeys: true })
+  const broken = document.errors[0]
+  if (broken) throw wrong(`${file}:${lines.linePos(broken.pos[0]).line}: ${broken.message.split('\n')[0]}`, 'correct that line')
+
+  /** Line of the value at `path`, or of the nearest thing around it that exists. */
+  const lineOf = (path: PropertyKey[]): number => {
+    for (let length = path.length; length >= 0; length--) {
+      const node = length ? document.getIn(path.slice(0, length), true) : document.contents
+      if (isNode(node) && node.range) return lines.linePos(node.range[0]).line
+    }
+    return 1
+  }
+  const at = (path: PropertyKey[]): string => `${file}:${lineOf(path)}: ${path.map(String).join('.') || 'configuration'}`
+
+  // maxAliasCount: an alias bomb is cut off before it is unfolded.
+  const parsed = Configuration.safeParse(document.toJS({ maxAliasCount: 20 }) ?? {})
+  if (!parsed.success) {
+    const issues = parsed.error.issues.slice(0, 5).map(issue => {
+      if (issue.code === 'unrecognized_keys') return `${at([...issue.path, issue.keys[0]])} is not known`
+      return `${at(issue.path)} ${sentence(issue)}`
+    })
+    throw wrong(issues.join('; '), 'correct the lines named; birthmark init writes an example')
+  }
+  return settle(parsed.data, dirname(resolve(file)), at)
+}
+
+function sentence(issue: z.core.$ZodIssue): string {
+  if (issue.code === 'invalid_type' && issue.message.includes('received undefined')) return `is missing (${issue.expected})`
+  return issue.message.replace(/^Invalid (input|string|option): ?/, '')
+}
+
+/** Follows the file names. Keys that others may read, and certificates made for development, are refused. */
+function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string): Settings {
+  const read = (path: PropertyKey[], file: string): string => {
+    try {
+      return readFileSync(resolve(base, file), 'utf8')
+    } catch (error) {
+      throw wrong(
+        `${at(path)}: cannot read ${resolve(base, file)} (${(error as NodeJS.ErrnoException).code})`,
+        'put the file there or correct the line',
+      )
+    }
+  }
+  const certificates = (path: PropertyKey[], file: string): Bytes[] => {
+    const pem = read(path, file)
+    let found: Bytes[]
+    try {
+      found = decodePem(pem, 'CERTIFICATE', 16)
+      if (found.length === 0) throw new Error('it holds none')
+      for (const der of found) {
+        const { subject, issuer } = new X509Certificate(der)
+        if (!`${subject}\n${issuer}`.includes(developmentOrganization)) continue
+        throw new CommandError(
+          'development_certificate',
+          `${at(path)}: ${file} was made by birthmark dev`,
+          'make real ones: birthmark init',
+          'refused',
+        )
+      }
+    } catch (error) {
+      if (error instanceof CommandError) throw error
+      throw wrong(
+        `${at(path)}: ${file} holds no usable certificates (${(error as Error).message})`,
+        'give PEM certificates, leaf first',
+      )
+    }
+    return found
+  }
+  const key = (path: PropertyKey[], file: string): string => {
+    const pem = read(path, file)
+    const { mode } = statSync(resolve(base, file))
+    if ((mode & 0o077) !== 0) throw wrong(`${at(path)}: ${file} may be read by others`, `chmod 600 ${resolve(base, file)}`)
+    try {
+      createPrivateKey(pem)
+    } catch {
+      throw wrong(`${at(path)}: ${file} holds no private key without a passphrase`, 'give a PKCS#8 PEM key')
+    }
+    return pem
+  }
+  const pair = (
+    path: PropertyKey[],
+    files: { certificate: string; key: string },
+  ): { certificate: string; key: string; chain: Bytes[] } => {
+    const chain = certificates([...path, 'certificate'], files.certificate)
+    const pem = key([...path, 'key'], files.key)
+    if (!new X509Certificate(chain[0]).checkPrivateKey(createPrivateKey(pem)))
+      throw wrong(`${at([...path, 'key'])}: ${files.key} is not the key of ${files.certificate}`, 'name files that belong together')
+    return { certificate: read([...path, 'certificate'], files.certificate), key: pem, chain }
+  }
+  const est = pair(['est'], raw.est)
+  const issuer = pair(['issuer'], raw.issuer)
+  const noticeKey = createPrivateKey(key(['notices', 'key'], raw.notices.key))
+  if (createPublicKey(noticeKey).asymmetricKeyDetails?.namedCurve !== 'prime256v1')
+    throw wrong(
+      `${at(['notices', 'key'])}: notices are signed with a P-256 key`,
+      'openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256',
+    )
+  const anchors = (path: string, files: string[]): Bytes[] => files.flatMap((file, i) => certificates([path, 'anchors', i], file))
+  const serverAnchors = anchors('server', raw.server.anchors)
+  const issuerRoots = issuer.chain.map(der => Buffer.from(der).toString('base64'))
+  if (serverAnchors.some(der => issuerRoots.includes(Buffer.from(der).toString('base64'))))
+    throw wrong(
+      `${at(['server', 'anchors'])}: the device issuer is named as an anchor of the server`,
+      'keep the two apart: a device could pose as the server',
+    )
+  return {
+    fleet: raw.fleet,
+    state: resolve(base, raw.state),
+    development: false,
+    est: { host: raw.est.host, port: raw.est.port, certificate: est.certificate, key: est.key },
+    mqtt: mqttOf(raw.mqtt, pair, read, certificates),
+    birthAnchors: anchors('birth', raw.birth.anchors),
+    serverAnchors,
+    issuer: { certificates: issuer.chain, key: issuer.key },
+    noticeKey,
+    lifetimeSeconds: secondsOf(raw.certificates.lifetime, at(['certificates', 'lifetime'])),
+    logLevel: raw.log.level,
+  }
+}
+
+function mqttOf(
+  raw: Raw['mqtt'],
+  pair: (path: PropertyKey[], files: { certificate: string; key: string }) => { certificate: string; key: string },
+  read: (path: PropertyKey[], file: string) => string,
+  certificates: (path: PropertyKey[], file: string) => Bytes[],
+): MqttSettings {
+  if (!('url' in raw)) {
+    const { certificate, key } = pair(['mqtt'], raw)
+    return { kind: 'embedded', host: raw.host, port: raw.port, certificate, key, services: raw.services }
+  }
+  certificates(['mqtt', 'anchors'], raw.anchors)
+  const own = raw.certificate && raw.key ? pair(['mqtt'], { certificate: raw.certificate, key: raw.key }) : null
+  return {
+    kind: 'external',
+    url: raw.url,
+    anchors: read(['mqtt', 'anchors'], raw.anchors),
+    certificate: own?.certificate ?? null,
+    key: own?.key ?? null,
+  }
+}
+
+function secondsOf(duration: string, where: string): number {
+  const unit = { m: 60, h: 3600, d: 86_400 }[duration.slice(-1)] ?? 0
+  const seconds = Number(duration.slice(0, -1)) * unit
+  if (seconds < 600 || seconds > 3653 * 86_400) throw wrong(`${where} is ${duration}`, 'choose 10m to 3653d')
+  return seconds
+}
+
+function wrong(sentence: string, next: string): CommandError {
+  return new CommandError('configuration', sentence, next, 'usage')
+}

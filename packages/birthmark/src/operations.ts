@@ -1,0 +1,154 @@
+// What the operator's socket can do, over the parts that the composition root has joined. The order of a revocation is fixed here:
+// recorded and signed → denied → live sessions cut → told to everybody else.
+
+import { createHash } from 'node:crypto'
+import { anchorOf, membershipOf, parseCertificate, type TrustAnchor } from '@birthmark/device-sdk/core'
+import type { DeviceRow, Listener, Peer, Registry, Revocation, Store } from '@birthmark/est-server'
+import { verifyManifest } from '@birthmark/factory-line'
+import type { Clock, Publisher, RuleSet } from '@birthmark/fleet-revocation'
+import type { EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
+import type { Administration, DeviceView, RevocationPlan } from './administration.ts'
+import { CommandError } from './command-error.ts'
+import type { Settings } from './configuration.ts'
+
+export interface OperationParts {
+  settings: Settings
+  store: Store
+  registry: Registry
+  revocation: Revocation
+  rules: RuleSet
+  listener: Listener
+  publisher: Publisher
+  broker: EmbeddedBroker | null
+  clock: Clock
+  urls: { est: string; mqtt: string }
+}
+
+export function operationsOf(parts: OperationParts): Administration {
+  const { settings, store, registry, revocation, rules, listener, publisher, broker, clock } = parts
+  const { fleet } = settings
+  const anchors: TrustAnchor[] = settings.birthAnchors.map(der => anchorOf(parseCertificate(der)))
+  const by = 'operator at the local socket'
+
+  async function plan(group: string): Promise<RevocationPlan> {
+    const draft = await store.draftRevocation(fleet, group, 0)
+    if (!draft)
+      throw new CommandError(
+        'group_unknown',
+        `fleet ${fleet} has no group '${group}'`,
+        'see the groups with: birthmark devices',
+        'refused',
+      )
+    const closed = draft.closed !== null
+    // What the operator saw: which group, how many devices. Certificates renewed meanwhile do not make it another plan.
+    const digest = createHash('sha256')
+      .update(JSON.stringify([fleet, group, draft.gid, draft.devices, closed]))
+      .digest('hex')
+    return { group, devices: draft.devices, bound: draft.closed?.bound ?? draft.idxNext, closed, digest }
+  }
+
+  return {
+    status: async () => ({
+      fleet,
+      development: settings.development,
+      est: parts.urls.est,
+      mqtt: parts.urls.mqtt,
+      sessions: broker ? broker.sessions().filter(session => session.connected && session.kind === 'device').length : null,
+      undelivered: (await store.outboxPending(fleet, 64)).length,
+      pid: process.pid,
+    }),
+
+    async devices({ id, limit, ...filter }) {
+      if (id !== undefined) {
+        const row = await registry.device(id)
+        const fits = row && (!filter.group || row.groups.includes(filter.group)) && (!filter.state || row.state === filter.state)
+        return { devices: fits ? [viewOf(row)] : [], next: null }
+      }
+      const rows = await registry.devices({ ...filter, limit })
+      return { devices: rows.map(viewOf), next: rows.length === limit ? rows[rows.length - 1].id : null }
+    },
+
+    async importManifest(file) {
+      const manifest = verifyManifest(file, { anchors, now: Math.floor(clock.now()) })
+      const report = await registry.importManifest(manifest.entries, `${by}, manifest ${manifest.digest.slice(0, 16)}`)
+      const { added, updated, unchanged, refused } = report
+      return { digest: manifest.digest, units: manifest.entries.length, added, updated, unchanged, refused }
+    },
+
+    async mintSecret({ device, groups, minutes }) {
+      const minted = await registry.mintSecret({ deviceId: device, groups, lifetimeSeconds: minutes * 60, by })
+      return { device: minted.user, secret: minted.password, expiresAt: minted.expiresAt }
+    },
+
+    planRevocation: plan,
+
+    async revoke({ group, digest, reason }) {
+      const current = await plan(group)
+      if (current.digest !== digest)
+        throw new CommandError(
+          'plan_changed',
+          `nothing was revoked: the plan is now ${current.digest}`,
+          'look at it again',
+          'refused',
+        )
+      // The reason is on record before the effect; a crash in between leaves a reason without a revocation, never the reverse.
+      const at = Math.floor(clock.now())
+      await store.appendAudit({
+        at,
+        kind: 'group_revoked',
+        requestId: '',
+        fleet,
+        device: '',
+        by,
+        code: 'requested',
+        detail: `group ${group}: ${reason}`,
+      })
+      const done = await revocation.revokeGroup({ group, by })
+      rules.merge([{ kind: 'group', gid: done.gid, bound: done.bound }])
+      const enforced = broker ? await broker.enforce() : null
+      const connectionsClosed = listener.closeConnections(peer => isRevoked(peer, fleet, rules))
+      // Deriving the notice's heartbeats takes the publisher some 60 ms of this thread; sockets that were just cut get their turn first.
+      if (broker) clock.setTimer(0.02, () => publisher.wake())
+      else publisher.wake()
+      return {
+        group,
+        seq: done.seq,
+        devices: done.devices,
+        noticeBytes: done.notice.length,
+        sessionsCut: enforced ? enforced.cut : null,
+        connectionsClosed,
+        notice: Buffer.from(done.notice).toString('base64'),
+      }
+    },
+  }
+}
+
+/** A peer with a revoked operational certificate. One with a birth certificate is refused by the registrar at its next request. */
+function isRevoked(peer: Peer, fleet: string, rules: RuleSet): boolean {
+  if (!peer.chain?.[0]) return false
+  try {
+    const leaf = parseCertificate(peer.chain[0])
+    const membership = membershipOf(leaf)
+    return membership !== null && membership.fleet === fleet && rules.isRevoked(membership, leaf.authorityKeyId)
+  } catch {
+    // Not a certificate that we issued; it admits nobody anyway.
+    return false
+  }
+}
+
+function viewOf(row: DeviceRow): DeviceView {
+  const { id, state, groups, keyOrigin, certificate, seenAt } = row
+  return {
+    id,
+    state,
+    groups,
+    keyOrigin,
+    certificate: certificate && {
+      serial: Buffer.from(certificate.serial).toString('hex'),
+      idx: certificate.idx,
+      notBefore: certificate.notBefore,
+      notAfter: certificate.notAfter,
+    },
+    seenAt,
+  }
+}

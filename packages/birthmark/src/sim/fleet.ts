@@ -1,0 +1,151 @@
+// A simulated fleet: devices that enroll, connect, measure, and come back when their session ends, until they are revoked. It counts.
+
+import { explain } from '../command-error.ts'
+import type { DeviceFolder } from '../device-folder.ts'
+import type { BornDevice } from './birth.ts'
+import { createSimDevice, type SimDevice } from './device.ts'
+import { inParallel } from './in-parallel.ts'
+
+export interface FleetCounts {
+  devices: number
+  enrolled: number
+  connected: number
+  telemetry: number
+  /** Sessions that ended without our doing. */
+  cut: number
+  revoked: number
+}
+
+export type FleetEvent =
+  | { event: 'refused'; device: string; code: string; message: string }
+  | { event: 'cut'; device: string }
+  | { event: 'revoked'; device: string; by: 'notice' | 'server' }
+
+export interface SimFleet {
+  devices: SimDevice[]
+  /** Enrolls and connects everybody. Devices that are refused are reported and left out. */
+  start(): Promise<{ enrollSeconds: number }>
+  counts(): FleetCounts
+  close(): Promise<void>
+}
+
+// Enough to keep the server busy on two cores; more only wait in its queue.
+const enrollWidth = 16
+const connectWidth = 32
+const reconnectSecondsMin = 1
+const reconnectSecondsMax = 30
+
+export function createSimFleet(options: {
+  born: BornDevice[]
+  target: DeviceFolder
+  intervalMs: number
+  onEvent: (event: FleetEvent) => void
+  onProgress: () => void
+}): SimFleet {
+  const { born, target, intervalMs, onEvent, onProgress } = options
+  const timers = new Map<SimDevice, NodeJS.Timeout>()
+  const revoked = new Set<SimDevice>()
+  const counts = { enrolled: 0, cut: 0 }
+  let closed = false
+  let pulse: NodeJS.Timeout | undefined
+
+  const devices: SimDevice[] = born.map(one => {
+    const device: SimDevice = createSimDevice({
+      ...one,
+      target,
+      onCut: () => {
+        counts.cut++
+        onEvent({ event: 'cut', device: one.serial })
+        comeBack(device, reconnectSecondsMin)
+      },
+      onRevoked: by => {
+        if (revoked.has(device)) return
+        revoked.add(device)
+        onEvent({ event: 'revoked', device: one.serial, by })
+      },
+    })
+    return device
+  })
+
+  /** With full jitter, so that a fleet that lost its broker does not come back in step (FAULTS 60). */
+  function comeBack(device: SimDevice, seconds: number): void {
+    if (closed) return
+    const wait = Math.random() * seconds * 1000
+    timers.set(
+      device,
+      setTimeout(() => {
+        if (closed) return
+        device.connect().catch(() => {
+          // Refused for what it is, it asks the server, which says whether it is revoked; refused for any other reason, it tries again.
+          if (!revoked.has(device)) device.identity.renew().catch(() => {})
+          if (!revoked.has(device)) comeBack(device, Math.min(seconds * 2, reconnectSecondsMax))
+        })
+      }, wait),
+    )
+  }
+
+  function measureAll(): void {
+    devices.forEach((device, at) => {
+      // Spread over the interval rather than all at its start.
+      setTimeout(
+        () => {
+          if (!closed) void device.measure()
+        },
+        (intervalMs * at) / devices.length,
+      )
+    })
+  }
+
+  return {
+    devices,
+    async start() {
+      const ready: SimDevice[] = []
+      const began = performance.now()
+      await inParallel(devices, enrollWidth, async device => {
+        try {
+          await device.enroll()
+          counts.enrolled++
+          ready.push(device)
+        } catch (error) {
+          report(device, error)
+        }
+        onProgress()
+      })
+      const enrollSeconds = (performance.now() - began) / 1000
+      await inParallel(ready, connectWidth, async device => {
+        // Before the session, so that what it listens to is subscribed with it.
+        device.identity.start()
+        try {
+          await device.connect()
+        } catch (error) {
+          report(device, error)
+        }
+        // A new certificate takes effect on a new session.
+        device.identity.on('active', () => void device.connect().catch(() => comeBack(device, reconnectSecondsMin)))
+        onProgress()
+      })
+      measureAll()
+      pulse = setInterval(measureAll, intervalMs)
+      return { enrollSeconds }
+    },
+    counts: () => ({
+      devices: devices.length,
+      enrolled: counts.enrolled,
+      connected: devices.filter(device => device.connected()).length,
+      telemetry: devices.reduce((sum, device) => sum + device.sent, 0),
+      cut: counts.cut,
+      revoked: revoked.size,
+    }),
+    async close() {
+      closed = true
+      clearInterval(pulse)
+      for (const timer of timers.values()) clearTimeout(timer)
+      await Promise.all(devices.map(device => device.close()))
+    },
+  }
+
+  function report(device: SimDevice, error: unknown): void {
+    const { code, message } = explain(error)
+    onEvent({ event: 'refused', device: device.serial, code, message })
+  }
+}
