@@ -34,19 +34,13 @@ export interface Membership {
 }
 
 function isMembership(membership: Membership): boolean {
+  const gids = membership.gids
   let last = 0
-  const ascending = membership.gids.every(gid => {
-    const more = gid > last && gid <= idMax
-    last = gid
-    return more
-  })
-  return (
-    ascending &&
-    membership.gids.length <= groupsMax &&
-    /^[a-z0-9-]{1,32}$/.test(membership.fleet) &&
-    membership.idx >= 0 &&
-    membership.idx <= idMax
-  )
+  for (let i = 0; i < gids.length; i++) {
+    if (gids[i] <= last || (gids[i] & idMax) !== gids[i]) return false
+    last = gids[i]
+  }
+  return gids.length <= groupsMax && (membership.idx & idMax) === membership.idx && /^[a-z0-9-]{1,32}$/.test(membership.fleet)
 }
 
 /** The whole DER Extension. Throws `certificate_malformed` for a membership outside its bounds. */
