@@ -3,10 +3,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { parse } from 'acorn'
-import { deviceBundle, root } from './device-bundle.ts'
-
-const agentEntries = ['packages/device-sdk/src/core/index.ts', 'packages/device-sdk/src/agent/index.ts']
-const receiverEntry = 'packages/fleet-revocation/src/device.ts'
+import { entries, everything, flashBundle, minifiedBundle, plainBundle, root } from './device-bundle.ts'
 
 /** Node types that are refused wherever they stand, and what to call them. */
 const refusedNodes = {
@@ -218,18 +215,20 @@ function fileAt(code, at) {
 const lineAt = (code, at) => code.slice(code.lastIndexOf('\n', at) + 1, code.indexOf('\n', at)).trim()
 
 async function main() {
-  const bundles = [['core + agent', agentEntries]]
-  if (existsSync(join(root, receiverEntry))) bundles.push(['notice receiver', [receiverEntry]])
+  const bundles = [['core + agent', [entries.core, entries.agent]]]
+  if (existsSync(join(root, entries.receiver))) bundles.push(['notice receiver', [entries.receiver]])
   const problems = new Set()
-  for (const [name, entries] of bundles) {
+  for (const [name, files] of bundles) {
     try {
-      const plain = await deviceBundle(entries, false)
+      const exported = await everything(...files)
+      const plain = await plainBundle(exported)
       for (const { at, what } of findingsIn(plain))
         problems.add(`${fileAt(plain, at)}: ${what}: ${lineAt(plain, at).slice(0, 100)}`)
-      const minified = await deviceBundle(entries, true)
-      if (/["'`]node:/.test(minified)) problems.add(`${name}: the bundle names a node: module`)
-      for (const { at, what } of findingsIn(minified))
-        problems.add(`${name}, minified: ${what}: …${minified.slice(Math.max(0, at - 20), at + 40)}…`)
+      for (const code of [await minifiedBundle(exported), await flashBundle(exported)]) {
+        if (/["'`]node:/.test(code)) problems.add(`${name}: the bundle names a node: module`)
+        for (const { at, what } of findingsIn(code))
+          problems.add(`${name}, minified: ${what}: …${code.slice(Math.max(0, at - 20), at + 40)}…`)
+      }
     } catch (error) {
       problems.add(`${name} does not bundle: ${error.message}`)
     }

@@ -43,7 +43,6 @@ type PathCheck<T> = (
 const nothing = (): void => {}
 const idOf = (certificate: Certificate): string =>
   nameAttribute(certificate.subject, SERIAL_NUMBER) || nameAttribute(certificate.subject, COMMON_NAME) || ''
-const parsed = (der: Bytes): Certificate => parseCertificate(der)
 const selfIssued = (certificate: Certificate): boolean => equalBytes(certificate.issuer, certificate.subject)
 
 export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent: OnEvent): Agent {
@@ -52,7 +51,7 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
   const keys = ports.keys
   const clock = ports.clock
   const secret = settings.secret
-  const anchored = settings.operationalAnchors.map(parsed)
+  const anchored = settings.operationalAnchors.map(parseCertificate)
 
   const found = readSlots(store, hash)
   let active = found.active
@@ -339,7 +338,7 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
       'birth',
       step((spki: Bytes | null) => {
         if (!certificates.length || !spki || !equalBytes(spki, certificates[0].spki)) fail('birth_key_mismatch', 'birth')
-        const anchors = settings.birthAnchors.map(parsed)
+        const anchors = settings.birthAnchors.map(parseCertificate)
         validate(
           checkBirthCertificate,
           certificates,
@@ -364,11 +363,11 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
       introduce(deviceId, usable.chain[0].subject, slotOf(usable), usable.chain)
     else if (birth) introduceByBirth(decodeChain(birth))
     else if (secret) introduce(secret.user, null, null, [])
-    else fail('identity_missing', 'no birth certificate, no secret')
+    else fail('identity_missing', 'birth.chain')
   }
 
   const begin = (renew: boolean, done: Done): void => {
-    if (revoked) done(deviceError('revoked', 'this identity'))
+    if (revoked) done(deviceError('revoked', 'earlier'))
     else {
       waiting.push(done)
       if (busy) return

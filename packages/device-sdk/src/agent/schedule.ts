@@ -25,9 +25,7 @@ export function renewalTime(hash: Hash, deviceId: string, generation: number, st
  * as long again (`random`: 3 bytes), so that devices told the same Retry-After do not return together.
  */
 export function retryDelay(failures: number, retryAfterSeconds: number, random: Bytes): number {
-  let base = retrySecondsMin
-  // Doubling stops by itself, so that a device years offline overflows nothing.
-  for (let i = 1; i < failures && base < retrySecondsMax; i++) base *= 2
-  base = Math.max(retryAfterSeconds, failures ? Math.min(base, retrySecondsMax) : 1)
-  return base * (1 + fraction(random))
+  // Doubling past every number is Infinity, and a device years offline waits an hour all the same.
+  const backoff = failures ? Math.min(retrySecondsMin * Math.pow(2, failures - 1), retrySecondsMax) : 1
+  return Math.max(retryAfterSeconds, backoff) * (1 + fraction(random))
 }

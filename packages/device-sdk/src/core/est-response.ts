@@ -31,35 +31,25 @@ export const retryAfterDefault = 60
 export const retryAfterMax = 86400
 
 /** Seconds of a Retry-After (RFC 9110 10.2.3), 1 … 86,400. A date needs a trusted `now`; without it the default holds. */
-function retryAfterSeconds(value: string, now: number): number {
+function retryAfterSeconds(value: string, now: number | undefined): number {
   let seconds = retryAfterDefault
   if (/^[0-9]+$/.test(value)) seconds = +value
-  else if (now >= 0 && / GMT$/.test(value)) seconds = Date.parse(value) / 1000 - now
+  else if (now! >= 0 && / GMT$/.test(value)) seconds = Date.parse(value) / 1000 - now!
   // Written so that NaN, from a date that is none, falls to the default.
   return seconds < 1 ? 1 : seconds > 0 ? Math.min(Math.ceil(seconds), retryAfterMax) : retryAfterDefault
 }
 
+const malformed = (detail: string): never => fail('est_response_malformed', detail)
+
 function certificatesOf(response: HttpResponse): Certificate[] {
   const headers = response.headers
   const type = headers['content-type']
-  if (!/^application\/pkcs7-mime *(;|$)/i.test(type || '')) fail('est_response_malformed', 'content type ' + type)
+  if (!/^application\/pkcs7-mime *(;|$)/i.test(type || '')) malformed('content type ' + type)
   // RFC 7030 knows no content coding. Undoing one would let a small answer grow without bound.
-  if ((headers['content-encoding'] || 'identity') !== 'identity') fail('est_response_malformed', 'content encoding')
+  if ((headers['content-encoding'] || 'identity') !== 'identity') malformed('content encoding')
   const found = parseCertsOnly(decodeBase64(response.body, estBodyBytesMax))
-  if (found.length === 0) fail('est_response_malformed', 'no certificate')
-  return found.map(der => parseCertificate(der))
-}
-
-function judge(response: HttpResponse, now: number | undefined): EstVerdict {
-  const status = response.status
-  if (status === 200) return { kind: 'issued', certificates: certificatesOf(response) }
-  let detail = ''
-  for (let i = 0; i < response.body.length && i < 200; i++) detail += String.fromCharCode(response.body[i])
-  return {
-    kind: status === 202 ? 'pending' : status === 401 ? 'unauthorized' : status === 429 || status > 499 ? 'unavailable' : 'refused',
-    detail: status + ' ' + detail.replace(/[^ -~]/g, ' '),
-    retryAfterSeconds: retryAfterSeconds(response.headers['retry-after'] || '', now === undefined ? -1 : now),
-  }
+  if (found.length === 0) malformed('empty')
+  return found.map(parseCertificate)
 }
 
 /**
@@ -67,7 +57,15 @@ function judge(response: HttpResponse, now: number | undefined): EstVerdict {
  * Throws `est_response_malformed`, `base64_malformed`, `cms_malformed`, `certificate_*` or `der_*` for a 200 that is none.
  */
 export function judgeCacerts(response: HttpResponse, now?: number): EstVerdict {
-  return judge(response, now)
+  const status = response.status
+  if (status === 200) return { kind: 'issued', certificates: certificatesOf(response) }
+  let detail = status + ' '
+  for (let i = 0; i < response.body.length && i < 200; i++) detail += String.fromCharCode(response.body[i])
+  return {
+    kind: status === 202 ? 'pending' : status === 401 ? 'unauthorized' : status === 429 || status > 499 ? 'unavailable' : 'refused',
+    detail: detail.replace(/[^ -~]/g, ' '),
+    retryAfterSeconds: retryAfterSeconds(response.headers['retry-after'] || '', now),
+  }
 }
 
 /**
@@ -75,12 +73,12 @@ export function judgeCacerts(response: HttpResponse, now?: number): EstVerdict {
  * of the request) throws `est_certificate_mismatch`; otherwise as judgeCacerts.
  */
 export function judgeEnroll(response: HttpResponse, expectedSpki: Bytes, now?: number): EstVerdict {
-  const verdict = judge(response, now)
+  const verdict = judgeCacerts(response, now)
   if (verdict.kind === 'issued') {
     const all = verdict.certificates
     let at = 0
     while (at < all.length && !equalBytes(all[at].spki, expectedSpki)) at++
-    if (at === all.length) fail('est_certificate_mismatch', 'no certificate for our key')
+    if (at === all.length) fail('est_certificate_mismatch', 'key')
     all.unshift(all.splice(at, 1)[0])
   }
   return verdict
