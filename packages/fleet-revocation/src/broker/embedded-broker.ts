@@ -118,6 +118,8 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
   const limits = { ...defaultLimits, ...options.limits }
   const rules = peerRules(options)
   const sessions = new Map<Duplex, Session>()
+  /** Of sockets in any state, handshake included. */
+  const sockets = new Set<Socket>()
   const addresses = new Map<string, number>()
   /** Devices whose session outlives its connection, with what a revocation needs to find them. */
   const stored = new Map<string, Peer>()
@@ -244,16 +246,20 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
     const address = socket.remoteAddress ?? ''
     const count = (addresses.get(address) ?? 0) + 1
     addresses.set(address, count)
+    sockets.add(socket)
     socket.once('close', () => {
+      sockets.delete(socket)
       const left = (addresses.get(address) ?? 1) - 1
       if (left > 0) addresses.set(address, left)
       else addresses.delete(address)
     })
     if (count > limits.connectionsPerAddressMax) socket.destroy()
   })
-  server.on('tlsClientError', (error, socket) =>
-    log.info({ code: (error as NodeJS.ErrnoException).code, address: socket.remoteAddress }, 'handshake failed'),
-  )
+  server.on('tlsClientError', (error, socket) => {
+    log.info({ code: (error as NodeJS.ErrnoException).code, address: socket.remoteAddress }, 'handshake failed')
+    // A handshake that timed out is only reported; ending it is left to us.
+    socket.destroy()
+  })
   server.on('secureConnection', (socket: TLSSocket) => {
     const address = socket.remoteAddress ?? ''
     socket.setNoDelay(true)
@@ -372,7 +378,7 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
       cancelSweep()
       const closed = new Promise<void>(resolve => server.close(() => resolve()))
       await new Promise<void>(resolve => broker.close(() => resolve()))
-      for (const session of sessions.values()) session.socket.destroy()
+      for (const socket of sockets) socket.destroy()
       await closed
     },
   }
