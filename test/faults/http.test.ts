@@ -234,7 +234,8 @@ test('[F13] each operation takes its own kind of credential and no other', async
     const answer = await answerTo(post(path, body, headers), client)
     // A secret that is not admitted here is a 403, one that is wrong a 401.
     expect(code === 'secret_' ? [401, 403] : [status], `${path} ${code}`).toContain(answer?.status)
-    expect(answer?.body.startsWith(code), `${path}: ${answer?.body}`).toBe(true)
+    const said = answer?.headers['x-problem'] ?? answer?.body
+    expect(said?.startsWith(code), `${path}: ${said}`).toBe(true)
   }
   expect(server.signatures()).toBe(before)
 })

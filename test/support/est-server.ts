@@ -5,7 +5,7 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { encodePem, type Membership } from '@birthmark/device-sdk/core'
+import { type Bytes, encodePem, type Membership } from '@birthmark/device-sdk/core'
 import {
   createEnrollment,
   createListener,
@@ -22,7 +22,7 @@ import {
   softwareIssuer,
 } from '@birthmark/est-server'
 import { generateSigningKey, makeAuthority, neverExpires } from '@birthmark/factory-line'
-import { moment, type ServerIdentity, serverIdentity, type TestDevice, type TestManufacturer } from './devices.ts'
+import { moment, type ServerIdentity, serverIdentity, type TestDevice } from './devices.ts'
 
 export interface TestServer {
   port: number
@@ -45,7 +45,7 @@ export interface TestServer {
 }
 
 export interface TestServerOptions {
-  devices?: TestDevice[]
+  devices?: Pick<TestDevice, 'manifest'>[]
   limits?: Partial<Limits>
   tls?: Partial<ListenerTls>
   admitSecrets?: boolean
@@ -54,7 +54,10 @@ export interface TestServerOptions {
 
 export const fleet = 'test'
 
-export async function startEstServer(maker: TestManufacturer, options: TestServerOptions = {}): Promise<TestServer> {
+export async function startEstServer(
+  maker: { root: { certificate: Bytes } },
+  options: TestServerOptions = {},
+): Promise<TestServer> {
   const folder = mkdtempSync(join(tmpdir(), 'birthmark-est-'))
   const identity = await serverIdentity()
   const clock = { now: () => Date.now() / 1000 }

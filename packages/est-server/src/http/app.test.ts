@@ -92,7 +92,9 @@ test('[RFC 7030 3.2.3] without any credential the answer is the challenge, and n
     const { response, status, text } = await post('/.well-known/est/simpleenroll', authorization ? { authorization } : {})
     expect(status, authorization).toBe(401)
     expect(response.headers.get('www-authenticate')).toBe('Basic realm="est", charset="UTF-8"')
-    expect(text).toMatch(/^credentials_required: /)
+    expect(response.headers.get('x-problem')).toMatch(/^credentials_required: .*\. Next: /)
+    // BouncyCastle fails at a challenge with a body.
+    expect([response.headers.get('content-length'), text]).toEqual(['0', ''])
   }
   expect([asked.length, bodiesRead()]).toEqual([0, 0])
 })
@@ -140,7 +142,7 @@ test('[F18] every operation that is not offered, every other name and every meth
   for (const name of names) {
     for (const method of ['GET', 'POST']) {
       const { status } = await ask(`/.well-known/est/${name}`, { method, headers: { 'content-type': 'application/pkcs10' } })
-      expect([404, 405, 501], `${method} ${name}`).toContain(status)
+      expect([...(name === 'csrattrs' ? [204] : []), 404, 405, 501], `${method} ${name}`).toContain(status)
     }
   }
   for (const method of METHODS) {
@@ -199,7 +201,7 @@ test('[F15] headers that a proxy might set are read by nobody', async () => {
 
 test('each outcome has its status, its text and what belongs to it', async () => {
   const pending = await setUp({ outcome: { kind: 'pending', retryAfterSeconds: 29.2 } }).post('/.well-known/est/simpleenroll')
-  expect([pending.status, pending.response.headers.get('retry-after')]).toEqual([202, '30'])
+  expect([pending.status, pending.response.headers.get('retry-after'), pending.text]).toEqual([202, '30', ''])
   const busy = await setUp({ outcome: { kind: 'unavailable', code: 'busy', retryAfterSeconds: 7, detail: 'queue full' } }).post(
     '/.well-known/est/simpleenroll',
   )

@@ -9,7 +9,7 @@ import { certsOnlyBody, certsOnlyType, csrOfBody, type EstOperation, estMethods,
 import { basicCredentials, withBasic } from './client-certificate.ts'
 import { type Exchange, pathOf, refuse, respond } from './exchange.ts'
 import type { Limits } from './limits.ts'
-import { type ProblemCode, type ProblemOptions, statusOf } from './problem.ts'
+import { type ProblemCode, type ProblemOptions, problem, statusOf } from './problem.ts'
 
 /** The stories behind the routes. */
 export interface EstService {
@@ -44,7 +44,7 @@ export function estRoute(service: EstService, limits: Limits, log: Log): (c: Est
     if (encoding !== undefined && encoding.toLowerCase() !== 'identity') return refused(c, 'content_encoding_refused')
     const basic = basicCredentials(c.req.header('authorization'))
     // Many clients show a secret only to a challenge (RFC 7030 3.2.3): this answer is the first half of their request.
-    if (!basic && !c.env.peer.chain) return refuse(requestId, 'credentials_required')
+    if (!basic && !c.env.peer.chain) return challenge(requestId)
     const type = c.req.header('content-type')?.split(';')[0].trim().toLowerCase()
     if (type !== 'application/pkcs10') return refused(c, 'content_type_refused')
     const body = await c.env.readBody()
@@ -64,11 +64,9 @@ export function estRoute(service: EstService, limits: Limits, log: Log): (c: Est
     switch (outcome.kind) {
       case 'issued':
         return respond(requestId, 200, encoded(certsOnlyType), certsOnlyBody([outcome.certificate, ...outcome.chain]))
-      case 'pending': {
-        const seconds = Math.max(1, Math.ceil(outcome.retryAfterSeconds))
-        const headers = { 'content-type': 'text/plain; charset=utf-8', 'retry-after': String(seconds) }
-        return respond(requestId, 202, headers, `pending: send the same request again after ${seconds} seconds\n`)
-      }
+      case 'pending':
+        // No text: BouncyCastle takes a body that it need not read for a broken stream.
+        return respond(requestId, 202, { 'retry-after': String(Math.max(1, Math.ceil(outcome.retryAfterSeconds))) }, '')
       case 'unavailable':
         return refused(c, outcome.code, { detail: outcome.detail, retryAfterSeconds: outcome.retryAfterSeconds })
       default:
@@ -80,8 +78,8 @@ export function estRoute(service: EstService, limits: Limits, log: Log): (c: Est
     cacerts,
     simpleenroll: (c, label) => enroll(c, 'enroll', label),
     simplereenroll: (c, label) => enroll(c, 'reenroll', label),
-    // RFC 7030 4.5.2: 404 says that no attribute is asked for, and clients go on without.
-    csrattrs: c => refuse(c.env.requestId, 'not_found', { detail: 'this server asks for no CSR attributes' }),
+    // RFC 7030 4.5.2: no attribute is asked for, and clients go on without.
+    csrattrs: c => respond(c.env.requestId, 204, {}, ''),
     serverkeygen: c => refused(c, 'operation_not_offered', { detail: 'this server makes no device keys' }),
     fullcmc: c => refused(c, 'operation_not_offered', { detail: 'this server does not speak full CMC' }),
   }
@@ -94,6 +92,16 @@ export function estRoute(service: EstService, limits: Limits, log: Log): (c: Est
       return refused(c, 'method_not_allowed', { allow: method === 'GET' ? 'GET, HEAD' : method })
     return operations[named.operation](c, named.label)
   }
+}
+
+/**
+ * The 401 that most clients expect before they show a secret. Its words are in a header, because BouncyCastle drops the connection at a 401
+ * with a body that it has no reader for.
+ */
+function challenge(requestId: string): Response {
+  const { status, headers, body } = problem('credentials_required')
+  const { 'www-authenticate': scheme } = headers
+  return respond(requestId, status, { 'www-authenticate': scheme, 'x-problem': body.trim().replace('\n', '. ') }, '')
 }
 
 // RFC 7030 4.1.3 asks for the header and RFC 8951 forbids relying on it: clients of both kinds exist.

@@ -27,8 +27,10 @@ export function pathOf(target: string): string {
 
 /** The one place that makes an answer: each has its length and the id that finds it in the log. `body` is ASCII or UTF-8 text. */
 export function respond(requestId: string, status: number, headers: Record<string, string>, body: string): Response {
-  headers['content-length'] = String(Buffer.byteLength(body))
   headers['x-request-id'] = requestId
+  // RFC 9110 8.6: a 204 has neither.
+  if (status === 204) return new Response(null, { status, headers })
+  headers['content-length'] = String(Buffer.byteLength(body))
   return new Response(body, { status, headers })
 }
 
