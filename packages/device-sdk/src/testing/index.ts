@@ -1,6 +1,21 @@
 /**
  * Test doubles for firmware teams: an EST server in the process that misbehaves on demand, a clock turned by hand, a network that fails as
- * planned, and media whose power can be cut at any write. See each for an example of its use; none is for production.
+ * planned, and media whose power can be cut at any write. None is for production.
+ *
+ * ```ts
+ * const est = await startTestEst()
+ * const device = { keys: memoryKeys(), store: memoryStore() }
+ * await est.bear('gw-0001', device)                                  // born: key in slot 'birth', record 'birth.chain'
+ * est.fail('simpleenroll', { fault: 'wrong-ca' }, { fault: 'lost-reply' })
+ *
+ * const identity = createIdentity({ ...device, server: { url: est.url }, trust: est.trust })
+ * await identity.enroll().catch(error => error.code)                 // 'path_no_anchor': nothing was stored
+ * await identity.enroll().catch(error => error.code)                 // 'network': issued, but the answer was lost
+ * await identity.enroll()                                            // the same CSR again, the same certificate
+ * est.requests.map(({ operation, status }) => [operation, status])   // what the server saw
+ * identity.close()
+ * await est.close()
+ * ```
  *
  * @module
  */

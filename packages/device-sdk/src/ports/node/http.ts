@@ -51,7 +51,8 @@ export function nodeHttp(url: string, anchors: Uint8Array[], keys: NodeKeyStore,
         if (ended) return
         ended = true
         clearTimeout(timer)
-        sent?.destroy()
+        // After a whole answer the connection ends by itself, with a close_notify.
+        if (error) sent?.destroy()
         // Never during the call: the agent counts on it.
         setImmediate(done, error, response)
       }
