@@ -65,6 +65,8 @@ if (!task) {
 }
 install()
 const node = projectNode()
+// Ctrl-C reaches the task as well, and the task says when it is over: a server first closes what it has open.
+process.on('SIGINT', () => {})
 const [script, ...fixed] = task
 const child = spawnSync(
   node,

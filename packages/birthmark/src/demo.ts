@@ -11,7 +11,6 @@ import { fileURLToPath } from 'node:url'
 import { systemClock } from '@birthmark/fleet-revocation'
 import { pino } from 'pino'
 import { CommandError, exitCodes, explain, usageError } from './command-error.ts'
-import { untilStopped } from './commands/until-stopped.ts'
 import { compose } from './compose.ts'
 import type { DemoClaims, DemoFigures, FleetMessage } from './demo/messages.ts'
 import { prepareDevelopment } from './development.ts'
@@ -43,58 +42,61 @@ const CLAIMS: Record<keyof DemoClaims, string> = {
   neighboursUninterrupted: 'its telemetry arrived without a gap, before, during and after',
 }
 
-async function demo(once: boolean, devices: number, terminal: Terminal): Promise<void> {
+async function demo(once: boolean, devices: number, terminal: Terminal): Promise<Outcome> {
   const folder = mkdtempSync(join(tmpdir(), 'birthmark-demo-'))
-  const fatal = (error: Error): void => {
-    terminal.error(explain(error))
-    process.exit(exitCodes.failed)
-  }
+  const log = pino({ level: 'error', base: null }, pino.destination({ fd: 2, sync: true }))
+  // From here on Ctrl-C only asks: there are two processes, their sockets and the folder to put away.
+  let fail: (error: Error) => void = () => {}
+  const ended = new Promise<'stopped'>((resolve, reject) => {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => resolve('stopped'))
+    fail = reject
+  })
+  ended.catch(() => {})
+  const { settings } = await prepareDevelopment({
+    folder,
+    host: '127.0.0.1',
+    estPort: 0,
+    mqttPort: 0,
+    lifetimeSeconds: 86_400,
+    random: randomBytes,
+  })
+  const running = await compose(settings, { clock: systemClock, random: randomBytes, log, onFatal: error => fail(error) })
+  let fleet: FleetProcess | null = null
   try {
-    const log = pino({ level: 'error', base: null }, pino.destination({ fd: 2, sync: true }))
-    const { settings } = await prepareDevelopment({
-      folder,
-      host: '127.0.0.1',
-      estPort: 0,
-      mqttPort: 0,
-      lifetimeSeconds: 86_400,
-      random: randomBytes,
-    })
-    const running = await compose(settings, { clock: systemClock, random: randomBytes, log, onFatal: fatal })
     terminal.done('manufacturer, device issuer and a server CA apart from it made', folder)
     terminal.done('enrollment server and MQTT broker listening', `${running.est}, ${running.mqtt}`)
-    const fleet = startFleet(folder, devices, terminal)
-    try {
-      const { figures, claims } = await fleet.result
-      report(figures, claims, terminal)
-      const broken = (Object.keys(CLAIMS) as (keyof DemoClaims)[]).filter(name => !claims[name])
-      if (once) {
-        process.stdout.write(`${JSON.stringify({ demo: broken.length ? 'failed' : 'ok', ...figures, claims })}\n`)
-      } else {
-        await untilStopped(async stop => {
-          invite(folder, running.est, terminal)
-          fleet.onPulse = (connected, received) =>
-            terminal.progress(`${connected} devices connected · ${received} measurements received`)
-          fleet.result.catch((error: Error) => stop(error))
-          return async () => {}
-        })
-      }
-      if (broken.length)
-        throw new CommandError(
-          'claim_failed',
-          `not true: ${broken.map(name => CLAIMS[name]).join('; ')}`,
-          'run it again; if it stays so, report it with this output',
-        )
-    } finally {
-      await fleet.stop()
-      await running.close()
+    fleet = startFleet(folder, devices, terminal)
+    const result = await Promise.race([fleet.result, ended])
+    if (result === 'stopped') throw new CommandError('stopped', 'stopped before every claim was checked', 'npm run demo')
+    const { figures, claims } = result
+    report(figures, claims, terminal)
+    const broken = (Object.keys(CLAIMS) as (keyof DemoClaims)[]).filter(name => !claims[name])
+    if (!once) {
+      invite(folder, running.est, terminal)
+      fleet.onPulse = (connected, received) =>
+        terminal.progress(`${connected} devices connected · ${received} measurements received`)
+      await Promise.race([ended, fleet.gone])
     }
+    return { figures, claims, broken: broken.map(name => CLAIMS[name]) }
   } finally {
+    await fleet?.stop()
+    await running.close()
     rmSync(folder, { recursive: true, force: true })
   }
 }
 
+interface Outcome {
+  figures: DemoFigures
+  claims: DemoClaims
+  /** Claims that were not true. */
+  broken: string[]
+}
+
 interface FleetProcess {
+  /** Rejects when the fleet fails or comes to no end. */
   result: Promise<{ figures: DemoFigures; claims: DemoClaims }>
+  /** Rejects when the process ends by itself. */
+  gone: Promise<never>
   onPulse: (connected: number, received: number) => void
   stop(): Promise<void>
 }
@@ -105,20 +107,24 @@ function startFleet(folder: string, devices: number, terminal: Terminal): FleetP
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   })
   const exited = new Promise<number | null>(resolve => child.once('exit', code => resolve(code)))
-  const process: FleetProcess = {
+  const gone = exited.then((code): never => {
+    throw new CommandError('fleet_ended', `the fleet's process ended (${code ?? 'killed'})`, 'see the lines above')
+  })
+  // Whoever waits for it hears of it; at an orderly end nobody does.
+  gone.catch(() => {})
+  const fleet: FleetProcess = {
     onPulse: () => {},
+    gone,
     result: new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         reject(new CommandError('timeout', 'the demo came to no end', 'is the machine busy? Try again with --devices 20'))
       }, patienceMs)
       timer.unref()
-      exited.then(code =>
-        reject(new CommandError('fleet_ended', `the fleet's process ended (${code ?? 'killed'})`, 'see the lines above')),
-      )
+      gone.catch(reject)
       child.on('message', (message: FleetMessage) => {
         if (message.kind === 'progress') terminal.progress(message.text)
         else if (message.kind === 'step') terminal.done(message.text, message.where)
-        else if (message.kind === 'pulse') process.onPulse(message.connected, message.received)
+        else if (message.kind === 'pulse') fleet.onPulse(message.connected, message.received)
         else if (message.kind === 'failed') reject(new CommandError(message.code, message.message, message.next))
         else {
           clearTimeout(timer)
@@ -133,7 +139,8 @@ function startFleet(folder: string, devices: number, terminal: Terminal): FleetP
       clearTimeout(killer)
     },
   }
-  return process
+  fleet.result.catch(() => {})
+  return fleet
 }
 
 function report(figures: DemoFigures, claims: DemoClaims, terminal: Terminal): void {
@@ -156,43 +163,58 @@ function report(figures: DemoFigures, claims: DemoClaims, terminal: Terminal): v
 }
 
 function invite(folder: string, est: string, terminal: Terminal): void {
-  const command = 'npm run --silent birthmark --'
   terminal.commands('The server is still up and the other group still sends. Look at it, in another terminal:', [
-    `${command} devices batch=red --dir ${folder}`,
-    `${command} sim device --group batch=blue --dir ${folder}`,
-    `${command} revoke batch=green --reason "the demo is over" --yes --dir ${folder}`,
-    `${command} doctor --dir ${folder}`,
+    `birthmark devices batch=red --dir ${folder}`,
+    `birthmark sim device --group batch=blue --dir ${folder}`,
+    `birthmark revoke batch=green --reason "the demo is over" --yes --dir ${folder}`,
+    `birthmark doctor --dir ${folder}`,
     `curl --cacert ${folder}/device/server-ca.pem ${est}/.well-known/est/cacerts`,
   ])
-  terminal.commands('Then, for your own:', [`${command} dev`, 'docs/operations.md, docs/factory.md, SECURITY.md'])
+  terminal.commands('Then one of your own:', ['birthmark dev'])
+  terminal.line('Read on in docs/operations.md, docs/factory.md and SECURITY.md.')
   terminal.line()
   terminal.line('Ctrl-C stops it and deletes its folder.')
 }
 
-function parseArguments(argv: string[]): { once: boolean; devices: number } {
-  let once = false
+/** How many devices. */
+function parseArguments(argv: string[]): number {
   let devices = 100
   for (let i = 0; i < argv.length; i++) {
-    if (argv[i] === '--once') once = true
-    else if (argv[i] === '--devices') {
-      devices = Number(argv[++i])
-      if (!Number.isInteger(devices) || devices < 2 || devices > 1000)
-        throw usageError('--devices is a whole number from 2 to 1000', 'npm run demo -- --help')
-    } else throw usageError(`unknown option ${argv[i]}`, 'npm run demo -- --help')
+    if (argv[i] === '--once') continue
+    if (argv[i] !== '--devices') throw usageError(`unknown option ${argv[i]}`, 'npm run demo -- --help')
+    devices = Number(argv[++i])
+    if (!Number.isInteger(devices) || devices < 2 || devices > 1000)
+      throw usageError('--devices is a whole number from 2 to 1000', 'npm run demo -- --help')
   }
-  return { once, devices }
+  return devices
 }
 
 const argv = process.argv.slice(2)
 const terminal = createTerminal({ stdout: process.stdout, stderr: process.stderr, env: process.env, now: Date.now })
 if (argv.includes('--help') || argv.includes('-h')) process.stdout.write(HELP)
 else {
+  const once = argv.includes('--once')
+  // The last line on stdout, whatever happens: a script reads one JSON object.
+  const last = (value: object): void => {
+    if (once) process.stdout.write(`${JSON.stringify(value)}\n`)
+  }
   try {
-    const { once, devices } = parseArguments(argv)
-    await demo(once, devices, terminal)
+    const { figures, claims, broken } = await demo(once, parseArguments(argv), terminal)
+    if (broken.length)
+      terminal.error(
+        new CommandError(
+          'claim_failed',
+          `not true: ${broken.join('; ')}`,
+          'run it again; if it stays so, report it with this output',
+        ),
+      )
+    else if (!once) terminal.done('stopped, and its folder deleted')
+    last({ demo: broken.length ? 'failed' : 'ok', ...figures, claims })
+    process.exitCode = broken.length ? exitCodes.failed : exitCodes.ok
   } catch (error) {
     const told = explain(error)
     terminal.error(told)
+    last({ demo: 'failed', error: { code: told.code, message: told.message, next: told.next } })
     process.exitCode = told.exit === 'usage' ? exitCodes.usage : exitCodes.failed
   }
 }

@@ -2,6 +2,7 @@
 // stderr. Colour and rewritten lines only on a terminal, and never with NO_COLOR (no-color.org).
 
 import type { CommandError } from './command-error.ts'
+import { commandTable } from './command-table.ts'
 
 export interface Terminal {
   readonly json: boolean
@@ -39,7 +40,13 @@ export function printable(text: string): string {
   return text.replace(CONTROL, '\u{fffd}')
 }
 
+const names = commandTable.map(({ name }) => name).join('|')
+const ownCommand = new RegExp(`\\bbirthmark (?=(?:${names}|--help)\\b)`, 'g')
+
 export function createTerminal(streams: Streams, json = false): Terminal {
+  // From a clone there is no `birthmark` on the PATH: what is printed to be typed is what works there.
+  const typed = (text: string): string =>
+    streams.env.npm_lifecycle_event ? text.replace(ownCommand, 'npm run --silent birthmark -- ') : text
   const people = json ? streams.stderr : streams.stdout
   const live = Boolean(people.isTTY)
   const paint = (code: number, text: string, on = live): string =>
@@ -60,12 +67,12 @@ export function createTerminal(streams: Streams, json = false): Terminal {
     done: (what, where) => write(`${paint(32, '✔')} ${what}${where ? paint(2, ` — ${where}`) : ''}`),
     bad(what, why, next) {
       write(`${paint(31, '✘')} ${what} — ${why}`)
-      write(`  next: ${next}`)
+      write(`  next: ${typed(next)}`)
     },
     commands(title, commands) {
       write('')
       write(title)
-      for (const command of commands) write(`  ${paint(36, command)}`)
+      for (const command of commands) write(`  ${paint(36, typed(command))}`)
     },
     progress(text) {
       if (live) {

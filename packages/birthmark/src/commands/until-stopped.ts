@@ -1,7 +1,10 @@
 // A program that runs until it is told to stop: by a signal, or because it can promise nothing more.
 
+// SIGHUP: the terminal was closed.
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
 /**
- * Starts, waits for SIGINT, SIGTERM or `stop(error)`, then closes what was started. Rejects with the error that `stop` was given.
+ * Starts, waits for a signal or `stop(error)`, then closes what was started. Rejects with the error that `stop` was given.
  * A second signal does not wait for an orderly end.
  */
 export async function untilStopped(start: (stop: (error?: Error) => void) => Promise<() => Promise<void>>): Promise<void> {
@@ -15,8 +18,7 @@ export async function untilStopped(start: (stop: (error?: Error) => void) => Pro
     asked = true
     stop()
   }
-  process.on('SIGINT', onSignal)
-  process.on('SIGTERM', onSignal)
+  for (const signal of SIGNALS) process.on(signal, onSignal)
   try {
     const close = await start(stop)
     // Nothing else may hold the event loop open (an embedder's unref'd sockets); this does.
@@ -26,7 +28,6 @@ export async function untilStopped(start: (stop: (error?: Error) => void) => Pro
     await close()
     if (error) throw error
   } finally {
-    process.off('SIGINT', onSignal)
-    process.off('SIGTERM', onSignal)
+    for (const signal of SIGNALS) process.off(signal, onSignal)
   }
 }

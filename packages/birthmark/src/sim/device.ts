@@ -29,6 +29,9 @@ export interface SimDevice {
   /** `performance.now()` of the moment the session ended without our doing; null while none was. */
   cutAt: number | null
   connected(): boolean
+  /** Measurements that went out; each carries its number. */
+  measured: number
+  /** Those that the broker has acknowledged. */
   sent: number
   close(): Promise<void>
 }
@@ -83,6 +86,7 @@ export function createSimDevice(options: SimDeviceOptions): SimDevice {
     groups,
     identity,
     cutAt: null,
+    measured: 0,
     sent: 0,
     connected: () => session?.connected() ?? false,
     async enroll() {
@@ -125,7 +129,8 @@ export function createSimDevice(options: SimDeviceOptions): SimDevice {
     },
     async measure() {
       if (!session?.connected()) return false
-      const value = { n: device.sent + 1, celsius: Math.round(200 + 50 * Math.sin(device.sent / 10)) / 10 }
+      // Numbered when it leaves, since the next may leave before this one is acknowledged.
+      const value = { n: ++device.measured, celsius: Math.round(200 + 50 * Math.sin(device.measured / 10)) / 10 }
       try {
         await session.publish(`devices/${serial}/telemetry`, Buffer.from(JSON.stringify(value)), { qos: 1, retain: false })
       } catch {
