@@ -1,4 +1,4 @@
-import { createPublicKey, generateKeyPairSync } from 'node:crypto'
+import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import {
   algorithmFitsKey,
@@ -12,10 +12,9 @@ import { type Bytes, bytesOfHex, hexOf } from './bytes.ts'
 import { encodeBits, encodeSequence, readWhole, SEQUENCE } from './der.ts'
 import { codeOf } from './errors.ts'
 
-const spkiOf = (type: string, options: object) => {
-  const { publicKey } = generateKeyPairSync(type as 'rsa', options as { modulusLength: number })
-  return new Uint8Array(publicKey.export({ type: 'spki', format: 'der' }))
-}
+const spkiOf = (keys: { publicKey: KeyObject }) => new Uint8Array(keys.publicKey.export({ type: 'spki', format: 'der' }))
+const curve = (namedCurve: string) => spkiOf(generateKeyPairSync('ec', { namedCurve }))
+const rsa = (modulusLength: number) => spkiOf(generateKeyPairSync('rsa', { modulusLength }))
 const keyOf = (spki: Bytes) => publicKeyOf(readWhole(spki, SEQUENCE))
 const nameOf = (hex: string) => signatureAlgorithmOf(readWhole(bytesOfHex(hex), SEQUENCE))
 
@@ -63,28 +62,28 @@ describe('signature algorithms', () => {
 
 describe('public keys', () => {
   it('reads what node:crypto makes', () => {
-    for (const [type, options, algorithm, bits] of [
-      ['ec', { namedCurve: 'P-256' }, 'P-256', 256],
-      ['ec', { namedCurve: 'P-384' }, 'P-384', 384],
-      ['ec', { namedCurve: 'P-521' }, 'P-521', 521],
-      ['ed25519', {}, 'Ed25519', 256],
-      ['rsa', { modulusLength: 2048 }, 'RSA', 2048],
-      ['rsa', { modulusLength: 1025 }, 'RSA', 1025],
-      ['ml-dsa-44', {}, 'ML-DSA-44', 10496],
-      ['ml-dsa-65', {}, 'ML-DSA-65', 15616],
-      ['ec', { namedCurve: 'secp256k1' }, '', 0],
-      ['x25519', {}, '', 0],
-    ] as [string, object, string, number][])
-      expect([type, keyOf(spkiOf(type, options))]).toEqual([type, { algorithm, bits }])
+    for (const [spki, algorithm, bits] of [
+      [curve('P-256'), 'P-256', 256],
+      [curve('P-384'), 'P-384', 384],
+      [curve('P-521'), 'P-521', 521],
+      [spkiOf(generateKeyPairSync('ed25519')), 'Ed25519', 256],
+      [rsa(2048), 'RSA', 2048],
+      [rsa(1025), 'RSA', 1025],
+      [spkiOf(generateKeyPairSync('ml-dsa-44')), 'ML-DSA-44', 10496],
+      [spkiOf(generateKeyPairSync('ml-dsa-65')), 'ML-DSA-65', 15616],
+      [curve('secp256k1'), '', 0],
+      [spkiOf(generateKeyPairSync('x25519')), '', 0],
+    ] as [Bytes, string, number][])
+      expect(keyOf(spki)).toEqual({ algorithm, bits })
   })
 
   it('gives an RSA key’s numbers for a policy to judge', () => {
-    const spki = spkiOf('rsa', { modulusLength: 2048 })
+    const spki = rsa(2048)
     const key = rsaKeyOf(spki)
     const jwk = createPublicKey({ key: Buffer.from(spki), type: 'spki', format: 'der' }).export({ format: 'jwk' })
     expect(Buffer.from(key?.modulus ?? []).toString('base64url')).toBe(jwk.n)
     expect(hexOf(key?.exponent ?? new Uint8Array())).toBe('010001')
-    expect(rsaKeyOf(spkiOf('ec', { namedCurve: 'P-256' }))).toBeNull()
+    expect(rsaKeyOf(curve('P-256'))).toBeNull()
   })
 
   it('[F2] refuses a key of the wrong form', () => {
@@ -103,8 +102,8 @@ describe('public keys', () => {
     expect(outcome(encodeSequence([p256, encodeBits(point.subarray(0, 64))]))).toBe('der_malformed')
     // Compressed.
     expect(outcome(encodeSequence([p256, encodeBits(new Uint8Array(33).fill(2))]))).toBe('der_malformed')
-    const rsa = bytesOfHex('300d06092a864886f70d0101010500')
-    expect(outcome(encodeSequence([rsa, encodeBits(new Uint8Array(4))]))).toBe('der_malformed')
-    expect(() => rsaKeyOf(encodeSequence([rsa, encodeBits(bytesOfHex('30060201ff020103'))]))).toThrow('der_malformed')
+    const identifier = bytesOfHex('300d06092a864886f70d0101010500')
+    expect(outcome(encodeSequence([identifier, encodeBits(new Uint8Array(4))]))).toBe('der_malformed')
+    expect(() => rsaKeyOf(encodeSequence([identifier, encodeBits(bytesOfHex('30060201ff020103'))]))).toThrow('der_malformed')
   })
 })
