@@ -53,7 +53,15 @@ describe('who may connect', () => {
       await expect(connect(id, credential)).rejects.toThrow('Identifier rejected')
   })
 
-  it('[F9] strangers end in the handshake, others before CONNECT', async () => {
+  it('a device shows its chain: the root alone is configured', async () => {
+    const { connect, devices } = await start()
+    const issuing = devices.intermediate('issuing').intermediate('issuing of a batch')
+    expect((await connect('dev-1', issuing.device('dev-1', { fleet, idx: 900, gids: [7] }))).connected).toBe(true)
+    const stranger = (await start()).devices.intermediate('issuing')
+    await expect(connect('dev-2', stranger.device('dev-2', { fleet, idx: 901, gids: [7] }))).rejects.toThrow('closed')
+  })
+
+  it('[F9] strangers end before CONNECT', async () => {
     const { connect, device, devices, servers, broker } = await start()
     const stranger = (await start()).device('dev-1')
     await expect(connect('dev-1', stranger)).rejects.toThrow()

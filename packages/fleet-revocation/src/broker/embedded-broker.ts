@@ -7,7 +7,7 @@ import { constants } from 'node:crypto'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { createServer, type TLSSocket } from 'node:tls'
-import { anchorOf, type Bytes, encodePem, type Membership, parseCertificate } from '@birthmark/device-sdk/core'
+import { anchorOf, type Bytes, type Membership, parseCertificate } from '@birthmark/device-sdk/core'
 import { Aedes, type AuthenticateError, type Client } from 'aedes'
 import { RevocationError } from '../errors.ts'
 import type { Bus, Clock, Log } from '../ports.ts'
@@ -227,11 +227,11 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
       key: options.tls.key,
       cert: options.tls.cert,
       minVersion: options.tls.minVersion ?? 'TLSv1.2',
-      // OpenSSL turns strangers away in the handshake; who the rest are is for identifyPeer to say.
-      ca: [...options.deviceAnchors, ...(options.serviceAnchors ?? [])].map(der => encodePem('CERTIFICATE', der)),
-      allowPartialTrustChain: true,
+      // TLS proves that the peer has the key; whom the certificate names is for identifyPeer to say. Trusting nothing here is what makes
+      // node:tls hand out the intermediates: of a chain that OpenSSL accepted it shows the leaf alone.
+      ca: [],
       requestCert: true,
-      rejectUnauthorized: true,
+      rejectUnauthorized: false,
       // A resumed session would carry yesterday's verdict about a certificate.
       secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
       handshakeTimeout: limits.handshakeSeconds * 1000,

@@ -33,6 +33,8 @@ export interface Credential {
 }
 
 export interface TestAuthority extends Credential {
+  /** An authority under this one; what it issues carries its certificate in `certPem` after the leaf. */
+  intermediate(name: string): TestAuthority
   device(id: string, membership: Membership | null, options?: { notAfter?: number; purpose?: string }): Credential
   service(name: string): Credential
   server(): Credential
@@ -65,15 +67,18 @@ function keyIdOf(spki: Bytes): Bytes {
 
 let serial = 1
 
-export function createTestAuthority(name: string): TestAuthority {
+interface Issuer {
+  name: Bytes
+  key: KeyObject
+  keyId: Bytes
+  /** What travels after a leaf: nothing for a root. */
+  chainPem: string
+}
+
+export function createTestAuthority(name: string, above: Issuer | null = null): TestAuthority {
   const now = Math.floor(Date.now() / 1000)
 
-  function issue(
-    issuer: { name: Bytes; key: KeyObject; keyId: Bytes } | null,
-    subject: Bytes,
-    extensions: (spki: Bytes) => Bytes[],
-    notAfter = now + 86400,
-  ): Credential {
+  function issue(issuer: Issuer | null, subject: Bytes, extensions: (spki: Bytes) => Bytes[], notAfter = now + 86400): Credential {
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
     const spki = new Uint8Array(publicKey.export({ format: 'der', type: 'spki' }))
     const algorithm = signatureAlgorithmIdentifier('ecdsa-sha256')
@@ -98,19 +103,19 @@ export function createTestAuthority(name: string): TestAuthority {
     return {
       key: privateKey,
       keyPem: privateKey.export({ format: 'pem', type: 'pkcs8' }).toString(),
-      certPem: encodePem('CERTIFICATE', der),
+      certPem: encodePem('CERTIFICATE', der) + (issuer?.chainPem ?? ''),
       der,
       spki,
     }
   }
 
   const subject = encodeName([{ oid: COMMON_NAME, value: name }])
-  const own = issue(null, subject, () => [
+  const own = issue(above, subject, () => [
     extension(BASIC_CONSTRAINTS, true, encodeSequence([encodeElement(1, [new Uint8Array([0xff])])])),
     // keyCertSign and cRLSign
     extension(KEY_USAGE, true, encodeElement(3, [new Uint8Array([1, 0x06])])),
   ])
-  const issuer = { name: subject, key: own.key, keyId: keyIdOf(own.spki) }
+  const issuer: Issuer = { name: subject, key: own.key, keyId: keyIdOf(own.spki), chainPem: above ? own.certPem : '' }
   const leaf = (purpose: string): Bytes[] => [
     extension(KEY_USAGE, true, encodeElement(3, [new Uint8Array([7, 0x80])])),
     extension(EXTENDED_KEY_USAGE, false, encodeSequence([encodeElement(OBJECT_IDENTIFIER, [bytesOfHex(purpose)])])),
@@ -118,6 +123,7 @@ export function createTestAuthority(name: string): TestAuthority {
 
   return {
     ...own,
+    intermediate: common => createTestAuthority(common, issuer),
     device: (id, membership, options = {}) =>
       issue(
         issuer,

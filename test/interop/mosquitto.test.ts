@@ -1,0 +1,411 @@
+// Debian's MQTT programs: its clients against the embedded broker, and its broker in place of ours. None of them has heard of Birthmark.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { connect as connectTcp, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Bytes, DeviceError } from '@birthmark/device-sdk/core'
+import { createPublisher, createRuleSet, nodeVerify, type OutboxNotice, type Rule, systemClock } from '@birthmark/fleet-revocation'
+import {
+  connectMqttBus,
+  createMosquittoEnforcer,
+  type MqttBus,
+  mosquittoAccess,
+  mosquittoConfiguration,
+  mosquittoDynamicSecurity,
+} from '@birthmark/fleet-revocation/broker'
+import { createDeviceReceiver } from '@birthmark/fleet-revocation/device'
+import mqtt, { type MqttClient } from 'mqtt'
+import { afterEach, describe, expect, it } from 'vitest'
+import { type Credential, createTestAuthority } from '../../packages/fleet-revocation/src/testing/authority.ts'
+import { createTestHistory } from '../../packages/fleet-revocation/src/testing/history.ts'
+import { quietLog } from '../../packages/fleet-revocation/src/testing/memory-bus.ts'
+import { createTestNoticeKey } from '../../packages/fleet-revocation/src/testing/notice-key.ts'
+import { ended, fleet, startTestBroker, until } from '../support/broker.ts'
+import { available } from './debian.ts'
+
+const clients = available({ mosquitto_sub: 'mosquitto-clients', mosquitto_pub: 'mosquitto-clients' })
+const brokers = available({ mosquitto: 'mosquitto', mosquitto_sub: 'mosquitto-clients' })
+
+const cleanups: (() => unknown)[] = []
+
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
+})
+
+function folder(): string {
+  const path = mkdtempSync(join(tmpdir(), 'birthmark-mosquitto-'))
+  cleanups.push(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+interface Program {
+  process: ChildProcess
+  output: string
+  /** Resolves with the exit code. */
+  exit: Promise<number | null>
+}
+
+function start(program: string, args: string[]): Program {
+  // Debian's broker is under /usr/sbin, which isn't on everybody's PATH.
+  const child = spawn(program, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` },
+  })
+  const running: Program = { process: child, output: '', exit: new Promise(resolve => child.once('close', resolve)) }
+  for (const stream of [child.stdout, child.stderr]) stream?.on('data', (data: Buffer) => (running.output += data.toString()))
+  cleanups.push(async () => {
+    child.kill()
+    await running.exit
+  })
+  return running
+}
+
+function write(path: string, name: string, text: string | Uint8Array): string {
+  const file = join(path, name)
+  writeFileSync(file, text, { mode: 0o644 })
+  return file
+}
+
+describe.skipIf(!clients)('mosquitto_sub and mosquitto_pub on the embedded broker', () => {
+  it('work with a device certificate, are cut with their group, refused afterwards, and the neighbour carries on', async () => {
+    const { broker, rules, servers, device, close } = await startTestBroker()
+    cleanups.push(close)
+    const path = folder()
+    const ca = write(path, 'ca.pem', servers.certPem)
+    const common = (id: string, { keyPem, certPem }: Credential) => [
+      ...['-h', 'localhost', '-p', `${broker.port}`, '-i', id, '--cafile', ca],
+      ...['--key', write(path, `${id}.key`, keyPem), '--cert', write(path, `${id}.pem`, certPem), '-q', '1'],
+    ]
+    const seven = common('seven', device('seven', { gids: [7] }))
+    const eight = common('eight', device('eight', { gids: [8] }))
+    const listen = (args: string[], id: string) =>
+      start('mosquitto_sub', [...args, '-t', `devices/${id}/cmd`, '-t', `fr/1/${fleet}/head`, '-F', '%t %p'])
+    const sevenListens = listen(seven, 'seven')
+    const eightListens = listen(eight, 'eight')
+    await until(() => broker.sessions().filter(({ connected }) => connected).length === 2, 'both are connected')
+    // A command from the server side reaches a program that is subscribed.
+    await until(async () => {
+      for (const id of ['seven', 'eight'])
+        await broker.publish(`devices/${id}/cmd`, Buffer.from('hello'), { qos: 1, retain: false })
+      return [sevenListens, eightListens].every(({ output }) => output.includes('cmd hello'))
+    }, 'both get a command')
+
+    let sevenOver = false
+    void sevenListens.exit.then(() => {
+      sevenOver = true
+    })
+    rules.merge([{ kind: 'group', gid: 7, bound: 1000 }])
+    expect(await broker.enforce()).toMatchObject({ cut: 1 })
+    // mosquitto_sub tries again by itself, is refused, and gives up.
+    await until(() => sevenOver, 'the revoked mosquitto_sub ends')
+    expect(sevenListens.output).toMatch(/not authorised|not authorized|lost/i)
+    const late = start('mosquitto_pub', [...seven, '-t', 'devices/seven/telemetry', '-m', 'late'])
+    expect(await late.exit).not.toBe(0)
+    expect(late.output).toMatch(/not authori[sz]ed/i)
+
+    const heard: string[] = []
+    await broker.subscribe('devices/eight/telemetry', (_topic, payload) => heard.push(Buffer.from(payload).toString()))
+    // The neighbour's subscription stands: publishing under the same name would take its session over, so the server speaks to it.
+    await broker.publish('devices/eight/cmd', Buffer.from('still there'), { qos: 1, retain: false })
+    await until(() => eightListens.output.includes('still there'), 'the neighbour still listens')
+    expect(eightListens.process.exitCode).toBeNull()
+    eightListens.process.kill()
+    await eightListens.exit
+    const telemetry = start('mosquitto_pub', [...eight, '-t', 'devices/eight/telemetry', '-m', '21.5'])
+    expect(await telemetry.exit).toBe(0)
+    await until(() => heard.length > 0, 'its telemetry arrives')
+    expect(heard).toEqual(['21.5'])
+  })
+
+  it('[F51] are refused under another name', async () => {
+    const { broker, servers, device, close } = await startTestBroker()
+    cleanups.push(close)
+    const path = folder()
+    const { keyPem, certPem } = device('dev-1')
+    const tls = [
+      '--cafile',
+      write(path, 'ca.pem', servers.certPem),
+      '--key',
+      write(path, 'key.pem', keyPem),
+      '--cert',
+      write(path, 'cert.pem', certPem),
+    ]
+    const program = start('mosquitto_pub', [
+      '-h',
+      'localhost',
+      '-p',
+      `${broker.port}`,
+      '-i',
+      'dev-2',
+      ...tls,
+      '-t',
+      'devices/dev-2/x',
+      '-m',
+      'x',
+    ])
+    expect(await program.exit).not.toBe(0)
+    expect(program.output).toMatch(/identifier/i)
+  })
+})
+
+/** Debian keeps the plugin under the machine's triplet. */
+function dynamicSecurityPlugin(): string {
+  const file = readdirSync('/usr/lib')
+    .map(triplet => `/usr/lib/${triplet}/mosquitto_dynamic_security.so`)
+    .find(existsSync)
+  if (!file) throw new Error('mosquitto has no dynamic security plugin here')
+  return file
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const address = server.address()
+  await new Promise(resolve => server.close(resolve))
+  if (!address || typeof address === 'string') throw new Error('no port')
+  return address.port
+}
+
+async function startMosquitto() {
+  const [devices, services, servers] = [
+    createTestAuthority('devices'),
+    createTestAuthority('services'),
+    createTestAuthority('servers'),
+  ]
+  const path = folder()
+  // mosquitto gives up root for a user of its own, who writes the dynamic security file.
+  chmodSync(path, 0o777)
+  const server = servers.server()
+  const port = await freePort()
+  const roles = { publisher: 'publisher', gateway: 'relying-party', watcher: 'observer' } as const
+  const dynamicSecurityFile = write(path, 'dynamic-security.json', mosquittoDynamicSecurity('enforcer'))
+  chmodSync(dynamicSecurityFile, 0o666)
+  const configuration = mosquittoConfiguration('127.0.0.1', port, {
+    accessFile: write(path, 'access', mosquittoAccess(fleet, roles)),
+    dynamicSecurityFile,
+    plugin: dynamicSecurityPlugin(),
+    caFile: write(path, 'ca.pem', devices.certPem + services.certPem),
+    certificateFile: write(path, 'server.pem', server.certPem),
+    keyFile: write(path, 'server.key', server.keyPem),
+  })
+  const conf = write(path, 'mosquitto.conf', configuration)
+  const launch = async (): Promise<Program> => {
+    const program = start('mosquitto', ['-c', conf])
+    await until(
+      () =>
+        new Promise<boolean>(resolve => {
+          const probe = connectTcp(port, '127.0.0.1', () => resolve(true))
+          probe.on('error', () => resolve(false))
+          probe.on('connect', () => probe.destroy())
+        }),
+      `mosquitto listens (${program.output})`,
+    )
+    return program
+  }
+  const url = `mqtts://localhost:${port}`
+  const tls = ({ keyPem, certPem }: Credential) => ({ ca: [servers.certPem], key: keyPem, cert: certPem })
+  const busAs = (name: string): MqttBus => {
+    const bus = connectMqttBus({ url, clientId: name, tls: tls(services.service(name)), log: quietLog, reconnectSeconds: 0.2 })
+    cleanups.push(() => bus.close())
+    return bus
+  }
+  const clientAs = (id: string, credential: Credential): Promise<MqttClient> =>
+    new Promise((resolve, reject) => {
+      const client = mqtt.connect(url, { clientId: id, ...tls(credential), reconnectPeriod: 0 })
+      cleanups.push(() => client.endAsync(true))
+      client.once('connect', () => resolve(client))
+      client.once('error', reject)
+      client.once('close', () => reject(new Error('closed')))
+    })
+  return { launch, devices, path, port, servers, busAs, clientAs }
+}
+
+function memoryOutbox() {
+  const notices: OutboxNotice[] = []
+  const delivered = new Set<number>()
+  return {
+    notices,
+    delivered,
+    outbox: {
+      pending: async (limit: number) => notices.filter(({ seq }) => !delivered.has(seq)).slice(0, limit),
+      delivered: async (seq: number) => void delivered.add(seq),
+      recent: async (limit: number) => notices.slice(-limit),
+    },
+  }
+}
+
+describe.skipIf(!brokers)('a real mosquitto as the broker', () => {
+  it('carries the notice, cuts the revoked, gives them nothing afterwards, and leaves the neighbours', async () => {
+    const { launch, devices, clientAs, busAs, path, port, servers } = await startMosquitto()
+    await launch()
+    const rules = createRuleSet()
+    const enforcerBus = busAs('enforcer')
+    const publisherBus = busAs('publisher')
+    await until(() => enforcerBus.connected() && publisherBus.connected(), 'both services are connected')
+    const enforcer = await createMosquittoEnforcer({
+      bus: enforcerBus,
+      fleet,
+      rules,
+      clock: systemClock,
+      log: quietLog,
+      sweepSeconds: 3600,
+    })
+    cleanups.push(() => enforcer.close())
+    const key = createTestNoticeKey()
+    const history = createTestHistory(key)
+    const { notices, outbox, delivered } = memoryOutbox()
+    const publisher = createPublisher({ outbox, bus: publisherBus, fleet, clock: systemClock, log: quietLog })
+    cleanups.push(() => publisher.close())
+
+    const connected = await Promise.all(
+      Array.from({ length: 20 }, async (_, idx) => {
+        const id = `dev-${idx}`
+        const membership = { fleet, idx, gids: [idx % 2 === 0 ? 7 : 8] }
+        const credential = devices.device(id, membership)
+        await enforcer.admit(id, membership)
+        const client = await clientAs(id, credential)
+        let record: Bytes | null = null
+        const receiver = createDeviceReceiver({
+          fleet,
+          membership: () => membership,
+          signers: [key.signer],
+          verify: nodeVerify(),
+          store: {
+            get: () => record,
+            put: (_name, value) => {
+              record = value
+            },
+          },
+        })
+        const state = { id, membership, credential, client, got: [] as string[], errors: [] as DeviceError[], revoked: false }
+        client.on('message', (topic, payload) => {
+          if (topic.startsWith('devices/')) state.got.push(`${payload}`)
+          else
+            receiver.receive(topic, new Uint8Array(payload), (error, revoked) => {
+              if (error) state.errors.push(error)
+              state.revoked = revoked
+            })
+        })
+        await client.subscribeAsync([`devices/${id}/#`, ...receiver.topics], { qos: 1 })
+        await client.publishAsync(`devices/${id}/telemetry`, 'before', { qos: 1 })
+        return state
+      }),
+    )
+    const sevens = connected.filter(({ membership }) => membership.gids[0] === 7)
+    const eights = connected.filter(({ membership }) => membership.gids[0] === 8)
+
+    // The notice goes out by URL and reaches every device; each knows for itself.
+    const rule: Rule = { kind: 'group', gid: 7, bound: 20 }
+    notices.push({ seq: 1, notice: await history.add([rule]) })
+    await publisher.drained()
+    await until(() => sevens.every(({ revoked }) => revoked), 'the revoked devices know')
+    expect([...delivered]).toEqual([1])
+    expect(connected.flatMap(({ errors }) => errors)).toEqual([])
+    expect(eights.some(({ revoked }) => revoked)).toBe(false)
+    expect(connected.every(({ got }) => got.includes('before'))).toBe(true)
+
+    // The enforcer cuts them, whether they listened or not.
+    const over = Promise.all(sevens.map(({ client }) => ended(client)))
+    rules.merge([rule])
+    expect(await enforcer.enforce()).toEqual({ groups: 1 })
+    await over
+    expect(eights.every(({ client }) => client.connected)).toBe(true)
+
+    // A revoked device that comes again may nothing: no subscription, no publication, no delivery. mosquitto_sub says so and gives up.
+    const { id, credential } = sevens[0]
+    const tls = [
+      '--cafile',
+      write(path, 'servers.pem', servers.certPem),
+      '--key',
+      write(path, 'again.key', credential.keyPem),
+      '--cert',
+      write(path, 'again.pem', credential.certPem),
+    ]
+    const again = start('mosquitto_sub', [
+      '-h',
+      'localhost',
+      '-p',
+      `${port}`,
+      '-i',
+      id,
+      ...tls,
+      '-q',
+      '1',
+      '-t',
+      `devices/${id}/cmd`,
+      '-t',
+      `fr/1/${fleet}/head`,
+    ])
+    await again.exit
+    expect(again.output).toMatch(/all subscription requests were denied/i)
+    const watched: string[] = []
+    const watcher = busAs('watcher')
+    await until(() => watcher.connected(), 'the watcher is connected')
+    await watcher.subscribe('devices/#', (topic, payload) => watched.push(`${topic} ${Buffer.from(payload)}`))
+    const back = await clientAs(id, credential)
+    await back.publishAsync(`devices/${id}/telemetry`, 'after', { qos: 1 })
+    for (const eight of eights) await eight.client.publishAsync(`devices/${eight.id}/telemetry`, 'after', { qos: 1 })
+    await until(() => eights.every(eight => watched.includes(`devices/${eight.id}/telemetry after`)), 'the neighbours are heard')
+    expect(watched.filter(line => line.startsWith(`devices/${id}/`))).toEqual([])
+
+    // The sweep ends what came again.
+    const swept = ended(back)
+    await enforcer.sweep()
+    await swept
+    expect(eights.every(({ client }) => client.connected)).toBe(true)
+
+    // Whoever is issued afterwards is in a group of a later epoch and works.
+    const later = { fleet, idx: 30, gids: [7] }
+    await enforcer.admit('dev-30', later)
+    const fresh = await clientAs('dev-30', devices.device('dev-30', later))
+    expect((await fresh.subscribeAsync('devices/dev-30/cmd', { qos: 1 }))[0]?.qos).toBe(1)
+    // Who is admitted although it is revoked gets nothing.
+    const stale = { fleet, idx: 3, gids: [7] }
+    await enforcer.admit('dev-99', stale)
+    const none = await clientAs('dev-99', devices.device('dev-99', stale))
+    await expect(none.subscribeAsync('devices/dev-99/cmd', { qos: 1 })).rejects.toThrow()
+  })
+
+  it('[F54] killed after it acknowledged, is given the notices again; the rules it enforces outlive it', async () => {
+    const { launch, devices, clientAs, busAs } = await startMosquitto()
+    const first = await launch()
+    const rules = createRuleSet()
+    const [enforcerBus, publisherBus] = [busAs('enforcer'), busAs('publisher')]
+    await until(() => enforcerBus.connected() && publisherBus.connected(), 'both services are connected')
+    const enforcer = await createMosquittoEnforcer({
+      bus: enforcerBus,
+      fleet,
+      rules,
+      clock: systemClock,
+      log: quietLog,
+      sweepSeconds: 3600,
+    })
+    cleanups.push(() => enforcer.close())
+    const history = createTestHistory(createTestNoticeKey())
+    const { notices, outbox } = memoryOutbox()
+    const publisher = createPublisher({ outbox, bus: publisherBus, fleet, clock: systemClock, log: quietLog })
+    cleanups.push(() => publisher.close())
+    const membership = { fleet, idx: 1, gids: [7] }
+    await enforcer.admit('dev-1', membership)
+    const credential = devices.device('dev-1', membership)
+    for (const gid of [1, 2, 7])
+      notices.push({ seq: gid === 7 ? 3 : gid, notice: await history.add([{ kind: 'group', gid, bound: 5 }]) })
+    await publisher.drained()
+    rules.merge([{ kind: 'group', gid: 7, bound: 5 }])
+    await enforcer.enforce()
+
+    first.process.kill('SIGKILL')
+    await first.exit
+    await launch()
+    const neighbour = await clientAs('dev-2', devices.device('dev-2', { fleet, idx: 2, gids: [8] }))
+    const heads: Buffer[] = []
+    neighbour.on('message', (_topic, payload) => heads.push(payload))
+    await neighbour.subscribeAsync(`fr/1/${fleet}/head`, { qos: 1 })
+    await until(() => heads.length > 0, 'the head is there again')
+    expect(Buffer.compare(heads.at(-1) ?? Buffer.alloc(0), Buffer.from(notices[2].notice))).toBe(0)
+    const revoked = await clientAs('dev-1', credential)
+    await expect(revoked.subscribeAsync('devices/dev-1/cmd', { qos: 1 })).rejects.toThrow()
+  })
+})
