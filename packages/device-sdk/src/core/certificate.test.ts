@@ -141,6 +141,8 @@ describe('parseCertificate', () => {
   })
 
   it('[RFC 5280 4.1.2.8] reads over unique identifiers', () => {
+    for (const ids of [['82020001', '81020001'], ['81020801'], ['8100'], ['83020001']])
+      expect([ids, made({ uniqueIds: ids.map(bytesOfHex) })]).not.toEqual([ids, 'parsed'])
     expect(made({ uniqueIds: [bytesOfHex('81020001'), bytesOfHex('82020001')], extensions: [basicConstraints(false)] })).toBe(
       'parsed',
     )

@@ -165,7 +165,8 @@ export function parseCertificate(der: Bytes): Certificate {
   const key = publicKeyOf(fields[6])
   // issuerUniqueID and subjectUniqueID are read over, as RFC 5280 4.1.2.8 asks.
   let at = 7
-  while (at < fields.length && (fields[at].tag === 0x81 || fields[at].tag === 0x82)) at++
+  for (let tag = 0x81; tag < 0x83; tag++)
+    if (at < fields.length && fields[at].tag === tag && !(contentOf(fields[at++])[0] < 8)) malformed('unique id')
   const out: Certificate = {
     der: der,
     tbs: encodingOf(outer[0]),
