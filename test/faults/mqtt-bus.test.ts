@@ -1,0 +1,109 @@
+// The bus by URL: what a publisher, a gateway or an API uses to reach a broker that is not in its process, here our own.
+
+import type { Bytes } from '@birthmark/device-sdk/core'
+import { createPublisher, createRelyingParty, createRuleSet, type OutboxNotice, systemClock } from '@birthmark/fleet-revocation'
+import { connectMqttBus, type MqttBus } from '@birthmark/fleet-revocation/broker'
+import { afterEach, describe, expect, it } from 'vitest'
+import { createTestHistory, heartbeatSecret } from '../../packages/fleet-revocation/src/testing/history.ts'
+import { quietLog } from '../../packages/fleet-revocation/src/testing/memory-bus.ts'
+import { createTestNoticeKey } from '../../packages/fleet-revocation/src/testing/notice-key.ts'
+import { fleet, startTestBroker, type TestBroker, until } from '../support/broker.ts'
+
+const cleanups: (() => unknown)[] = []
+
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
+})
+
+async function start(): Promise<TestBroker & { busAs(name: string): MqttBus }> {
+  const test = await startTestBroker()
+  cleanups.push(test.close)
+  return {
+    ...test,
+    busAs: name => {
+      const { keyPem, certPem } = test.services.service(name)
+      const url = `mqtts://localhost:${test.broker.port}`
+      const bus = connectMqttBus({
+        url,
+        clientId: name,
+        tls: { ca: [test.servers.certPem], key: keyPem, cert: certPem },
+        log: quietLog,
+        publishSeconds: 2,
+      })
+      cleanups.push(() => bus.close())
+      return bus
+    },
+  }
+}
+
+describe('the bus by URL', () => {
+  it('is encrypted, or on this machine', () => {
+    for (const url of ['mqtt://broker.example', 'ws://broker.example', 'http://localhost'])
+      expect(() => connectMqttBus({ url, clientId: 'x', log: quietLog })).toThrow('configuration_invalid')
+  })
+
+  it('[F54] fails a publication that the broker refused or never saw, so that the outbox keeps it', async () => {
+    const { busAs } = await start()
+    const observer = busAs('watcher')
+    await expect(observer.publish(`fr/1/${fleet}/head`, new Uint8Array(1), { qos: 1, retain: true })).rejects.toMatchObject({
+      code: 'bus_failed',
+    })
+    await until(() => observer.connected(), 'connected')
+    await expect(observer.publish(`fr/1/${fleet}/head`, new Uint8Array(1), { qos: 1, retain: true })).rejects.toMatchObject({
+      code: 'bus_failed',
+    })
+    await observer.close()
+    await expect(observer.publish('x', new Uint8Array(1), { qos: 1, retain: false })).rejects.toMatchObject({ code: 'bus_closed' })
+  })
+
+  it('brings notices, heartbeats and acknowledgements between a publisher and a gateway', async () => {
+    const { busAs } = await start()
+    const key = createTestNoticeKey()
+    const history = createTestHistory(key, { fleet, heartbeats: true })
+    const issuedAt = Math.floor(systemClock.now())
+    const notices: OutboxNotice[] = []
+    const delivered = new Set<number>()
+    const outbox = {
+      pending: async (limit: number) => notices.filter(({ seq }) => !delivered.has(seq)).slice(0, limit),
+      delivered: async (seq: number) => void delivered.add(seq),
+      recent: async (limit: number) => notices.slice(-limit),
+    }
+    const publisher = createPublisher({
+      outbox,
+      bus: busAs('publisher'),
+      fleet,
+      clock: systemClock,
+      log: quietLog,
+      heartbeatSecret,
+      relyingParties: ['gateway'],
+    })
+    cleanups.push(() => publisher.close())
+    for (const gid of [7, 9])
+      notices.push({ seq: notices.length + 1, notice: await history.add([{ kind: 'group', gid, bound: 5 }], { issuedAt }) })
+    publisher.wake()
+
+    let saved: Bytes | null = null
+    const gateway = await createRelyingParty({
+      name: 'gateway',
+      fleet,
+      signers: [key.signer],
+      state: {
+        load: async () => saved,
+        save: async state => {
+          saved = state
+        },
+      },
+      bus: busAs('gateway'),
+      enforce: async () => ({ cut: 3 }),
+      clock: systemClock,
+      log: quietLog,
+    })
+    cleanups.push(() => gateway.close())
+    await until(() => gateway.fresh(), 'the gateway has everything')
+    expect(gateway.status({ fleet, idx: 1, gids: [7] }, null)).toBe('revoked')
+    expect(gateway.status({ fleet, idx: 1, gids: [8] }, null)).toBe('good')
+    await until(() => publisher.acknowledgements().some(({ seq }) => seq === 2), 'the publisher knows')
+    expect(publisher.acknowledgements()).toMatchObject([{ relyingParty: 'gateway', seq: 2, sessionsClosed: 3 }])
+    expect(createRuleSet(gateway.rules.rules()).isRevoked({ idx: 4, gids: [9] }, null)).toBe(true)
+  })
+})
