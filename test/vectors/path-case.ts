@@ -6,8 +6,8 @@ import {
   codeOf,
   type DeviceErrorCode,
   defaultAlgorithms,
+  foldName,
   parseCertificate,
-  sameName,
   validatePath,
 } from '@birthmark/device-sdk/core'
 import { nodeVerify } from './node-verify.ts'
@@ -57,7 +57,7 @@ export function verdictOf(it: PathCase): { verdict: Verdict; path: Certificate[]
     depthMax: it.depthMax ?? 8,
     signaturesMax: 32,
     nameConstraints: checkNameConstraints,
-    sameName,
+    foldName,
   }
   validatePath(leaf, parsed(it.intermediates), rules, nodeVerify, (error, path) => {
     answers.push({ verdict: error ? error.code : 'accepted', path: path ?? [] })

@@ -73,6 +73,8 @@ describe('nameAttribute', () => {
     const one = [attribute(COMMON_NAME, UTF8_STRING, utf8Bytes('a'))]
     expect(outcome(named(...new Array(32).fill(one)))).toBe(32)
     expect(outcome(named(...new Array(33).fill(one)))).toBe('der_limit')
+    expect(outcome(cn(UTF8_STRING, 'x'.repeat(1000)))).toBe(1)
+    expect(outcome(cn(UTF8_STRING, 'x'.repeat(1010)))).toBe('der_limit')
   })
 })
 

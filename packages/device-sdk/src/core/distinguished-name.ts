@@ -29,7 +29,8 @@ export const ORGANIZATIONAL_UNIT = '55040b' // 2.5.4.11
 export const EMAIL_ADDRESS = '2a864886f70d010901' // 1.2.840.113549.1.9.1
 export const DOMAIN_COMPONENT = '0992268993f22c640119' // 0.9.2342.19200300.100.1.25
 
-/** Real names have at most a dozen; these keep comparison of hostile ones cheap. */
+/** Real names have at most a dozen attributes in 300 bytes; these keep comparison of hostile ones cheap. */
+const nameBytesMax = 1024
 const relativeNamesMax = 32
 const attributesMax = 8
 
@@ -54,6 +55,7 @@ export function stringOf(value: Element): string | null {
  */
 export function attributesOf(name: Element): NameAttribute[] {
   const out: NameAttribute[] = []
+  if (name.end - name.start > nameBytesMax) fail('der_limit', 'name')
   const sets = partsOf(name, SEQUENCE, 0, relativeNamesMax)
   for (let i = 0; i < sets.length; i++) {
     const members = partsOf(sets[i], SET, 1, attributesMax)
@@ -76,19 +78,9 @@ export function nameAttribute(name: Bytes, oid: string): string | null {
   return values.length === 1 ? values[0].text : null
 }
 
-/** RFC 5280 7.1 as far as ASCII goes: case and runs of spaces do not tell two names apart, nor does Printable against UTF-8. */
+/** RFC 5280 7.1: case and runs of spaces do not tell two names apart, nor does Printable against UTF-8. */
 function foldedText(text: string): string {
-  let out = ''
-  let gap = false
-  for (let i = 0; i < text.length; i++) {
-    if (text[i] === ' ') gap = true
-    else {
-      if (gap && out) out += ' '
-      gap = false
-      out += text[i]
-    }
-  }
-  return out.toLowerCase()
+  return text.toLowerCase().replace(/ +/g, ' ').replace(/^ | $/g, '')
 }
 
 /** A name as one folded string a relative name, so that names and name prefixes compare by `===`. */
@@ -105,13 +97,14 @@ export function foldedName(name: Bytes): string[] {
   return out
 }
 
-/** Names are folded at a price; real ones are below 300 bytes, and a longer one has to match as it is. */
-const foldedBytesMax = 512
+/** A name as one string, equal for names that are the same by RFC 5280 7.1: `foldName` of the path rules. */
+export function foldName(name: Bytes): string {
+  return foldedName(name).join()
+}
 
-/** Whether two DER names are the same, bytewise or folded: `sameName` of the path rules. */
+/** Whether two DER names are the same, bytewise or folded. */
 export function sameName(a: Bytes, b: Bytes): boolean {
-  if (equalBytes(a, b)) return true
-  return a.length <= foldedBytesMax && b.length <= foldedBytesMax && foldedName(a).join() === foldedName(b).join()
+  return equalBytes(a, b) || foldName(a) === foldName(b)
 }
 
 /** X.680 41.4. */

@@ -7,7 +7,7 @@
 // Work is bounded by `signaturesMax` whatever is sent: every certificate that enters the search has cost one verified signature.
 
 import { algorithmFitsKey } from './algorithm.ts'
-import { type Bytes, equalBytes } from './bytes.ts'
+import { type Bytes, equalBytes, hexOf } from './bytes.ts'
 import {
   BASIC_CONSTRAINTS,
   type Certificate,
@@ -45,10 +45,10 @@ export interface PathRules {
   /** `checkNameConstraints` of name-constraints.ts. Absent, a CA with name constraints is refused, which saves a device the code. */
   nameConstraints?: ((chain: Certificate[]) => string | null) | undefined
   /**
-   * `sameName` of distinguished-name.ts, to chain names that differ in case, spaces or string type. Absent, their bytes must agree, as
+   * `foldName` of distinguished-name.ts, to chain names that differ in case, spaces or string type. Absent, their bytes must agree, as
    * RFC 5280 4.1.2.6 has CAs see to.
    */
-  sameName?: ((a: Bytes, b: Bytes) => boolean) | undefined
+  foldName?: ((name: Bytes) => string) | undefined
 }
 
 /** A hostile handshake may carry hundreds; no honest one carries more. */
@@ -93,17 +93,15 @@ function ownProblem(certificate: Certificate, rules: PathRules): DeviceErrorCode
   return !certificate.isCa && certificate.keyUsage >= 0 && certificate.keyUsage & KEY_CERT_SIGN ? 'path_key_usage' : ''
 }
 
-/** What keeps `issuer` from having issued `subject`, short of the signature, or ''. `below`: the CAs between it and the leaf. */
-function issuerProblem(issuer: TrustAnchor, subject: Certificate, below: Certificate[], rules: PathRules): DeviceErrorCode | '' {
+/** What keeps `issuer` from having issued `subject`, short of the signature, or ''. `below`: CAs between it and the leaf. */
+function issuerProblem(issuer: TrustAnchor, subject: Certificate, below: number, rules: PathRules): DeviceErrorCode | '' {
   const certificate = issuer.certificate
   const algorithm = subject.signatureAlgorithm
   if (certificate) {
     if (!certificate.isCa) return 'path_not_ca'
     // Absent is −1, which has every bit.
     if (!(certificate.keyUsage & KEY_CERT_SIGN)) return 'path_key_usage'
-    // 6.1.4 l: self-issued certificates do not count.
-    const counted = below.filter(link => !(rules.sameName || equalBytes)(link.subject, link.issuer))
-    if (certificate.pathLength >= 0 && counted.length > certificate.pathLength) return 'path_length'
+    if (certificate.pathLength >= 0 && below > certificate.pathLength) return 'path_length'
     const problem = ownProblem(certificate, rules)
     if (problem) return problem
     if (issuer.keyAlgorithm === 'RSA' && (certificate.keyBits < rsaBitsMin || certificate.keyBits > rsaBitsMax))
@@ -127,12 +125,17 @@ export function validatePath(
   verify: Verify,
   done: (error: DeviceError | null, path: Certificate[] | null) => void,
 ): void {
-  const same = rules.sameName || equalBytes
+  const fold = rules.foldName || hexOf
   const anchors = rules.anchors.length
   const issuers = rules.anchors.concat(intermediates.map(anchorOf))
-  // The path being tried and, for each of its certificates, the next issuer to try: those that its key identifier points at first.
+  // Folded once each: for hostile names this would be the dearest step.
+  const names = issuers.map(issuer => fold(issuer.subject))
+  // The path being tried and, for each of its certificates: its issuer's name, the next issuer to try (those that its key identifier
+  // points at come first), and how many CAs up to it are not self-issued (the others do not count for a path length, 6.1.4 l).
   const path = [leaf]
+  const wanted = [fold(leaf.issuer)]
   const next = [0]
+  const below = [0]
   let signatures = 0
   let furthest = 0
   let worst: DeviceErrorCode = 'path_no_anchor'
@@ -154,12 +157,16 @@ export function validatePath(
   }
   const accept = (at: number): void => {
     const certificate = issuers[at].certificate
+    const depth = path.length
     if (certificate) path.push(certificate)
-    if (at >= anchors) next.push(0)
-    else if (rules.nameConstraints && rules.nameConstraints(path) !== null) {
+    if (certificate && at >= anchors) {
+      wanted.push(fold(certificate.issuer))
+      next.push(0)
+      below.push(below[depth - 1] + (names[at] === wanted[depth] ? 0 : 1))
+    } else if (rules.nameConstraints && rules.nameConstraints(path) !== null) {
       // A path that came to an anchor and fails by its names alone says more than any other.
-      note('path_name_constraint', path.length + 1)
-      path.length = next.length
+      note('path_name_constraint', depth + 2)
+      path.length = depth
     } else finish('')
   }
   const step = (): void => {
@@ -170,8 +177,8 @@ export function validatePath(
     const issuer = issuers[at]
     if (turn < 2 * issuers.length) {
       const hinted = issuer.subjectKeyId && subject.authorityKeyId && equalBytes(issuer.subjectKeyId, subject.authorityKeyId)
-      if (turn < issuers.length !== !!hinted || !same(issuer.subject, subject.issuer)) return
-      let problem: DeviceErrorCode | '' = issuerProblem(issuer, subject, path.slice(1), rules)
+      if (turn < issuers.length !== !!hinted || names[at] !== wanted[depth - 1]) return
+      let problem: DeviceErrorCode | '' = issuerProblem(issuer, subject, below[depth - 1], rules)
       if (at >= anchors) {
         // The same name and key twice is a loop.
         const loops = path.some(link => equalBytes(link.spki, issuer.spki) && equalBytes(link.subject, issuer.subject))
@@ -196,7 +203,9 @@ export function validatePath(
     } else {
       note('path_no_anchor', depth)
       path.pop()
+      wanted.pop()
       next.pop()
+      below.pop()
       if (depth < 2) finish(worst)
     }
   }
