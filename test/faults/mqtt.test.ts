@@ -267,6 +267,8 @@ describe('topics', () => {
       await expect(connect('dev-1', device('dev-1'), will(topic)), topic).rejects.toThrow('Not authorized')
     await expect(connect('dev-1', device('dev-1'), will('devices/dev-1/gone', true))).rejects.toThrow('Not authorized')
     const client = await connect('dev-1', device('dev-1'), will('devices/dev-1/gone'))
+    // Its subscriptions are taken back first, which takes the broker a few turns.
+    await client.subscribeAsync(['devices/dev-1/cmd', 'devices/dev-1/config', head], { qos: 1 })
     client.stream.destroy()
     await until(() => seen.length > 0, 'the Will is published')
     expect(seen).toEqual(['devices/dev-1/gone will'])
@@ -386,6 +388,16 @@ describe('hostile peers', () => {
       await expect(connect('dev-3', device('dev-3'))).rejects.toThrow()
       expect(broker.sessions()).toHaveLength(3)
     }
+  })
+
+  it('[F72] lets one address begin no more handshakes than its share, and the share comes back', async () => {
+    const { connect, device, broker } = await start({ limits: { handshakesAtOncePerAddress: 3, handshakesPerSecondPerAddress: 2 } })
+    for (let i = 0; i < 3; i++) await connect(`dev-${i}`, device(`dev-${i}`))
+    const refused = await Promise.allSettled(Array.from({ length: 5 }, (_, i) => connect(`late-${i}`, device(`late-${i}`))))
+    expect(refused.filter(({ status }) => status === 'rejected').length).toBeGreaterThanOrEqual(4)
+    await new Promise(resolve => setTimeout(resolve, 1100))
+    expect((await connect('dev-9', device('dev-9'))).connected).toBe(true)
+    expect(broker.sessions().length).toBeGreaterThanOrEqual(4)
   })
 
   it('[F53] keeps at most its bound for an absent device', async () => {

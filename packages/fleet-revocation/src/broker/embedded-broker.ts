@@ -3,10 +3,7 @@
 // stranger costs little; and that a subscriber who doesn't read delays the others by a second at most. It keeps nothing: notices live in
 // the server's store, and the publisher shows them again to a broker that starts.
 
-import { constants } from 'node:crypto'
-import type { AddressInfo, Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
-import { createServer, type TLSSocket } from 'node:tls'
+import type { TLSSocket } from 'node:tls'
 import { anchorOf, type Bytes, type Membership, parseCertificate } from '@birthmark/device-sdk/core'
 import { Aedes, type AuthenticateError, type Client } from 'aedes'
 import { RevocationError } from '../errors.ts'
@@ -16,8 +13,9 @@ import { nodeVerify } from '../verify.ts'
 import { accessOf, filtersMax, mayPublish, mayRead, maySubscribe } from './access.ts'
 import { boundSessions, type SessionStore } from './bounded-sessions.ts'
 import { type BrokerLimits, defaultLimits } from './limits.ts'
+import { listenMutualTls, type MutualTlsListener } from './mutual-tls.ts'
 import { guardPackets } from './packet-guard.ts'
-import { identifyPeer, type Peer, type PeerRules, type ServiceRole } from './peer.ts'
+import type { Peer, PeerRules, ServiceRole } from './peer.ts'
 
 export interface EmbeddedBrokerOptions {
   host: string
@@ -67,7 +65,6 @@ interface Session {
   peer: Peer
   access: ReturnType<typeof accessOf>
   socket: TLSSocket
-  stream: Duplex
   address: string
   since: number
   connected: boolean
@@ -90,14 +87,6 @@ function refusal(returnCode: number, detail: string): AuthenticateError {
   return Object.assign(new Error(detail), { returnCode })
 }
 
-/** Leaf first, as received; bounded, since a chain may be cyclic in node's linked form. */
-function chainOf(socket: TLSSocket): Bytes[] {
-  const chain: Bytes[] = []
-  for (let at = socket.getPeerX509Certificate(); at && chain.length < 10; at = at.issuerCertificate)
-    chain.push(new Uint8Array(at.raw))
-  return chain
-}
-
 function peerRules(options: EmbeddedBrokerOptions): PeerRules {
   const anchors = (list: Bytes[]) => list.map(der => anchorOf(parseCertificate(der)))
   try {
@@ -117,10 +106,9 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
   const { fleet, clock, log } = options
   const limits = { ...defaultLimits, ...options.limits }
   const rules = peerRules(options)
-  const sessions = new Map<Duplex, Session>()
-  /** Of sockets in any state, handshake included. */
-  const sockets = new Set<Socket>()
-  const addresses = new Map<string, number>()
+  const sessions = new Set<Session>()
+  /** By the stream that aedes knows a client by; aedes asks about a Will some turns after the socket is gone. */
+  const sessionOf = new WeakMap<object, Session>()
   /** Devices whose session outlives its connection, with what a revocation needs to find them. */
   const stored = new Map<string, Peer>()
 
@@ -132,7 +120,7 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
 
   /** The session behind an aedes client if it may still do anything. A status that became unknown keeps what stands. */
   function live(client: Client | null): Session | null {
-    const session = client && sessions.get(client.conn as Duplex)
+    const session = client && sessionOf.get(client.conn)
     return session && !session.ended && statusOf(session.peer) !== 'revoked' ? session : null
   }
 
@@ -150,7 +138,7 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
     const { peer, access, will } = session
     // MQTT has no way to say this before CONNECT; the session is found by its certificate, never by the id it claims.
     if (!clientIdFits(peer, clientId)) return refusal(IDENTIFIER_REJECTED, 'the ClientId is not the certificate’s')
-    const status = statusOf(peer)
+    const status = peer.notAfter < clock.now() ? 'expired' : statusOf(peer)
     if (status !== 'good') return refusal(NOT_AUTHORIZED, `the certificate’s status is ${status}`)
     if (will && !mayPublish(access, will.topic, will.retain)) return refusal(NOT_AUTHORIZED, 'the Will is not allowed')
     return null
@@ -164,14 +152,14 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
     maxInflightInbound: 16,
     maxTopicLevels: 16,
     preConnect: (client, packet, done) => {
-      const session = sessions.get(client.conn as Duplex)
+      const session = sessionOf.get(client.conn)
       if (!session) return done(new Error('no session'), false)
       session.will = packet.will ? { topic: packet.will.topic, retain: packet.will.retain === true } : null
       if (packet.clean === false && stored.size >= limits.storedSessionsMax && !stored.has(packet.clientId)) packet.clean = true
       done(null, true)
     },
     authenticate: (client, _username, _password, done) => {
-      const session = sessions.get(client.conn as Duplex)
+      const session = sessionOf.get(client.conn)
       const problem = session ? admit(session, client.id) : refusal(NOT_AUTHORIZED, 'no session')
       if (!session || problem) {
         log.warn({ peer: session?.peer.id, clientId: client.id.slice(0, 64), reason: problem?.message }, 'CONNECT refused')
@@ -205,7 +193,7 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
     },
   })
   broker.on('unsubscribe', (filters, client) => {
-    const session = sessions.get(client.conn as Duplex)
+    const session = sessionOf.get(client.conn)
     for (const filter of filters) session?.filters.delete(filter)
   })
   const store = (broker as unknown as { persistence: SessionStore }).persistence
@@ -221,78 +209,30 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
     },
   })
 
-  let server: ReturnType<typeof createServer>
-  try {
-    server = createServer({
-      key: options.tls.key,
-      cert: options.tls.cert,
-      minVersion: options.tls.minVersion ?? 'TLSv1.2',
-      // TLS proves that the peer has the key; whom the certificate names is for identifyPeer to say. Trusting nothing here is what makes
-      // node:tls hand out the intermediates: of a chain that OpenSSL accepted it shows the leaf alone.
-      ca: [],
-      requestCert: true,
-      rejectUnauthorized: false,
-      // A resumed session would carry yesterday's verdict about a certificate.
-      secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
-      handshakeTimeout: limits.handshakeSeconds * 1000,
-    })
-  } catch (error) {
-    await new Promise<void>(resolve => broker.close(() => resolve()))
-    throw new RevocationError('configuration_invalid', 'the broker’s TLS key, certificate or anchors', error)
-  }
-  server.maxConnections = limits.connectionsMax
-
-  server.on('connection', (socket: Socket) => {
-    const address = socket.remoteAddress ?? ''
-    const count = (addresses.get(address) ?? 0) + 1
-    addresses.set(address, count)
-    sockets.add(socket)
-    socket.once('close', () => {
-      sockets.delete(socket)
-      const left = (addresses.get(address) ?? 1) - 1
-      if (left > 0) addresses.set(address, left)
-      else addresses.delete(address)
-    })
-    if (count > limits.connectionsPerAddressMax) socket.destroy()
-  })
-  server.on('tlsClientError', (error, socket) => {
-    log.info({ code: (error as NodeJS.ErrnoException).code, address: socket.remoteAddress }, 'handshake failed')
-    // A handshake that timed out is only reported; ending it is left to us.
-    socket.destroy()
-  })
-  server.on('secureConnection', (socket: TLSSocket) => {
-    const address = socket.remoteAddress ?? ''
-    socket.setNoDelay(true)
-    const peer = socket.isSessionReused() ? 'a resumed TLS session' : identifyPeer(chainOf(socket), rules, clock.now())
-    if (typeof peer === 'string') {
-      log.warn({ address, reason: peer }, 'peer refused')
-      socket.on('error', () => {})
-      socket.destroy()
-      return
-    }
+  function onPeer(socket: TLSSocket, peer: Peer, address: string): void {
     const stream = guardPackets(socket, peer.kind === 'device' ? limits.devicePackets : limits.servicePackets, problem =>
       log.warn({ peer: peer.id, address, reason: problem }, 'packet refused'),
     )
-    sessions.set(stream, {
+    const session: Session = {
       peer,
       access: accessOf(peer, fleet),
       socket,
-      stream,
       address,
       since: clock.now(),
       connected: false,
       ended: false,
       will: null,
       filters: new Set(),
-    })
-    // Only after the socket is gone: aedes asks about the Will while it closes.
-    socket.once('close', () => setImmediate(() => sessions.delete(stream)))
+    }
+    sessions.add(session)
+    sessionOf.set(stream, session)
+    socket.once('close', () => sessions.delete(session))
     broker.handle(stream)
-  })
+  }
 
   async function enforce(): Promise<Enforcement> {
     const started = performance.now()
-    const doomed = [...sessions.values()].filter(session => !session.ended && statusOf(session.peer) === 'revoked')
+    const doomed = [...sessions].filter(session => !session.ended && statusOf(session.peer) === 'revoked')
     // All are deaf and mute before the first is cut.
     for (const session of doomed) session.ended = true
     let cut = 0
@@ -323,25 +263,29 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
     })
   }
   sweepLater()
+  const closeAedes = () => new Promise<void>(resolve => broker.close(() => resolve()))
   broker.on('error' as 'closed', (...failure: unknown[]) => log.error({ err: failure[0] }, 'broker failure'))
 
+  let listener: MutualTlsListener
   try {
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen(options.port, options.host, () => {
-        server.removeListener('error', reject)
-        resolve()
-      })
+    listener = await listenMutualTls({
+      host: options.host,
+      port: options.port,
+      tls: options.tls,
+      limits,
+      rules,
+      clock,
+      log,
+      onPeer,
     })
   } catch (error) {
     cancelSweep()
-    await new Promise<void>(resolve => broker.close(() => resolve()))
-    throw new RevocationError('configuration_invalid', `the broker can't listen on ${options.host}:${options.port}`, error)
+    await closeAedes()
+    throw error
   }
-  server.on('error', error => log.error({ err: error }, 'listener failure'))
 
   return {
-    port: (server.address() as AddressInfo).port,
+    port: listener.port,
     publish: (topic, payload, { qos, retain }) =>
       new Promise<void>((resolve, reject) => {
         if (broker.closed) return reject(new RevocationError('bus_closed', topic))
@@ -367,7 +311,7 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
     onConnect: () => {},
     enforce,
     sessions: () =>
-      [...sessions.values()].map(({ peer, address, since, connected }) => ({
+      [...sessions].map(({ peer, address, since, connected }) => ({
         id: peer.id,
         kind: peer.kind,
         address,
@@ -376,9 +320,9 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
       })),
     close: async () => {
       cancelSweep()
-      const closed = new Promise<void>(resolve => server.close(() => resolve()))
-      await new Promise<void>(resolve => broker.close(() => resolve()))
-      for (const socket of sockets) socket.destroy()
+      // First nobody new comes in, then who is there is sent off.
+      const closed = listener.close()
+      await closeAedes()
       await closed
     },
   }

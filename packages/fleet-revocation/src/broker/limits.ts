@@ -7,6 +7,9 @@ export interface BrokerLimits {
   connectionsMax: number
   /** Of one address: a site's devices behind one NAT. */
   connectionsPerAddressMax: number
+  /** A site that comes back after a power cut: so many handshakes at once, and so many a second from then on. */
+  handshakesAtOncePerAddress: number
+  handshakesPerSecondPerAddress: number
   handshakeSeconds: number
   /** From the end of the handshake to CONNECT. */
   connectSeconds: number
@@ -25,6 +28,9 @@ export interface BrokerLimits {
 export const defaultLimits: BrokerLimits = {
   connectionsMax: 20_000,
   connectionsPerAddressMax: 10_000,
+  handshakesAtOncePerAddress: 5000,
+  // A handshake takes ~1.6 ms: one address gets a third of a core.
+  handshakesPerSecondPerAddress: 200,
   handshakeSeconds: 10,
   connectSeconds: 10,
   keepaliveSecondsMax: 3600,
