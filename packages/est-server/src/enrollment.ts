@@ -7,7 +7,7 @@ import { createAuditBudget } from './audit-budget.ts'
 import { createAuthority, type IssuedCertificate } from './ca/issuance.ts'
 import type { Issuer } from './ca/issuer-key.ts'
 import type { Lint } from './ca/lint.ts'
-import { makeSerial } from './ca/serial.ts'
+import { serialSource } from './ca/serial.ts'
 import { createTurns } from './device-turns.ts'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from './enrollment-request.ts'
 import { EstServerError, failureCode } from './errors.ts'
@@ -16,7 +16,7 @@ import type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
 import { type Claim, claimOfChain, claimOfSecret } from './registrar/authenticate.ts'
 import { type Approval, decide, type Identity } from './registrar/decide.ts'
 import { type KeyMemory, type ProvenCsr, prove } from './registrar/possession.ts'
-import type { EnrollmentProfile } from './registrar/profile.ts'
+import { type EnrollmentProfile, requestContent } from './registrar/profile.ts'
 import { isUnauthenticated, type Refusal, type RefusalCode, refusal } from './registrar/refusal.ts'
 import type { AuditKind, CertificateRecord, IssuanceIntent, Store } from './store/store.ts'
 
@@ -77,6 +77,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const { store, issuer, clock, random, log, status } = options
   const authority = createAuthority(issuer, options.lints)
   const verifier = createVerifier()
+  const nextSerial = serialSource(clock, random)
   const turns = createTurns()
   const budget = createAuditBudget({ store, clock, log })
   const peers = new WeakMap<Peer, PeerMemory>()
@@ -183,9 +184,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     const { request, profile, csr } = turn
     let { identity } = turn
     const { deviceId } = identity
+    const contentSha256 = requestContent(profile, csr.spkiSha256)
     // An earlier turn of the same device may have spent it.
     if (identity.kind === 'secret') identity = { ...identity, secret: (await store.secret(identity.hash)) ?? identity.secret }
-    let facts = await store.enrollmentFacts(profile.fleet, deviceId, csr.spkiSha256, csr.contentSha256)
+    let facts = await store.enrollmentFacts(profile.fleet, deviceId, csr.spkiSha256, contentSha256)
     const now = clock.now()
     latestTime = facts.lastTime
     await requireForwardClock()
@@ -214,12 +216,22 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
           deviceId,
           refusal('device_key_mismatch', `device ${deviceId} or its birth key is known otherwise`),
         )
-      facts = await store.enrollmentFacts(profile.fleet, deviceId, csr.spkiSha256, csr.contentSha256)
+      facts = await store.enrollmentFacts(profile.fleet, deviceId, csr.spkiSha256, contentSha256)
     }
     const standing = identity.kind === 'operational' ? identity.certificate : facts.latest
     const verdict = standing ? status({ fleet: standing.fleet, idx: standing.idx, gids: standing.gids }, standing.issuer) : 'good'
     const { operation } = request
-    const decision = decide<CertificateRecord>({ operation, profile, identity, csr, ...facts, caKeys, status: verdict, now })
+    const decision = decide<CertificateRecord>({
+      operation,
+      profile,
+      identity,
+      csr,
+      contentSha256,
+      ...facts,
+      caKeys,
+      status: verdict,
+      now,
+    })
     if (decision.kind === 'approved') return decision
     if (decision.kind === 'refused') return refuse(request, profile.fleet, deviceId, decision)
     const { der, idx } = decision.certificate
@@ -237,18 +249,18 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
 
   /** Steps 4 to 9 for one approval. Null: the ground has moved, decide again. */
   async function issue({ request, profile }: Turn, approval: Approval): Promise<EnrollmentOutcome | null> {
-    const { device, csr } = approval
+    const { device, csr, contentSha256 } = approval
     const now = at()
     const notBefore = now - profile.backdateSeconds
     const notAfter = Math.min(now + profile.lifetimeSeconds, issuer.certificate.notAfter)
     for (let attempt = 0; attempt < attemptsMax; attempt++) {
       // 4. Reserve serial and idx. A crash here leaves nothing behind.
-      const serial = makeSerial(clock, random)
+      const serial = nextSerial()
       const idx = await store.reserveIdx(profile.fleet)
       await pass('reserved')
       // 5. Prepare: build and lint. The key is not touched; a lint failure ends here.
       const membership = { fleet: profile.fleet, idx, gids: device.gids }
-      const { spkiSha256, contentSha256 } = csr
+      const { spkiSha256 } = csr
       const details = {
         deviceId: device.id,
         serial,

@@ -1,5 +1,5 @@
-// The TBSCertificate of an operational certificate (LDevID), written rather than assembled: what does not vary with the device is encoded
-// once per issuer, and a certificate is one allocation with the rest set in between (RFC 5280 4.1; DESIGN: 15 times faster than a library).
+// The TBSCertificate of an operational certificate (LDevID), by template: what does not vary with the device is encoded once per
+// issuer, the rest is written between (RFC 5280 4.1). lint.ts reads every result back before it is signed.
 
 import {
   AUTHORITY_KEY_ID,
@@ -10,21 +10,26 @@ import {
   COMMON_NAME,
   EXTENDED_KEY_USAGE,
   encodeElement,
-  encodeFleetExtension,
   encodeName,
   encodeSequence,
+  FLEET_EXTENSION,
   GENERALIZED_TIME,
   INTEGER,
   KEY_USAGE,
   type Membership,
   OBJECT_IDENTIFIER,
   OCTET_STRING,
+  PRINTABLE_STRING,
+  SEQUENCE,
   SERIAL_NUMBER,
+  SET,
   SUBJECT_ALT_NAME,
   SUBJECT_KEY_ID,
   signatureAlgorithmIdentifier,
   UTC_TIME,
+  UTF8_STRING,
 } from '@birthmark/device-sdk/core'
+import { derWriter } from './der-writer.ts'
 import type { Issuer } from './issuer-key.ts'
 
 export const CLIENT_AUTH = '2b06010505070302' // 1.3.6.1.5.5.7.3.2
@@ -51,11 +56,6 @@ export function deviceSubject(deviceId: string): Bytes {
   ])
 }
 
-/** RFC 7093 2 (4), truncated as its other methods are: the hash is at hand, and RFC 5280 leaves the method open. */
-export function subjectKeyId(spkiSha256: Bytes): Bytes {
-  return spkiSha256.subarray(0, 20)
-}
-
 /** UTCTime through 2049, GeneralizedTime from then on (RFC 5280 4.1.2.5). */
 export function encodeTime(seconds: number): Bytes {
   const digits = `${new Date(seconds * 1000).toISOString().slice(0, 19).replace(/[-T:]/g, '')}Z`
@@ -70,8 +70,11 @@ function extension(oid: string, critical: boolean, value: Bytes): Bytes {
   return encodeSequence(parts)
 }
 
+const objectIdentifier = (oid: string) => encodeElement(OBJECT_IDENTIFIER, [bytesOfHex(oid)])
+
 /** The template of one issuer. Its result is what the issuer signs. */
 export function certificateTemplate(issuer: Issuer): (details: CertificateDetails) => Bytes {
+  const w = derWriter()
   const version = encodeElement(0xa0, [encodeElement(INTEGER, [new Uint8Array([2])])])
   const algorithmAndIssuer = Buffer.concat([signatureAlgorithmIdentifier(issuer.algorithm), issuer.certificate.subject])
   const fixedExtensions = Buffer.concat([
@@ -81,21 +84,100 @@ export function certificateTemplate(issuer: Issuer): (details: CertificateDetail
     extension(KEY_USAGE, true, new Uint8Array([0x03, 0x02, 0x07, 0x80])),
     extension(EXTENDED_KEY_USAGE, false, encodeSequence([encodeElement(OBJECT_IDENTIFIER, [bytesOfHex(CLIENT_AUTH)])])),
     extension(AUTHORITY_KEY_ID, false, encodeSequence([encodeElement(0x80, [issuer.keyId])])),
+    // Of one length for all certificates: everything but its last 20 octets, which follow.
+    extension(SUBJECT_KEY_ID, false, encodeElement(OCTET_STRING, [new Uint8Array(20)])).subarray(0, -20),
   ])
-  // Of one length for all certificates: everything but its last 20 octets.
-  const keyIdHead = extension(SUBJECT_KEY_ID, false, encodeElement(OCTET_STRING, [new Uint8Array(20)])).subarray(0, -20)
-  return d => {
-    const extensions = [fixedExtensions, keyIdHead, subjectKeyId(d.spkiSha256), encodeFleetExtension(d.membership)]
-    if (d.uri !== null)
-      extensions.push(extension(SUBJECT_ALT_NAME, false, encodeSequence([encodeElement(0x86, [Buffer.from(d.uri, 'latin1')])])))
-    return encodeSequence([
-      version,
-      encodeElement(INTEGER, [d.serial]),
-      algorithmAndIssuer,
-      encodeSequence([encodeTime(d.notBefore), encodeTime(d.notAfter)]),
-      deviceSubject(d.deviceId),
-      d.spki,
-      encodeElement(0xa3, [encodeSequence(extensions)]),
-    ])
+  const commonName = objectIdentifier(COMMON_NAME)
+  const serialNumber = objectIdentifier(SERIAL_NUMBER)
+  const alternativeName = objectIdentifier(SUBJECT_ALT_NAME)
+  const fleetExtension = objectIdentifier(FLEET_EXTENSION)
+
+  // Requests of one second share their two times, so the last ones are kept.
+  let validity: Bytes = new Uint8Array()
+  let validityOf = ''
+  const validityFor = (notBefore: number, notAfter: number) => {
+    const of = `${notBefore} ${notAfter}`
+    if (of !== validityOf) {
+      validity = encodeSequence([encodeTime(notBefore), encodeTime(notAfter)])
+      validityOf = of
+    }
+    return validity
   }
+
+  /** INTEGER of a number below 2^31. */
+  const integer = (value: number) => {
+    const end = w.mark()
+    let rest = value
+    do {
+      w.put(octets[rest & 0xff])
+      rest >>= 8
+    } while (rest > 0)
+    if (leadingBit(value)) w.put(octets[0])
+    w.wrap(INTEGER, end)
+  }
+  const attribute = (oid: Bytes, tag: number, value: string) => {
+    const end = w.mark()
+    w.text(value)
+    w.wrap(tag, end)
+    w.put(oid)
+    w.wrap(SEQUENCE, end)
+    w.wrap(SET, end)
+  }
+  const fleetOf = ({ fleet, idx, gids }: Membership) => {
+    const end = w.mark()
+    for (let i = gids.length - 1; i >= 0; i--) integer(gids[i])
+    w.wrap(SEQUENCE, end)
+    integer(idx)
+    const name = w.mark()
+    w.text(fleet)
+    w.wrap(UTF8_STRING, name)
+    w.wrap(SEQUENCE, end)
+    w.wrap(OCTET_STRING, end)
+    w.put(fleetExtension)
+    w.wrap(SEQUENCE, end)
+  }
+  const uriOf = (uri: string) => {
+    const end = w.mark()
+    w.text(uri)
+    w.wrap(0x86, end)
+    w.wrap(SEQUENCE, end)
+    w.wrap(OCTET_STRING, end)
+    w.put(alternativeName)
+    w.wrap(SEQUENCE, end)
+  }
+
+  // Read from the bottom up: the last field is written first.
+  return d => {
+    const end = w.mark()
+    if (d.uri !== null) uriOf(d.uri)
+    fleetOf(d.membership)
+    // RFC 7093 2 (4), truncated as its other methods are: the hash is at hand, and RFC 5280 leaves the method open.
+    w.put(d.spkiSha256.subarray(0, 20))
+    w.put(fixedExtensions)
+    w.wrap(SEQUENCE, end)
+    w.wrap(0xa3, end)
+    w.put(d.spki)
+    const subject = w.mark()
+    // RFC 5280 A.1 wants a PrintableString here, whose alphabet lacks the underscore; readers take UTF8String as well.
+    attribute(serialNumber, d.deviceId.includes('_') ? UTF8_STRING : PRINTABLE_STRING, d.deviceId)
+    attribute(commonName, UTF8_STRING, d.deviceId)
+    w.wrap(SEQUENCE, subject)
+    w.put(validityFor(d.notBefore, d.notAfter))
+    w.put(algorithmAndIssuer)
+    const serial = w.mark()
+    w.put(d.serial)
+    w.wrap(INTEGER, serial)
+    w.put(version)
+    w.wrap(SEQUENCE, end)
+    return w.take()
+  }
+}
+
+const octets = Array.from({ length: 256 }, (_, i) => new Uint8Array([i]))
+
+/** Whether the highest octet of a positive number has its top bit set, so that DER puts a zero in front. */
+function leadingBit(value: number): boolean {
+  let rest = value
+  while (rest > 0xff) rest >>= 8
+  return rest >= 0x80
 }

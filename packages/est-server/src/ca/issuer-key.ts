@@ -78,7 +78,7 @@ export function softwareIssuer(options: SoftwareIssuerOptions): Issuer {
   if (!parameters || !publicKey || !defaultAlgorithms.includes(algorithm) || !algorithmFitsKey(algorithm, certificate.keyAlgorithm))
     throw unusable(`issuer key: a ${certificate.keyAlgorithm || 'foreign'} key cannot sign with ${algorithm || 'anything known'}`)
   const { digest, options: padding } = parameters
-  const key = 'padding' in padding ? { key: privateKey, ...padding } : privateKey
+  const key = padding ? { key: privateKey, ...padding } : privateKey
   return {
     certificate,
     chain,

@@ -56,6 +56,8 @@ export interface Question<C extends CertificateFacts> {
   profile: EnrollmentProfile
   identity: Identity
   csr: ProvenCsr
+  /** Of requestContent(). */
+  contentSha256: Bytes
   device: DeviceFacts | null
   latest: C | null
   same: C | null
@@ -74,6 +76,7 @@ declare const approved: unique symbol
 export interface Approval {
   readonly [approved]: true
   readonly csr: ProvenCsr
+  readonly contentSha256: Bytes
   readonly profile: EnrollmentProfile
   readonly device: DeviceFacts
   readonly uri: string | null
@@ -182,12 +185,13 @@ export function decide<C extends CertificateFacts>(q: Question<C>): Decision<C> 
   if (identity.kind === 'secret') {
     const { contentSha256, issued } = identity.secret
     // Spent on this very request without a certificate to show for it: the attempt died, and may be made again.
-    if (issued || (contentSha256 !== null && !equalBytes(contentSha256, q.csr.contentSha256)))
+    if (issued || (contentSha256 !== null && !equalBytes(contentSha256, q.contentSha256)))
       return refused('secret_used', `the secret of device ${device.id} was used`)
   }
 
   const approval = {
     csr: q.csr,
+    contentSha256: q.contentSha256,
     profile,
     device,
     uri,

@@ -5,7 +5,6 @@ import type { KeyObject } from 'node:crypto'
 import {
   algorithmFitsKey,
   type Bytes,
-  CHALLENGE_PASSWORD,
   type Csr,
   challengePassword,
   codeOf,
@@ -16,7 +15,7 @@ import {
   parseCsr,
   requestedExtensions,
 } from '@birthmark/device-sdk/core'
-import { importKey, sha256, verifyWith } from '../node-crypto.ts'
+import { importKey, sha256, verifyOnce, verifyWith } from '../node-crypto.ts'
 import { keyRefusal } from './key-policy.ts'
 import { type Refusal, refusal } from './refusal.ts'
 
@@ -28,8 +27,6 @@ export interface ProvenCsr {
   readonly csr: Csr
   readonly extensions: Extension[]
   readonly spkiSha256: Bytes
-  /** SHA-256 over what is asked: subject, key, attributes. Without the signature and the channel binding, which differ at every attempt. */
-  readonly contentSha256: Bytes
 }
 
 /** What a CSR may name to tie itself to a TLS session. */
@@ -39,19 +36,20 @@ export interface Channel {
   tlsExporter?: Bytes | null
 }
 
-/** Remembers the last imported key, for a connection on which the same key asks again. */
+/** The last key that asked on a connection, imported when it asks again. */
 export interface KeyMemory {
   spki: Bytes | null
   key: KeyObject | null
 }
 
-function contentOf(csr: Csr): Bytes {
-  // DER elements delimit themselves, and each attribute says what it is and how many follow: no two requests give the same bytes.
-  const parts: Bytes[] = [csr.spki, csr.subject]
-  for (const attribute of csr.attributes)
-    if (attribute.oid !== CHALLENGE_PASSWORD)
-      parts.push(Buffer.from(`${attribute.oid}:${attribute.values.length};`), ...attribute.values)
-  return sha256(Buffer.concat(parts))
+function signatureIsGood(csr: Csr, memory: KeyMemory): boolean {
+  if (memory.spki === null || !equalBytes(memory.spki, csr.spki)) {
+    memory.spki = csr.spki
+    memory.key = null
+    return verifyOnce(csr.spki, csr.signatureAlgorithm, csr.info, csr.signature)
+  }
+  memory.key ??= importKey(csr.spki)
+  return memory.key !== null && verifyWith(memory.key, csr.signatureAlgorithm, csr.info, csr.signature)
 }
 
 /**
@@ -84,12 +82,9 @@ export function prove(der: Bytes, keys: readonly string[], channel: Channel, mem
   }
   if (!defaultAlgorithms.includes(csr.signatureAlgorithm) || !algorithmFitsKey(csr.signatureAlgorithm, csr.keyAlgorithm))
     return refusal('csr_signature', `signature algorithm ${csr.signatureAlgorithm || 'unknown'} with a ${csr.keyAlgorithm} key`)
-  if (memory.spki === null || !equalBytes(memory.spki, csr.spki)) {
-    memory.key = importKey(csr.spki)
-    memory.spki = csr.spki
-  }
-  if (memory.key === null) return refusal('key_weak', 'not a point of its curve, or not a key')
-  if (!verifyWith(memory.key, csr.signatureAlgorithm, csr.info, csr.signature))
+  if (!signatureIsGood(csr, memory)) {
+    if (importKey(csr.spki) === null) return refusal('key_weak', 'not a point of its curve, or not a key')
     return refusal('csr_signature', 'the CSR is not signed with the key it names')
-  return { csr, extensions, spkiSha256: sha256(csr.spki), contentSha256: contentOf(csr) } as ProvenCsr
+  }
+  return { csr, extensions, spkiSha256: sha256(csr.spki) } as ProvenCsr
 }

@@ -2,6 +2,7 @@
 
 import { anchorOf, type Bytes, parseCertificate, type TrustAnchor } from '@birthmark/device-sdk/core'
 import { EstServerError } from '../errors.ts'
+import { sha256 } from '../node-crypto.ts'
 
 export interface ProfileOptions {
   fleet: string
@@ -82,6 +83,14 @@ export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
     supersedesMax: o.supersedesMax ?? 1,
     supersedeWindowSeconds: o.supersedeWindowSeconds ?? 7 * 86_400,
   }
+}
+
+/**
+ * What a device asks for, as far as a certificate depends on it: the key and the profile. Names and extensions are the identity's whatever the
+ * CSR says (a CSR that wants others is refused), so two requests of a device that agree in this ask for the same certificate.
+ */
+export function requestContent(profile: EnrollmentProfile, spkiSha256: Bytes): Bytes {
+  return profile.label === null ? spkiSha256 : sha256(Buffer.concat([spkiSha256, Buffer.from(profile.label)]))
 }
 
 /** Device ids go into names, topics and client ids: no character there has another meaning. 64 is X.520's bound of serialNumber. */

@@ -52,11 +52,12 @@ function subjectRefusal(subject: Bytes, e: Entitlement): Refusal | null {
       `the CSR's subject is "${nameText(subject)}", the current one is "${e.subject ? nameText(e.subject) : ''}"`,
     )
   }
-  if (e.subject && sameName(subject, e.subject)) return null
-  // An empty subject leaves the naming to the server. CN and serialNumber may repeat the own id; anything else is not the device's to choose.
+  // An empty subject leaves the naming to the server. CN and serialNumber may repeat the own id; anything else is not the device's to choose,
+  // unless it is the name that it was born with.
   for (const attribute of attributesOf(readWhole(subject, SEQUENCE))) {
     const own = (attribute.oid === COMMON_NAME || attribute.oid === SERIAL_NUMBER) && stringOf(attribute.value) === e.deviceId
-    if (!own) return refusal('subject_not_own', `the CSR asks for subject "${nameText(subject)}"; this is device ${e.deviceId}`)
+    if (own || (e.subject && sameName(subject, e.subject))) continue
+    return refusal('subject_not_own', `the CSR asks for subject "${nameText(subject)}"; this is device ${e.deviceId}`)
   }
   return null
 }
