@@ -3,7 +3,18 @@
 // through. An algorithm not listed, or listed and spelt otherwise, is named '' and is for the caller to refuse.
 
 import { type Bytes, bytesOfHex, hexOf } from './bytes.ts'
-import { contentOf, type Element, encodeElement, integerBytes, octetBits, oidValue, partsOf, SEQUENCE, wholeParts } from './der.ts'
+import {
+  bad,
+  contentOf,
+  type Element,
+  encodeElement,
+  integerBytes,
+  octetBits,
+  oidValue,
+  partsOf,
+  SEQUENCE,
+  wholeParts,
+} from './der.ts'
 import { fail } from './errors.ts'
 
 const RSA_ARC = '06092a864886f70d0101' // 1.2.840.113549.1.1
@@ -109,13 +120,13 @@ export function publicKeyOf(spki: Element): PublicKey {
     for (let i = 0; i < 16 && !((modulus[i >> 3] << (i & 7)) & 0x80); i++) bits--
   } else if (octets.length !== KEYS[at + 1] || (curve && octets[0] !== 4))
     // RFC 5480 2.2 lets points be compressed, which nobody does; one spelling a key keeps key identity simple.
-    fail('der_malformed', 'public key')
+    bad(spki.start)
   return { algorithm: algorithm, bits: bits }
 }
 
 function positive(element: Element): Bytes {
   const octets = integerBytes(element)
-  if (octets[0] > 0x7f) fail('der_malformed', 'RSA key')
+  if (octets[0] > 0x7f) bad(element.start)
   return octets[0] ? octets : octets.subarray(1)
 }
 

@@ -5,6 +5,7 @@ import { publicKeyOf, signatureAlgorithmOf } from './algorithm.ts'
 import { type Bytes, equalBytes, hexOf } from './bytes.ts'
 import {
   BIT_STRING,
+  bad,
   booleanValue,
   contentOf,
   type Element,
@@ -113,7 +114,7 @@ export function readExtensions(list: Element): Extension[] {
     const oid = oidValue(parts[0])
     const marked = parts.length > 2
     // DEFAULT FALSE: an encoded FALSE is not DER (X.690 11.5).
-    if (seen.indexOf(oid) >= 0 || (marked && !booleanValue(parts[1]))) fail('der_malformed', 'extension')
+    if (seen.indexOf(oid) >= 0 || (marked && !booleanValue(parts[1]))) bad(items[i].start)
     seen.push(oid)
     out.push({ oid: oid, critical: marked, value: contentOf(expectTag(parts[parts.length - 1], OCTET_STRING)) })
   }

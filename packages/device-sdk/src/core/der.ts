@@ -30,8 +30,11 @@ export interface Element {
   end: number
 }
 
-/** Everything malformed says where, and no more: on a device words cost flash, and the offset finds the byte in any dump. */
-function bad(at: number): never {
+/**
+ * Throws `der_malformed` for the octet at `at`. Everything malformed says where, and no more: on a device words cost flash, and the offset
+ * finds the byte in any dump.
+ */
+export function bad(at: number): never {
   return fail('der_malformed', 'at ' + at)
 }
 

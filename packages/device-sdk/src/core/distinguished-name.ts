@@ -3,6 +3,7 @@
 
 import { type Bytes, bytesOfHex, equalBytes, hexOf, utf8Bytes, utf8Text } from './bytes.ts'
 import {
+  bad,
   contentOf,
   type Element,
   encodeElement,
@@ -62,8 +63,7 @@ export function attributesOf(name: Element): NameAttribute[] {
     for (let j = 0; j < members.length; j++) {
       const pair = partsOf(members[j], SEQUENCE, 2, 2)
       const text = stringOf(pair[1])
-      if (text === null) fail('der_malformed', 'name')
-      out.push({ oid: oidValue(pair[0]), value: pair[1], text: text as string, first: j === 0 })
+      out.push({ oid: oidValue(pair[0]), value: pair[1], text: text === null ? bad(pair[1].start) : text, first: j === 0 })
     }
   }
   return out
@@ -110,16 +110,17 @@ export function sameName(a: Bytes, b: Bytes): boolean {
 /** X.680 41.4. */
 const PRINTABLE = /^[A-Za-z0-9 '()+,\-./:=?]*$/
 
-/** A name of one attribute a relative name, in the given order. */
+/** A name of one attribute a relative name, in the given order; attributes of X.520, emailAddress, domainComponent. */
 export function encodeName(attributes: { oid: string; value: string }[]): Bytes {
   const sets: Bytes[] = []
   for (let i = 0; i < attributes.length; i++) {
     const oid = attributes[i].oid
     const value = attributes[i].value
     // RFC 5280 A.1 wants PrintableString for these two. An id with a character outside its alphabet (`_`) goes as UTF8String
-    // rather than as a PrintableString that is none; readers take either.
-    let tag = (oid === SERIAL_NUMBER || oid === COUNTRY) && PRINTABLE.test(value) ? PRINTABLE_STRING : UTF8_STRING
-    if (oid === EMAIL_ADDRESS || oid === DOMAIN_COMPONENT) tag = IA5_STRING
+    // rather than as a PrintableString that is none; readers take either. Of the others, what is not of X.520 (three octets) is
+    // emailAddress or domainComponent, IA5Strings both.
+    const printable = (oid === SERIAL_NUMBER || oid === COUNTRY) && PRINTABLE.test(value)
+    const tag = printable ? PRINTABLE_STRING : oid.length > 6 ? IA5_STRING : UTF8_STRING
     sets.push(encodeElement(SET, [encodeSequence([encodeOid(oid), encodeElement(tag, [utf8Bytes(value)])])]))
   }
   return encodeSequence(sets)
