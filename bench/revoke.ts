@@ -146,9 +146,9 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
       const committed = monotonicMs()
       rules.merge([{ kind: 'group', gid, bound: idx }])
       notices.push({ seq, notice })
-      const cutting = broker.enforce()
-      publisher.wake()
-      const { ms } = await cutting
+      const { ms } = await broker.enforce()
+      // As the server does: the notice goes out when what was cut has had its turn.
+      setTimeout(publisher.wake, 20)
       await all
       await publisher.drained()
       if (revoked.some(({ id }) => !closedAt.has(id))) throw new Error('a neighbour was cut')
