@@ -82,7 +82,7 @@ function sameTime(bytes: Bytes, at: At, seconds: number): At {
   if (from < 0 || end - from !== (general ? 15 : 13) || bytes[end - 1] !== 0x5a) return -1
   for (let i = from; i < end - 1; i++) if (bytes[i] < 0x30 || bytes[i] > 0x39) return -1
   const two = (i: number) => bytes[from + i] * 10 + bytes[from + i + 1] - 528
-  const [year, rest] = general ? [two(0) * 100 + two(2), 4] : [2000 + two(0), 2]
+  const [year, rest] = general ? [two(0) * 100 + two(2), 4] : [two(0) + (two(0) < 50 ? 2000 : 1900), 2]
   const [month, day, hour, minute, second] = [two(rest), two(rest + 2), two(rest + 4), two(rest + 6), two(rest + 8)]
   if (month < 1 || month > 12 || day < 1 || hour > 23 || minute > 59 || second > 59) return -1
   // Date.UTC carries an excess day into the next month; the number then differs from what is meant, or it is another day's true spelling.

@@ -18,7 +18,6 @@ import type {
   CertificateRecord,
   DeviceQuery,
   DeviceRow,
-  DeviceState,
   EnrollmentFacts,
   GroupRecord,
   GroupRule,
@@ -53,7 +52,7 @@ export function sqliteReads(db: DatabaseSync) {
   // The content index answers this whole; an open intent of the same epoch is not yet a certificate.
   const lastOfContent = prepare<CertificateSqlRow>(
     db,
-    `${certificateSelect} WHERE i.device = ? AND i.content_sha256 = ? AND i.state = 'issued' ORDER BY i.epoch DESC LIMIT 1`,
+    `${certificateSelect} WHERE i.device = ? AND i.content_sha256 = ? AND i.state <> 'void' AND i.state = 'issued' ORDER BY i.epoch DESC LIMIT 1`,
   )
   const keyHolder = prepare<{ id: string; fleet: string; idx: number }>(
     db,
@@ -87,23 +86,23 @@ export function sqliteReads(db: DatabaseSync) {
     `SELECT i.issuer, i.serial, i.fleet, d.id, i.request_id, i.started_at FROM issuances i JOIN devices d ON d.key = i.device
      WHERE i.state = 'intent' LIMIT ?`,
   )
+  // CROSS JOIN keeps the order of the loops: from the few to what each of them points at.
   const listed = `SELECT d.id, d.key_origin, d.gids, d.seen_at, i.serial, i.idx, i.not_before, i.not_after,
-    EXISTS (SELECT 1 FROM json_each(d.gids) m JOIN groups g ON g.fleet = d.fleet AND g.gid = m.value WHERE g.bound IS NOT NULL) AS closed`
+    EXISTS (SELECT 1 FROM json_each(d.gids) m CROSS JOIN groups g ON g.fleet = d.fleet AND g.gid = m.value WHERE g.bound IS NOT NULL) AS closed`
+  const inState = `(?1 IS NULL OR ?1 = CASE WHEN closed THEN 'revoked' WHEN d.latest IS NULL THEN 'known' ELSE 'enrolled' END)`
   const deviceRow = prepare<ListedDevice>(
     db,
     `${listed} FROM devices d LEFT JOIN issuances i ON i.key = d.latest WHERE d.fleet = ? AND d.id = ?`,
   )
-  const stateFilter = `(? IS NULL OR ? = CASE WHEN closed THEN 'revoked' WHEN latest IS NULL THEN 'known' ELSE 'enrolled' END)`
   const deviceRows = prepare<ListedDevice>(
     db,
-    `SELECT * FROM (${listed}, d.latest FROM devices d LEFT JOIN issuances i ON i.key = d.latest WHERE d.fleet = ? AND d.id > ?)
-     WHERE ${stateFilter} ORDER BY id LIMIT ?`,
+    `${listed} FROM devices d LEFT JOIN issuances i ON i.key = d.latest
+     WHERE d.fleet = ?2 AND d.id > ?3 AND ${inState} ORDER BY d.id LIMIT ?4`,
   )
   const groupRows = prepare<ListedDevice>(
     db,
-    `SELECT * FROM (${listed}, d.latest FROM memberships s JOIN devices d ON d.fleet = s.fleet AND d.id = s.id
-       LEFT JOIN issuances i ON i.key = d.latest WHERE s.fleet = ? AND s.gid = ? AND s.id > ?)
-     WHERE ${stateFilter} ORDER BY id LIMIT ?`,
+    `${listed} FROM memberships s CROSS JOIN devices d ON d.fleet = s.fleet AND d.id = s.id LEFT JOIN issuances i ON i.key = d.latest
+     WHERE s.fleet = ?2 AND s.gid = ?5 AND s.id > ?3 AND ${inState} ORDER BY s.id LIMIT ?4`,
   )
   const groups = prepare<GroupRecord>(db, 'SELECT gid, name, devices, bound FROM groups WHERE fleet = ? ORDER BY gid')
   const groupByName = prepare<GroupRecord & { closed_seq: number | null }>(
@@ -184,13 +183,12 @@ export function sqliteReads(db: DatabaseSync) {
     },
 
     devices(query: DeviceQuery): DeviceRow[] {
+      const { fleet, group: name, state = null, after = '' } = query
       const limit = Math.min(query.limit, pageRowsMax)
-      const state: DeviceState | null = query.state ?? null
-      if (query.group === undefined)
-        return deviceRows.all(query.fleet, query.after ?? '', state, state, limit).map(r => listedDevice(query.fleet, r))
-      const group = groupByName.get(query.fleet, query.group)
+      const group = name === undefined ? null : groupByName.get(fleet, name)
       if (group === undefined) return []
-      return groupRows.all(query.fleet, group.gid, query.after ?? '', state, state, limit).map(r => listedDevice(query.fleet, r))
+      const rows = group ? groupRows.all(state, fleet, after, limit, group.gid) : deviceRows.all(state, fleet, after, limit)
+      return rows.map(row => listedDevice(fleet, row))
     },
 
     groups: (fleet: string): GroupRecord[] => groups.all(fleet).map(g => ({ ...g })),
@@ -238,11 +236,17 @@ export function sqliteCheck(db: DatabaseSync): string[] {
   const never: [string, string][] = [
     [
       'a device whose last certificate is not its last',
-      `SELECT id FROM devices d WHERE latest IS NOT (SELECT max(key) FROM issuances WHERE device = d.key AND state = 'issued')`,
+      `SELECT id FROM devices d WHERE latest IS NOT (SELECT max(key) FROM issuances WHERE device = d.key AND state <> 'void' AND state = 'issued')`,
     ],
     [
-      'a device and its memberships differ',
-      `SELECT id FROM devices d WHERE gids <> (SELECT json_group_array(gid) FROM (SELECT gid FROM memberships m WHERE m.fleet = d.fleet AND m.id = d.id ORDER BY gid))`,
+      'a membership that its device does not know',
+      `SELECT m.id FROM memberships m WHERE NOT EXISTS (SELECT 1 FROM devices d, json_each(d.gids) g
+         WHERE d.fleet = m.fleet AND d.id = m.id AND g.value = m.gid)`,
+    ],
+    [
+      'a device whose group does not list it',
+      `SELECT d.id FROM devices d, json_each(d.gids) g
+       WHERE NOT EXISTS (SELECT 1 FROM memberships m WHERE m.fleet = d.fleet AND m.gid = g.value AND m.id = d.id)`,
     ],
     [
       'a group whose count is wrong',

@@ -1,0 +1,124 @@
+import { hexOf, membershipOf, parseCertificate } from '@birthmark/device-sdk/core'
+import { afterEach, beforeEach, expect, it } from 'vitest'
+import { sha256 } from './node-crypto.ts'
+import { createRevocation, type NoticeInput } from './revocation.ts'
+import { csrFor, fleet, issuedBy, type Kernel, kernel, nameOf, testKey } from './testing/kernel.ts'
+
+let k: Kernel
+let said: NoticeInput[]
+const signNotice = async (input: NoticeInput) => {
+  said.push(input)
+  return Buffer.from(`notice ${input.seq}`)
+}
+const make = (more: object = {}) =>
+  createRevocation({ store: k.store, fleet, signNotice, clock: k.clock, log: { info() {}, warn() {}, error() {} }, ...more })
+beforeEach(async () => {
+  k = await kernel()
+  said = []
+})
+afterEach(async () => {
+  expect(await k.store.check()).toEqual([])
+  await k.remove()
+})
+
+const enroll = async (id: string, group: string) => {
+  const d = await k.device(id, [group])
+  return membershipOf(parseCertificate(issuedBy(await k.enroll(d.peer(), csrFor(testKey(), nameOf(id))))))!.idx
+}
+
+it('one notice closes a group at the next idx: all that was issued lies below, and nothing is issued any more', async () => {
+  const last = await enroll('a-1', 'batch=a')
+  await enroll('b-1', 'batch=b')
+  const never = await k.device('a-2', ['batch=a'])
+  const done = await make().revokeGroup({ group: 'batch=a', reason: 1, by: 'ops' })
+  expect(done).toMatchObject({ seq: 1, gid: 1, bound: last + 2, devices: 2, again: false })
+  expect(said).toEqual([
+    { fleet, seq: 1, previousSha256: null, issuedAt: k.clock.at, rules: [{ kind: 'group', gid: 1, bound: last + 2, reason: 1 }] },
+  ])
+  expect(await k.enroll(never.peer(), csrFor(testKey(), nameOf('a-2')))).toMatchObject({ kind: 'refused', code: 'group_revoked' })
+  expect(await enroll('b-2', 'batch=b')).toBeGreaterThanOrEqual(done.bound)
+  expect((await k.audit()).find(r => r.kind === 'group_revoked')).toMatchObject({
+    by: 'ops',
+    detail: expect.stringContaining('2 devices'),
+  })
+})
+
+it('said twice is said once: the second answer is the first notice', async () => {
+  await enroll('a-1', 'batch=a')
+  const first = await make().revokeGroup({ group: 'batch=a', by: 'ops' })
+  const second = await make().revokeGroup({ group: 'batch=a', by: 'someone else' })
+  expect({ ...second, notice: hexOf(second.notice) }).toEqual({ ...first, notice: hexOf(first.notice), again: true })
+  expect(said).toHaveLength(1)
+  await expect(make().revokeGroup({ group: 'nobody', by: 'ops' })).rejects.toMatchObject({ code: 'group_unknown' })
+})
+
+it('each notice names the one before and repeats the standing rules', async () => {
+  const groups = ['a', 'b', 'c']
+  for (const g of groups) await k.device(`${g}-1`, [g])
+  const revocation = make()
+  // At once: they take turns.
+  const done = await Promise.all(groups.map(group => revocation.revokeGroup({ group, by: 'ops' })))
+  expect(done.map(d => d.seq)).toEqual([1, 2, 3])
+  expect(said[2].previousSha256 && hexOf(said[2].previousSha256)).toBe(hexOf(sha256(done[1].notice)))
+  expect(said[2].rules.map(r => r.gid)).toEqual([3, 2, 1])
+  expect((await revocation.rules()).map(r => r.gid)).toEqual([3, 2, 1])
+  expect((await revocation.outbox.pending(10)).map(n => n.seq)).toEqual([1, 2, 3])
+  await revocation.outbox.delivered(1)
+  expect((await revocation.outbox.pending(10)).map(n => n.seq)).toEqual([2, 3])
+})
+
+it('two processes revoke at once: both succeed, the chain holds', async () => {
+  for (const g of ['a', 'b']) await k.device(`${g}-1`, [g])
+  const other = await kernel({ of: k })
+  const there = createRevocation({
+    store: other.store,
+    fleet,
+    signNotice,
+    clock: k.clock,
+    log: { info() {}, warn() {}, error() {} },
+  })
+  const done = await Promise.all([make().revokeGroup({ group: 'a', by: '1' }), there.revokeGroup({ group: 'b', by: '2' })])
+  expect(done.map(d => d.seq).sort()).toEqual([1, 2])
+  await other.close()
+})
+
+it('a certificate that is recorded while the notice is being signed does not slip past the bound', async () => {
+  const d = await k.device('a-1', ['a'])
+  await k.device('a-2', ['a'])
+  let signings = 0
+  const slow = async (input: NoticeInput) => {
+    // The first two signings are overtaken.
+    if (signings++ < 2) await k.enroll(d.peer(), csrFor(testKey(), nameOf('a-1')))
+    return signNotice(input)
+  }
+  const done = await make({ signNotice: slow }).revokeGroup({ group: 'a', by: 'ops' })
+  expect(signings).toBe(2)
+  expect(done.bound).toBeGreaterThan(2)
+  expect(done).toMatchObject({ seq: 1, again: false })
+})
+
+it('[F36] [F46] a crash before the record leaves nothing; after it, everything, and the outbox has the notice', async () => {
+  await enroll('a-1', 'a')
+  const crash = (at: string) =>
+    make({
+      failpoint: (name: string) => {
+        if (name === at) throw new Error('crash')
+      },
+    })
+  await expect(crash('notice-signed').revokeGroup({ group: 'a', by: 'ops' })).rejects.toThrow('crash')
+  expect(await k.store.isClosed(fleet, [1])).toBe(false)
+  expect(await k.store.outboxPending(fleet, 10)).toEqual([])
+  await expect(crash('revocation-recorded').revokeGroup({ group: 'a', by: 'ops' })).rejects.toThrow('crash')
+  const later = await kernel({ of: k })
+  expect(await later.store.isClosed(fleet, [1])).toBe(true)
+  expect((await later.store.outboxPending(fleet, 10)).map(n => n.seq)).toEqual([1])
+  expect(await make().revokeGroup({ group: 'a', by: 'ops' })).toMatchObject({ seq: 1, again: true })
+  await later.close()
+})
+
+it('a signer that fails revokes nothing and says so', async () => {
+  await enroll('a-1', 'a')
+  const dead = make({ signNotice: () => Promise.reject(new Error('token removed')) })
+  await expect(dead.revokeGroup({ group: 'a', by: 'ops' })).rejects.toThrow('token removed')
+  expect(await k.store.isClosed(fleet, [1])).toBe(false)
+})
