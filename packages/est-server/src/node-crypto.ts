@@ -1,7 +1,7 @@
 // Public-key work on node:crypto, shaped for the hot path: synchronous calls, DER signatures, cached KeyObjects. Algorithm names are
 // those of device-sdk/core (`ecdsa-sha256`, `rsa-pss-sha256`, `ed25519`, …).
 
-import { constants, createHash, createPublicKey, hash, type KeyObject, type SigningOptions, verify } from 'node:crypto'
+import { constants, createPublicKey, hash, type KeyObject, type SigningOptions, verify } from 'node:crypto'
 import type { Bytes, Verify } from '@birthmark/device-sdk/core'
 
 export function sha256(bytes: Bytes): Bytes {
@@ -84,33 +84,32 @@ export function recentlyUsed<V>(most: number) {
   }
 }
 
-/** About 200 issuing CAs of a fleet's manufacturers, and as many devices' certificates as reconnect within minutes. */
-const rememberedMax = 4096
+/** The issuing CAs of a fleet's manufacturers, and devices that reconnect within minutes. A peer can fill it with 16 KiB each of its own making. */
+const rememberedMax = 1024
 const rememberedKeysMax = 256
 
+const textOf = (bytes: Bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
+
 /**
- * The verifier that path validation takes. It answers at once. A signature that was found good is remembered by everything that went into
- * it, so that an issuing CA's certificate costs one verification for all devices that bring it; validity and status are never remembered.
+ * The verifier that path validation takes. It answers at once. A signature that was found good is remembered with all that went into it, so
+ * that an issuing CA's certificate costs one verification for all devices that bring it; validity and status are never remembered.
  */
 export function createVerifier(): Verify {
-  const good = recentlyUsed<true>(rememberedMax)
+  const good = recentlyUsed<{ spki: Bytes; algorithm: string; message: Bytes }>(rememberedMax)
   const keys = recentlyUsed<KeyObject>(rememberedKeysMax)
   return {
     verify(spki, algorithm, message, signature, done) {
-      const spkiId = sha256(spki)
-      const id = createHash('sha256')
-        .update(spkiId)
-        .update(sha256(message))
-        .update(`${algorithm}\n`)
-        .update(signature)
-        .digest('base64')
-      if (good.get(id)) return done(true)
-      const keyId = Buffer.from(spkiId).toString('base64')
+      // Found by the signature's own bytes and compared whole: cheaper than to hash what in most cases is met once.
+      const id = textOf(signature)
+      const known = good.get(id)
+      if (known && known.algorithm === algorithm && !Buffer.compare(known.message, message) && !Buffer.compare(known.spki, spki))
+        return done(true)
+      const keyId = textOf(spki)
       const key = keys.get(keyId) ?? importKey(spki)
       if (key === null) return done(false)
       keys.set(keyId, key)
       const verdict = verifyWith(key, algorithm, message, signature)
-      if (verdict) good.set(id, true)
+      if (verdict) good.set(id, { spki: spki.slice(), algorithm, message: message.slice() })
       done(verdict)
     },
   }
