@@ -1,6 +1,6 @@
 // How fast a revocation takes hold: 1,000 live MQTT sessions over mutual TLS on the embedded broker, half of them revoked by one notice.
 // Measured from the moment the rules are in force (the commit) to the close of each revoked session as its client sees it; then every
-// revoked device tries to connect again, and every neighbour must still answer. Three rounds, each with 500 new devices; the median of
+// revoked device tries to connect again, and every neighbour must still answer. Five rounds, each with 500 new devices; the median of
 // the rounds counts, since the machine is shared.
 
 import { type ChildProcess, fork } from 'node:child_process'
@@ -24,7 +24,7 @@ import { type ClientCredential, type FromClients, monotonicMs, type ToClients } 
 const fleet = 'bench'
 const sessions = 1000
 const half = sessions / 2
-const rounds = 3
+const rounds = 5
 const neighbours = 1
 const heartbeatSecret = new Uint8Array(32).fill(1)
 const quiet = { info: () => {}, warn: () => {}, error: () => {} }
