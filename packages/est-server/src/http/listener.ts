@@ -268,6 +268,11 @@ export function createListener({ tls, enrollment, limits: given, log, requestId,
       socket.destroy()
       return
     }
+    // Bun hands out the socket it accepted, whose count begins after the handshake: there the chain stands in for it.
+    if (tcp === socket) {
+      const chainBytes = (connection.peer.chain ?? []).reduce((sum, certificate) => sum + certificate.length, 0)
+      gate.charge(connection, Math.floor(chainBytes / handshakeBytesPerCharge))
+    }
     sessionOf.set(socket, { connection, socket, current: null })
     gate.enter(connection, 'head')
     http.emit('connection', socket)
