@@ -20,10 +20,13 @@ export interface AdminSocket {
   close(): Promise<void>
 }
 
-/** Throws `already_running` when another server answers on the same folder, and `path_too_long`. */
+/**
+ * Throws `already_running` when another server answers on the same folder, and `path_too_long`. Opened first, it keeps a second server
+ * off the store; until `administration` gives something, requests are told to wait.
+ */
 export async function openAdminSocket(
   state: string,
-  administration: Administration,
+  administration: () => Administration | null,
   onError: (error: unknown) => void,
 ): Promise<AdminSocket> {
   const path = join(state, socketName)
@@ -35,7 +38,7 @@ export async function openAdminSocket(
     rmSync(path)
   }
   const server = createServer({ requestTimeout: 600_000, headersTimeout: 10_000, maxHeaderSize: 16_384 }, (request, response) => {
-    answer(administration, request)
+    answer(administration(), request)
       .then(value => reply(response, 200, value))
       .catch(error => {
         const told = explain(error)
@@ -107,7 +110,9 @@ const RevokeInput = z.strictObject({
   reason: z.string().min(1).max(200),
 })
 
-async function answer(administration: Administration, request: IncomingMessage): Promise<object> {
+async function answer(administration: Administration | null, request: IncomingMessage): Promise<object> {
+  if (!administration)
+    throw new CommandError('starting', 'the server is starting or stopping', 'try again in a moment', 'unreachable')
   const url = new URL(request.url ?? '/', 'http://socket')
   const query = Object.fromEntries(url.searchParams)
   switch (`${request.method} ${url.pathname}`) {

@@ -26,27 +26,27 @@ export async function buildProgram(terminal: Terminal, load: (entry: CommandEntr
     .helpOption('-h, --help', 'print help')
     .helpCommand('help [command]', 'print help for a command')
     .addHelpText('after', EPILOGUE)
-  settle(program)
+  settle(program, terminal)
   for (const entry of commandTable) {
     const command = program
       .command(entry.name)
       .summary(entry.summary)
       .description(entry.summary)
       .helpOption('-h, --help', 'print help')
-    settle(command)
+    settle(command, terminal)
     if (load(entry)) {
       const module = await entry.load()
       module.define(command, terminal)
-      for (const inner of command.commands) settle(inner)
+      for (const inner of command.commands) settle(inner, terminal)
     }
   }
   return program
 }
 
-function settle(command: Command): void {
+function settle(command: Command, terminal: Terminal): void {
   command.exitOverride().allowExcessArguments(false).showSuggestionAfterError(true)
   // Commander's own wording reaches the reader through our error form, not beside it.
-  command.configureOutput({ writeErr: () => {}, outputError: () => {} })
+  command.configureOutput({ writeOut: text => terminal.raw(text), writeErr: () => {}, outputError: () => {} })
 }
 
 /** Runs one command. Never throws; the result is the exit code. */

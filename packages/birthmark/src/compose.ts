@@ -55,10 +55,24 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
   // Undone in reverse when a later part cannot start, and at the end.
   const closers: (() => Promise<unknown> | unknown)[] = []
   const close = async (): Promise<void> => {
+    administration = null
     for (let closer = closers.pop(); closer; closer = closers.pop()) await closer()
   }
+  let administration: Administration | null = null
+  let stopped: string | null = null
   try {
-    const store = await openSqliteStore({ path: join(state, 'fleet.db'), onStopped: ports.onFatal })
+    const admin = await openAdminSocket(
+      state,
+      () => administration,
+      error => log.error({ err: error }, 'admin request failed'),
+    )
+    closers.push(() => admin.close())
+
+    const onStopped = (error: Error): void => {
+      stopped = error.message
+      ports.onFatal(error)
+    }
+    const store = await openSqliteStore({ path: join(state, 'fleet.db'), onStopped })
     closers.push(() => store.close())
 
     const rules = createRuleSet(await store.rules(fleet))
@@ -95,6 +109,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       enrollment,
       log,
       requestId: randomUUID,
+      unready: () => stopped,
       ...(settings.development ? { limits: oneMachine } : {}),
     })
     const { host } = settings.est
@@ -102,13 +117,13 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     closers.push(() => listener.close(graceMs))
 
     const urls = { est: `https://${reachableName(host, settings.est.certificate)}:${port}`, mqtt }
-    const administration = operationsOf({ settings, store, registry, revocation, rules, listener, publisher, broker, clock, urls })
-    const admin = await openAdminSocket(state, administration, error => log.error({ err: error }, 'admin request failed'))
-    closers.push(() => admin.close())
+    administration = operationsOf({ settings, store, registry, revocation, rules, listener, publisher, broker, clock, urls })
 
     const { serverAnchors } = settings
     const device = { fleet, ...urls, serverAnchors, birthAnchors, operationalAnchors, noticeKey: noticeSpki(settings.noticeKey) }
     writeDeviceFolder(join(state, 'device'), device)
+    // What was recorded before a crash and not delivered goes out now.
+    publisher.wake()
     return { ...urls, administration, admin, device, close }
   } catch (error) {
     await close()

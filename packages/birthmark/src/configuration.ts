@@ -6,7 +6,7 @@ import { readFileSync, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { type Bytes, decodePem } from '@birthmark/device-sdk/core'
 import type { ServiceRole } from '@birthmark/fleet-revocation/broker'
-import { isNode, LineCounter, parseDocument } from 'yaml'
+import { isMap, isNode, isScalar, isSeq, LineCounter, parseDocument } from 'yaml'
 import { z } from 'zod'
 import { CommandError } from './command-error.ts'
 
@@ -96,20 +96,41 @@ export function readConfiguration(file: string): Settings {
   const lines = new LineCounter()
   const document = parseDocument(text, { lineCounter: lines, strict: true, uniqueKeys: true })
   const broken = document.errors[0]
-  if (broken) throw wrong(`${file}:${lines.linePos(broken.pos[0]).line}: ${broken.message.split('\n')[0]}`, 'correct that line')
+  if (broken)
+    throw wrong(
+      `${file}:${lines.linePos(broken.pos[0]).line}: ${broken.message.split('\n')[0].replace(/:$/, '')}`,
+      'correct that line',
+    )
 
-  /** Line of the value at `path`, or of the nearest thing around it that exists. */
+  /** Line of the key at `path`, or of the nearest thing around it that exists. */
   const lineOf = (path: PropertyKey[]): number => {
-    for (let length = path.length; length >= 0; length--) {
-      const node = length ? document.getIn(path.slice(0, length), true) : document.contents
-      if (isNode(node) && node.range) return lines.linePos(node.range[0]).line
+    let node: unknown = document.contents
+    let line = 1
+    for (const part of path) {
+      let key: unknown
+      if (isMap(node)) {
+        const pair = node.items.find(item => isScalar(item.key) && item.key.value === part)
+        key = pair?.key
+        node = pair?.value
+      } else if (isSeq(node)) {
+        node = node.items[Number(part)]
+        key = node
+      }
+      if (!isNode(key) || !key.range) break
+      line = lines.linePos(key.range[0]).line
     }
-    return 1
+    return line
   }
   const at = (path: PropertyKey[]): string => `${file}:${lineOf(path)}: ${path.map(String).join('.') || 'configuration'}`
 
-  // maxAliasCount: an alias bomb is cut off before it is unfolded.
-  const parsed = Configuration.safeParse(document.toJS({ maxAliasCount: 20 }) ?? {})
+  let content: unknown
+  try {
+    // An alias bomb is cut off before it is unfolded.
+    content = document.toJS({ maxAliasCount: 20 }) ?? {}
+  } catch (error) {
+    throw wrong(`${file}: ${(error as Error).message}`, 'write the values out')
+  }
+  const parsed = Configuration.safeParse(content)
   if (!parsed.success) {
     const issues = parsed.error.issues.slice(0, 5).map(issue => {
       if (issue.code === 'unrecognized_keys') return `${at([...issue.path, issue.keys[0]])} is not known`
@@ -122,6 +143,8 @@ export function readConfiguration(file: string): Settings {
 
 function sentence(issue: z.core.$ZodIssue): string {
   if (issue.code === 'invalid_type' && issue.message.includes('received undefined')) return `is missing (${issue.expected})`
+  if (issue.code === 'too_big') return `is more than ${issue.maximum}`
+  if (issue.code === 'too_small') return `is less than ${issue.minimum}`
   return issue.message.replace(/^Invalid (input|string|option): ?/, '')
 }
 
@@ -145,7 +168,8 @@ function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string): Se
       if (found.length === 0) throw new Error('it holds none')
       for (const der of found) {
         const { subject, issuer } = new X509Certificate(der)
-        if (!`${subject}\n${issuer}`.includes(developmentOrganization)) continue
+        // OpenSSL writes the comma of the organization as `\\,`.
+        if (!`${subject}\n${issuer}`.replaceAll('\\', '').includes(developmentOrganization)) continue
         throw new CommandError(
           'development_certificate',
           `${at(path)}: ${file} was made by birthmark dev`,

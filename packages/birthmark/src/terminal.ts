@@ -21,6 +21,8 @@ export interface Terminal {
   result(value: object): void
   /** `error: code: sentence` and `next: …` on stderr; with --json also an object on stdout. */
   error(error: CommandError): void
+  /** Text as it is, on stdout: help, a script, a file that was asked for. */
+  raw(text: string): void
   /** The same terminal in JSON form or not. */
   with(json: boolean): Terminal
 }
@@ -104,13 +106,14 @@ export function createTerminal(streams: Streams, json = false): Terminal {
       rewriting = false
       const { stderr } = streams
       stderr.write(
-        `${paint(31, 'error:', Boolean(stderr.isTTY))} ${error.code}: ${printable(error.message)}\nnext: ${error.next}\n`,
+        `${paint(31, 'error:', Boolean(stderr.isTTY))} ${error.code}: ${printable(error.message)}\nnext: ${typed(error.next)}\n`,
       )
       if (json)
         streams.stdout.write(`${JSON.stringify({ error: { code: error.code, message: error.message, next: error.next } })}\n`)
       if (streams.env.BIRTHMARK_TRACE)
         stderr.write(`${error.stack ?? ''}\n${error.cause instanceof Error ? (error.cause.stack ?? '') : ''}\n`)
     },
+    raw: text => void streams.stdout.write(text),
     with: wanted => (wanted === json ? createTerminal(streams, json) : createTerminal(streams, wanted)),
   }
 }

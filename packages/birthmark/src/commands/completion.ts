@@ -26,7 +26,7 @@ export function define(command: Command, terminal: Terminal): void {
     const all = collectWords(program, '')
     const script = shell === 'fish' ? fish(all) : shell === 'zsh' ? zsh(all) : bash(all)
     if (terminal.json) terminal.result({ shell, script })
-    else terminal.line(script)
+    else terminal.raw(`${script}\n`)
   })
 }
 

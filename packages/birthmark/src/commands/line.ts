@@ -75,7 +75,7 @@ export function define(command: Command, terminal: Terminal): void {
           )
         if (!options.out) {
           if (terminal.json) terminal.result({ units, manifest: Buffer.from(manifest).toString('utf8') })
-          else terminal.line(Buffer.from(manifest).toString('utf8').trimEnd())
+          else terminal.raw(Buffer.from(manifest).toString('utf8'))
           return
         }
         writeDurably(options.out, manifest, 0o644)

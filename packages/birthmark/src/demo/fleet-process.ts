@@ -21,7 +21,7 @@ const spared = 'batch=green'
 /** One device of neither group, to show that what is tried below works for whoever is not revoked. */
 const control = { serial: 'control', groups: ['batch=control'] }
 // Nothing here takes longer on any machine that can run it; a hang must become a failed claim.
-const patienceMs = 15_000
+const patienceMs = 45_000
 /** Devices whose saved TLS sessions are tried again; each costs eight handshakes. */
 const thieves = 5
 

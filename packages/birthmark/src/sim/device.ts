@@ -95,6 +95,10 @@ export function createSimDevice(options: SimDeviceOptions): SimDevice {
     async connect() {
       const { cert, ca, key } = identity.tlsOptions()
       if (!key) throw new Error('a simulated device has its key in memory')
+      // The session before, if any, ends first: the broker would end it for the new one, which would look like a cut.
+      const before = session
+      session = null
+      await before?.close()
       const opened = connectMqttBus({
         url: target.mqtt,
         clientId: serial,

@@ -34,6 +34,8 @@ const enrollWidth = 16
 const connectWidth = 32
 const reconnectSecondsMin = 1
 const reconnectSecondsMax = 30
+/** CONNACK return code, MQTT 3.1.1 3.2.2.3. */
+const NOT_AUTHORIZED = 5
 
 export function createSimFleet(options: {
   born: BornDevice[]
@@ -75,9 +77,9 @@ export function createSimFleet(options: {
       device,
       setTimeout(() => {
         if (closed) return
-        device.connect().catch(() => {
-          // Refused for what it is, it asks the server, which says whether it is revoked; refused for any other reason, it tries again.
-          if (!revoked.has(device)) device.identity.renew().catch(() => {})
+        device.connect().catch(error => {
+          // Refused for what it is, it asks the server, which says whether it is revoked. In any other case it only tries again.
+          if ((error as { code?: unknown }).code === NOT_AUTHORIZED && !revoked.has(device)) device.identity.renew().catch(() => {})
           if (!revoked.has(device)) comeBack(device, Math.min(seconds * 2, reconnectSecondsMax))
         })
       }, wait),

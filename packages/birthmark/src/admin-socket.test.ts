@@ -1,0 +1,153 @@
+import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { request } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { administrationOf } from './admin-client.ts'
+import { type AdminSocket, openAdminSocket } from './admin-socket.ts'
+import type { Administration } from './administration.ts'
+import { CommandError } from './command-error.ts'
+
+let folder: string
+let socket: AdminSocket
+const calls: [string, unknown][] = []
+const errors: unknown[] = []
+
+/** Remembers what it was asked; answers with what fits. */
+const administration: Administration = {
+  status: async () => ({ fleet: 'f', development: true, est: 'e', mqtt: 'm', sessions: 1, undelivered: 0, pid: 1 }),
+  devices: async filter => {
+    calls.push(['devices', filter])
+    return { devices: [], next: null }
+  },
+  importManifest: async file => {
+    calls.push(['importManifest', Buffer.from(file).toString()])
+    return { digest: 'd', units: 0, added: 0, updated: 0, unchanged: 0, refused: [] }
+  },
+  mintSecret: async wanted => {
+    calls.push(['mintSecret', wanted])
+    return { device: wanted.device, secret: 's', expiresAt: 1 }
+  },
+  planRevocation: async group => {
+    if (group === 'broken') throw new Error('secret detail of ours')
+    throw new CommandError('group_unknown', `no group ${group}`, 'see the groups', 'refused')
+  },
+  revoke: async wanted => {
+    calls.push(['revoke', wanted])
+    return { group: wanted.group, seq: 1, devices: 1, noticeBytes: 1, sessionsCut: 1, connectionsClosed: 0, notice: '' }
+  },
+}
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'bm-'))
+  calls.length = 0
+  errors.length = 0
+  socket = await openAdminSocket(
+    folder,
+    () => administration,
+    error => errors.push(error),
+  )
+})
+afterEach(async () => {
+  await socket.close()
+  rmSync(folder, { recursive: true })
+})
+
+/** A request as a program other than ours may send it. */
+function raw(method: string, path: string, body?: string): Promise<{ status: number; body: string }> {
+  return new Promise((resolve, reject) => {
+    const sent = request({ socketPath: socket.path, method, path }, response => {
+      let text = ''
+      response.on('data', part => (text += part))
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, body: text }))
+    })
+    sent.on('error', reject)
+    sent.end(body)
+  })
+}
+
+test('only the owner may open the socket, and it is gone afterwards', async () => {
+  expect(statSync(socket.path).mode & 0o777).toBe(0o600)
+  await socket.close()
+  expect(existsSync(socket.path)).toBe(false)
+})
+
+test('requests arrive as they were asked', async () => {
+  const client = administrationOf(folder)
+  expect(await client.status()).toMatchObject({ fleet: 'f' })
+  await client.devices({ group: 'batch=1', state: 'enrolled', limit: 7 })
+  await client.importManifest(Buffer.from('manifest'))
+  await client.mintSecret({ device: 'gw', groups: ['a=b'], minutes: 5 })
+  await client.revoke({ group: 'batch=1', digest: '0'.repeat(64), reason: 'because' })
+  expect(calls).toEqual([
+    ['devices', { group: 'batch=1', state: 'enrolled', limit: 7 }],
+    ['importManifest', 'manifest'],
+    ['mintSecret', { device: 'gw', groups: ['a=b'], minutes: 5 }],
+    ['revoke', { group: 'batch=1', digest: '0'.repeat(64), reason: 'because' }],
+  ])
+})
+
+test('a refusal keeps its code, sentence and next step', async () => {
+  await expect(administrationOf(folder).planRevocation('x')).rejects.toMatchObject({
+    code: 'group_unknown',
+    next: 'see the groups',
+    exit: 'refused',
+  })
+})
+
+test('an unforeseen error is logged', async () => {
+  await expect(administrationOf(folder).planRevocation('broken')).rejects.toMatchObject({ code: 'internal' })
+  expect(errors).toHaveLength(1)
+})
+
+test.each([
+  ['POST', '/nothing', undefined],
+  ['DELETE', '/devices', undefined],
+  ['GET', '/devices?limit=0', undefined],
+  ['GET', '/devices?state=alive', undefined],
+  ['GET', '/devices?color=red', undefined],
+  ['POST', '/secrets', 'not json'],
+  ['POST', '/secrets', '{"device":"x","groups":[],"minutes":1000000}'],
+  ['POST', '/secrets', '{"device":"x","__proto__":{"a":1},"extra":1}'],
+  ['POST', '/revocations', '{"group":"g"}'],
+  ['POST', '/revocations', 'x'.repeat(100_000)],
+])('[F18] %s %s %s is refused and nothing is done', async (method, path, body) => {
+  const answer = await raw(method, path, body)
+  expect(answer.status).toBe(400)
+  expect(JSON.parse(answer.body).error.code).toMatch(/^(not_found|request_invalid)$/)
+  expect(calls).toEqual([])
+})
+
+test('a second server on the same folder is told that the first is there', async () => {
+  await expect(
+    openAdminSocket(
+      folder,
+      () => administration,
+      () => {},
+    ),
+  ).rejects.toMatchObject({ code: 'already_running' })
+})
+
+test('a socket left by a killed process is replaced; a path too long for one is told', async () => {
+  const other = mkdtempSync(join(tmpdir(), 'bm-'))
+  try {
+    writeFileSync(join(other, 'admin.sock'), '')
+    const second = await openAdminSocket(
+      other,
+      () => null,
+      () => {},
+    )
+    await expect(administrationOf(other).status()).rejects.toMatchObject({ code: 'starting' })
+    await second.close()
+    await expect(administrationOf(other).status()).rejects.toMatchObject({ code: 'not_running', exit: 'unreachable' })
+    await expect(
+      openAdminSocket(
+        join(other, 'x'.repeat(100)),
+        () => null,
+        () => {},
+      ),
+    ).rejects.toMatchObject({ code: 'path_too_long' })
+  } finally {
+    rmSync(other, { recursive: true })
+  }
+})

@@ -1,0 +1,101 @@
+import { randomBytes } from 'node:crypto'
+import { chmodSync, copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { CommandError } from './command-error.ts'
+import { runCommandLine } from './command-line.ts'
+import { readConfiguration } from './configuration.ts'
+import { ensureTwoTier } from './server-certificate.ts'
+import { createTerminal } from './terminal.ts'
+
+let folder: string
+const file = (...names: string[]): string => join(folder, ...names)
+const configuration = (): string => file('birthmark.yaml')
+const silent = { write: () => true }
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'bm-'))
+  const terminal = createTerminal({ stdout: silent, stderr: silent, env: {}, now: () => 0 })
+  expect(
+    await runCommandLine(['init', folder, '--fleet', 'acme', '--host', 'est.acme.test', '--host', '192.0.2.7'], terminal),
+  ).toBe(0)
+  await ensureTwoTier(file('maker'), 'Acme', 'device', randomBytes)
+  copyFileSync(file('maker', 'root.pem'), file('birth-anchors.pem'))
+})
+afterEach(() => rmSync(folder, { recursive: true }))
+
+/** What `readConfiguration` complains about, without the path in front. */
+function complaint(): { code: string; message: string; next: string } {
+  try {
+    readConfiguration(configuration())
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error
+    return { code: error.code, message: error.message.replaceAll(`${folder}/`, ''), next: error.next }
+  }
+  throw new Error('no complaint')
+}
+
+function change(from: string | RegExp, to: string): number {
+  const text = readFileSync(configuration(), 'utf8')
+  const at = text.search(from)
+  expect(at).toBeGreaterThanOrEqual(0)
+  writeFileSync(configuration(), text.replace(from, to))
+  return text.slice(0, at).split('\n').length
+}
+
+test('what init writes is sound, and paths are relative to the file', () => {
+  const settings = readConfiguration(configuration())
+  expect(settings).toMatchObject({ fleet: 'acme', state: file('state'), development: false, lifetimeSeconds: 90 * 86_400 })
+  expect(settings.est).toMatchObject({ host: '0.0.0.0', port: 8443 })
+  expect(settings.mqtt).toMatchObject({ kind: 'embedded', port: 8883, services: { observer: 'observer' } })
+  expect(settings.issuer.certificates).toHaveLength(2)
+})
+
+test.each([
+  [/fleet: acme/, 'fleet: ACME!', 'fleet is 1 to 32 of a-z, 0-9 and hyphen'],
+  [/port: 8443/, 'port: 84430', 'est.port is more than 65535'],
+  [/port: 8443/, 'port: yes', 'est.port'],
+  [/lifetime: 90d/, 'lifetime: forever', 'certificates.lifetime is like 90d, 12h or 10m'],
+  [/lifetime: 90d/, 'lifetime: 9m', 'certificates.lifetime is 9m'],
+  [/log:/, 'lag:', 'lag is not known'],
+  [/anchors: \[birth-anchors.pem\]/, 'anchors: [nowhere.pem]', 'birth.anchors.0: cannot read nowhere.pem (ENOENT)'],
+  [/anchors: \[birth-anchors.pem\]/, 'anchors: []', 'birth.anchors'],
+  [/key: issuer\/issuing.key.pem/, 'key: notice.key.pem', 'issuer.key: notice.key.pem is not the key of issuer/chain.pem'],
+  [/key: notice.key.pem/, 'key: birth-anchors.pem', 'notices.key: birth-anchors.pem may be read by others'],
+  [
+    /anchors: \[server\/root.pem\]/,
+    'anchors: [issuer/root.pem]',
+    'server.anchors: the device issuer is named as an anchor of the server',
+  ],
+])('%s → %s is refused, with the line', (from, to, said) => {
+  const line = change(from, to)
+  const { code, message, next } = complaint()
+  expect(code).toBe('configuration')
+  expect(message).toContain(`birthmark.yaml:${line}: ${said}`)
+  expect(next).not.toBe('')
+})
+
+test('a missing part, broken YAML and an alias bomb are told', () => {
+  change(/^issuer:[\s\S]*?\n\n/m, '')
+  expect(complaint().message).toContain('issuer is missing')
+  writeFileSync(configuration(), 'fleet: [acme\nstate: x\n')
+  expect(complaint().message).toMatch(/^birthmark.yaml:\d+: /)
+  const bomb = [
+    'a: &a [x,x,x,x,x,x,x,x,x]',
+    ...'bcdefgh'.split('').map((name, i) => `${name}: &${name} [${Array(9).fill(`*${'abcdefgh'[i]}`)}]`),
+  ]
+  writeFileSync(configuration(), bomb.join('\n'))
+  expect(complaint().code).toBe('configuration')
+})
+
+test('a key that others may read is refused, and the next step repairs it', () => {
+  chmodSync(file('issuer', 'issuing.key.pem'), 0o640)
+  expect(complaint()).toMatchObject({ next: `chmod 600 ${file('issuer', 'issuing.key.pem')}` })
+})
+
+test('certificates of birthmark dev are refused', async () => {
+  await ensureTwoTier(file('dev'), 'Birthmark development, not for production', 'device', randomBytes)
+  change(/birth-anchors.pem/, 'dev/root.pem')
+  expect(complaint()).toMatchObject({ code: 'development_certificate' })
+})
