@@ -43,6 +43,8 @@ for (const name of ['device-sdk', 'fleet-revocation', 'est-server', 'factory-lin
     config: false,
     outDir: 'dist',
     external: [/^node:/],
+    // node:sqlite has no name without the prefix.
+    removeNodeProtocol: false,
   })
   const config = join(folder, 'dist', 'tsconfig.json')
   writeFileSync(

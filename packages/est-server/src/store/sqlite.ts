@@ -3,11 +3,11 @@
 // (sqlite-reads.ts). It promises what store.ts says. node:sqlite is imported here and beside only, since not every runtime has it.
 
 import { chmodSync, closeSync, fsyncSync, openSync } from 'node:fs'
-import { dirname, extname, resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { Worker } from 'node:worker_threads'
 import { EstServerError } from '../errors.ts'
-import { sqliteCheck, sqliteReads } from './sqlite-reads.ts'
+import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
 import type { JobAnswer, WriteArgument, WriteJob, WriteName, WriteResult, WriterMessage, WriterOptions } from './sqlite-writer.ts'
 import { manifestEntriesMax, type Store } from './store.ts'
 
@@ -33,9 +33,11 @@ export interface SqliteStoreOptions {
   spawnWriter?: (options: WriterOptions) => WriterThread
 }
 
-/** The thread's file lies beside this one, in the sources as in the package. */
+// Beside this file in the sources; in the package this file is part of dist/index.js or of a chunk next to it.
+const threadFile = new URL(import.meta.url.endsWith('.ts') ? './sqlite-writer.ts' : './store/sqlite-writer.js', import.meta.url)
+
 export function spawnWriterThread(options: WriterOptions): WriterThread {
-  const worker = new Worker(new URL(`./sqlite-writer${extname(import.meta.url)}`, import.meta.url), { workerData: options })
+  const worker = new Worker(threadFile, { workerData: options })
   return {
     post: message => worker.postMessage(message),
     onMessage: listener => worker.on('message', listener),
@@ -165,6 +167,9 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const reading = new DatabaseSync(path, { readOnly: true, timeout: 5000 })
   reading.exec('PRAGMA cache_size = -65536')
   const reads = sqliteReads(reading)
+  const snapshot = readSnapshot(reading)
+  // Before any caller hears that its write is done: what it then reads must show it.
+  thread.onMessage(snapshot.end)
   const queue = writeQueue(thread, options.queueMax ?? 8192, options.onStopped ?? (() => {}))
   const { write } = queue
   let closing: Promise<void> | null = null
@@ -172,6 +177,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   /** Reads are synchronous; a failure is a rejection all the same, and ours. */
   const read = async <T>(work: () => T): Promise<T> => {
     try {
+      snapshot.begin()
       return work()
     } catch (error) {
       throw new EstServerError(closing ? 'store_closed' : 'store_failed', `read: ${(error as Error).message}`, error)
@@ -240,6 +246,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     close() {
       closing ??= (async () => {
         await queue.close()
+        snapshot.end()
         reading.close()
         thread.post('close')
         await ended
