@@ -2,8 +2,8 @@
 // enrolls with it, so that all three speak of the same bytes. Nothing from outside goes in: no `node:`, no package but ours.
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { type FunctionDeclaration, type Node, parse } from 'acorn'
 import { build, type Plugin, transform } from 'esbuild'
+import { withArrows, withConstantsInPlace, withoutDetails } from './shrink.ts'
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)))
 
@@ -46,12 +46,12 @@ function entryOf(exported: Exported): string {
   return `${imports.join('')}globalThis.birthmark = { ${names.join(', ')} }\n`
 }
 
-async function bundle(contents: string, minifySyntax: boolean): Promise<string> {
+async function bundle(contents: string, format: 'iife' | 'esm', minifySyntax: boolean): Promise<string> {
   const { outputFiles } = await build({
     stdin: { contents, resolveDir: root, sourcefile: 'entry.js', loader: 'js' },
     absWorkingDir: root,
     bundle: true,
-    format: 'iife',
+    format,
     target: 'es2020',
     platform: 'neutral',
     minifySyntax,
@@ -72,25 +72,7 @@ const avoided = { 'optional-chain': false, 'nullish-coalescing': false, 'templat
  * sees keeps its name: ports, settings, status, requests, Identity, and `der` and `notAfter` of its certificates.
  */
 const inner =
-  /^(bytes|tag|oid|critical|tbs|issuer|notBefore|spki|keyAlgorithm|keyBits|signatureAlgorithm|signature|extensions|isCa|pathLength|keyUsage|extendedKeyUsage|subjectAltNames|subjectKeyId|authorityKeyId|purpose|understoodCritical|depthMax|signaturesMax|nameConstraints|sameName|serialNumber|hardwareModuleName|certificates|reenroll|basic|pending)$/
-
-/** `function f(a) { … }` as `const f = a => { … }`: the same in this subset (no `this`, no `arguments`, no hoisting), and shorter. */
-function asArrows(code: string): string {
-  const edits: { at: number; to: number; text: string }[] = []
-  const walk = (node: Node) => {
-    if (node.type === 'FunctionDeclaration') {
-      const { id, params, body, start, end } = node as FunctionDeclaration
-      const names = params.map(one => code.slice(one.start, one.end)).join(', ')
-      edits.push({ at: start, to: body.start, text: `var ${id.name} = (${names}) => ` }, { at: end, to: end, text: ';' })
-    }
-    for (const value of Object.values(node).flat())
-      if (value && typeof value === 'object' && typeof value.type === 'string') walk(value as Node)
-  }
-  walk(parse(code, { ecmaVersion: 2020 }))
-  let out = code
-  for (const { at, to, text } of edits.sort((a, b) => b.at - a.at)) out = out.slice(0, at) + text + out.slice(to)
-  return out
-}
+  /^(bytes|tag|oid|critical|tbs|issuer|notBefore|spki|keyAlgorithm|keyBits|signatureAlgorithm|signature|extensions|isCa|pathLength|keyUsage|extendedKeyUsage|subjectAltNames|subjectKeyId|authorityKeyId|purpose|understoodCritical|depthMax|signaturesMax|nameConstraints|foldName|serialNumber|hardwareModuleName|certificates|reenroll|basic|pending)$/
 
 /** What to put into a bundle: names by file, relative to the repository. */
 export type Exported = Record<string, string[]>
@@ -111,16 +93,26 @@ export const deviceEntry: Exported = { [agent]: ['createAgent'] }
 
 /** One script in the sources' own constructs, with esbuild's `// path` comments. */
 export async function plainBundle(exported: Exported): Promise<string> {
-  return bundle(entryOf(exported), false)
+  return bundle(entryOf(exported), 'iife', false)
 }
 
 /** The script as esbuild alone minifies it. */
 export async function minifiedBundle(exported: Exported): Promise<string> {
-  return (await transform(await bundle(entryOf(exported), true), { target: 'es2020', minify: true, supported: avoided })).code
+  return (await transform(await bundle(entryOf(exported), 'iife', true), { target: 'es2020', minify: true, supported: avoided }))
+    .code
 }
 
-/** The script as flashed: minified, functions as arrows, inner properties shortened. */
+/** The script as flashed: constants in place, functions as arrows, errors without their details, inner properties shortened, minified. */
 export async function flashBundle(exported: Exported): Promise<string> {
-  const plain = asArrows(await bundle(entryOf(exported), true))
-  return (await transform(plain, { target: 'es2020', minify: true, supported: avoided, mangleProps: inner })).code
+  // A module until the last step, so that constants whose places were taken fall away.
+  const plain = withArrows(withConstantsInPlace(withoutDetails(await bundle(entryOf(exported), 'esm', true))))
+  const { code } = await transform(plain, {
+    target: 'es2020',
+    format: 'iife',
+    minify: true,
+    treeShaking: true,
+    supported: avoided,
+    mangleProps: inner,
+  })
+  return code
 }

@@ -2,19 +2,19 @@
 // store when the power goes is where the next boot carries on. At any instant the store holds the old identity or the new one.
 // One operation runs at a time. Sockets, keys and clocks are the ports'; what a certificate is worth is the core's.
 
-import { type BirthIdentity, checkBirthCertificate } from '../core/birth-certificate.ts'
+import { readBirthIdentity } from '../core/birth-certificate.ts'
 import { type Bytes, equalBytes } from '../core/bytes.ts'
 import { type Certificate, parseCertificate } from '../core/certificate.ts'
 import { csrAssemble, csrInfo } from '../core/csr.ts'
-import { COMMON_NAME, encodeName, nameAttribute, SERIAL_NUMBER } from '../core/distinguished-name.ts'
+import { COMMON_NAME, encodeDeviceName, nameAttribute, SERIAL_NUMBER } from '../core/distinguished-name.ts'
 import { type DeviceError, type DeviceErrorCode, deviceError, fail } from '../core/errors.ts'
 import { type BasicSecret, cacertsRequest, enrollRequest } from '../core/est-request.ts'
 import { type EstVerdict, judgeCacerts, judgeEnroll } from '../core/est-response.ts'
 import { anchorOf } from '../core/trust-anchor.ts'
-import { type PathRules, validatePath } from '../core/validate-path.ts'
+import { validatePath } from '../core/validate-path.ts'
 import type { Agent, AgentPorts, AgentSettings, Done, OnEvent } from './agent-interface.ts'
 import { ACTIVE, decodeChain, encodedOf, type Identity, PENDING, REVOKED, readSlots, slotOf, writeSlot } from './identity-slots.ts'
-import type { HttpRequest, HttpResponse, Verify } from './ports.ts'
+import type { HttpRequest, HttpResponse } from './ports.ts'
 import { renewalTime, retryDelay } from './schedule.ts'
 
 /** How the server says that this device, or the group it belongs to, was revoked. */
@@ -30,15 +30,6 @@ const pathDepthMax = 6
 const pathSignaturesMax = 16
 /** Engines count timers in 31 bits of milliseconds; a daily look also notices that the clock was set. */
 const timerSecondsMax = 86400
-
-/** validatePath or checkBirthCertificate. */
-type PathCheck<T> = (
-  leaf: Certificate,
-  others: Certificate[],
-  rules: PathRules,
-  verify: Verify,
-  done: (error: DeviceError | null, value: T | null) => void,
-) => void
 
 const nothing = (): void => {}
 const idOf = (certificate: Certificate): string =>
@@ -185,14 +176,13 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
     exchange(cacertsRequest(settings.label), response => next(certificatesOf(judgeCacerts(response, now()))))
 
   /** Validates `certificates[0]` over the others and goes on with the path. */
-  const validate = <T>(
-    how: PathCheck<T>,
+  const validate = (
     certificates: Certificate[],
     anchors: Certificate[],
     purpose: string | null,
-    next: (value: T) => void,
+    next: (path: Certificate[]) => void,
   ): void =>
-    how(
+    validatePath(
       certificates[0],
       certificates.slice(1),
       {
@@ -249,7 +239,7 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
     if (leaf.isCa || idOf(leaf) !== deviceId) fail('est_certificate_mismatch', 'subject')
     // Of what /cacerts said, the self-issued are roots and the others help to reach them.
     const anchors = anchored.length ? anchored : authorities.filter(selfIssued)
-    validate(validatePath, certificates.concat(authorities), anchors, CLIENT_AUTH, path => {
+    validate(certificates.concat(authorities), anchors, CLIENT_AUTH, path => {
       const next = pending as Identity
       // The root is for the other side to know.
       writeSlot(
@@ -317,12 +307,7 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
   const introduce = (id: string, name: Bytes | null, from: string | null, certificates: Certificate[]): void => {
     deviceId = id
     reenroll = name !== null
-    subject =
-      name ||
-      encodeName([
-        { oid: COMMON_NAME, value: id },
-        { oid: SERIAL_NUMBER, value: id },
-      ])
+    subject = name || encodeDeviceName(id)
     slot = from
     chain = certificates
     if (anchored.length) ask()
@@ -338,17 +323,12 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
       'birth',
       step((spki: Bytes | null) => {
         if (!certificates.length || !spki || !equalBytes(spki, certificates[0].spki)) fail('birth_key_mismatch', 'birth')
+        const id = readBirthIdentity(certificates[0]).serialNumber
         const anchors = settings.birthAnchors.map(parseCertificate)
-        validate(
-          checkBirthCertificate,
-          certificates,
-          anchors.length ? anchors : certificates.slice(-1),
-          null,
-          (birth: BirthIdentity) => {
-            onEvent('birth', birth.serialNumber)
-            introduce(birth.serialNumber, null, 'birth', certificates)
-          },
-        )
+        validate(certificates, anchors.length ? anchors : certificates.slice(-1), null, () => {
+          onEvent('birth', id)
+          introduce(id, null, 'birth', certificates)
+        })
       }),
     )
 

@@ -3,7 +3,7 @@
 
 import { type Bytes, concatBytes, equalBytes, utf8Bytes, utf8Text } from '../core/bytes.ts'
 import { type Certificate, parseCertificate } from '../core/certificate.ts'
-import { childrenOf, contentOf, type Element, encodeElement, encodingOf, OCTET_STRING, SEQUENCE } from '../core/der.ts'
+import { contentOf, type Element, encodeElement, encodeSequence, encodingOf, OCTET_STRING, wholeParts } from '../core/der.ts'
 import type { Hash, Store } from './ports.ts'
 
 /** Its CSR was made; `chain` is empty until the server answered, and the identity unproven until it opened a TLS session. */
@@ -29,22 +29,22 @@ export const slotOf = (identity: Identity): string => 'op-' + (identity.generati
 /** Leaf, and the intermediates that an agent would walk at most, with room for a cross-certificate. */
 const chainMost = 8
 
-/** The elements of concatenated DER up to `end`. */
-const elementsOf = (bytes: Bytes, end: number): Element[] =>
-  childrenOf({ bytes: bytes, tag: SEQUENCE, start: 0, body: 0, end: end }, chainMost + 2)
+/** The elements of concatenated DER. */
+const elementsOf = (bytes: Bytes): Element[] => wholeParts(encodeSequence([bytes]), 0, chainMost + 2)
 
 const certificateOf = (element: Element): Certificate => parseCertificate(encodingOf(element))
 
 /** Certificates of concatenated DER, as `birth.chain` holds them. Throws `der_*` or `certificate_*`. */
-export const decodeChain = (bytes: Bytes): Certificate[] => elementsOf(bytes, bytes.length).map(certificateOf)
+export const decodeChain = (bytes: Bytes): Certificate[] => elementsOf(bytes).map(certificateOf)
 
 export const encodedOf = (certificate: Certificate): Bytes => certificate.der
 
 function readSlot(store: Store, hash: Hash, slot: string): Identity | null {
   const bytes = store.get(slot)
-  const end = bytes ? bytes.length - 32 : 0
-  if (!bytes || end < 0 || !equalBytes(hash.sha256(bytes.subarray(0, end)), bytes.subarray(end))) return null
-  const parts = elementsOf(bytes, end)
+  if (!bytes || bytes.length < 32) return null
+  const record = bytes.subarray(0, -32)
+  if (!equalBytes(hash.sha256(record), bytes.subarray(-32))) return null
+  const parts = elementsOf(record)
   const head = (utf8Text(contentOf(parts[0])) as string).split(' ')
   // '1' is the version of this record. A later firmware's reads as none, and the device enrolls again.
   if (head[0] !== '1') return null
@@ -62,11 +62,12 @@ function readSlot(store: Store, hash: Hash, slot: string): Identity | null {
  * is wrong does not count, so that the older one holds. Throws `store_read`.
  */
 export function readSlots(store: Store, hash: Hash): { active: Identity | null; pending: Identity | null } {
-  const found = ['op-0', 'op-1']
-    .map(slot => readSlot(store, hash, slot))
-    .sort((a, b) => (b ? b.generation : 0) - (a ? a.generation : 0))
-  const isPending = found[0] && found[0].state === PENDING
-  return { active: found[isPending ? 1 : 0], pending: isPending ? found[0] : null }
+  const even = readSlot(store, hash, 'op-0')
+  const odd = readSlot(store, hash, 'op-1')
+  const swapped = !even || (odd && odd.generation > even.generation)
+  const newer = swapped ? odd : even
+  const older = swapped ? even : odd
+  return newer && newer.state === PENDING ? { active: older, pending: newer } : { active: newer, pending: null }
 }
 
 /** Records `identity` with a new state. Its fields change only once the record has reached the medium. Throws `store_write`. */

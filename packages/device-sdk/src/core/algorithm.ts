@@ -17,80 +17,51 @@ import {
 } from './der.ts'
 import { fail } from './errors.ts'
 
-const RSA_ARC = '06092a864886f70d0101' // 1.2.840.113549.1.1
-const SHA2_ARC = '300d06096086480165030402' // a SEQUENCE and 2.16.840.1.101.3.4.2
-const EC_KEY = '06072a8648ce3d0201'
-const ED25519 = '06032b6570' // 1.3.101.112
-const ML_DSA_44 = '0609608648016503040311' // 2.16.840.1.101.3.4.3.17
-const ML_DSA_65 = '0609608648016503040312'
-
-/** Signature algorithms: names and, at the same place, the content of their AlgorithmIdentifier. */
-const NAMES = ['ed25519', 'ml-dsa-44', 'ml-dsa-65']
-const IDENTIFIERS = [ED25519, ML_DSA_44, ML_DSA_65]
-for (let i = 0; i < 3; i++) {
-  const sha = 'sha' + [256, 384, 512][i]
-  const mask = SHA2_ARC + '0' + (i + 1) + '0500'
-  NAMES.push('ecdsa-' + sha, 'rsa-pkcs1-' + sha, 'rsa-pss-' + sha)
-  IDENTIFIERS.push(
-    '06082a8648ce3d04030' + (i + 2), // 1.2.840.10045.4.3.2 to .4, no parameters
-    RSA_ARC + '0' + 'bcd'[i] + '0500', // .11 to .13, NULL
-    // RSASSA-PSS with MGF1 on the same hash and a salt of its length, the only form in use (RFC 8446 4.2.3).
-    RSA_ARC + '0a3034a00f' + mask + 'a11c301a06092a864886f70d010108' + mask + 'a2030201' + [20, 30, 40][i],
-  )
-}
+/** Signature algorithms: name and content of the AlgorithmIdentifier, by turns. */
+const SIGNATURES =
+  // 1.2.840.10045.4.3.2 to .4, no parameters
+  (
+    'ecdsa-sha256 06082a8648ce3d040302 ecdsa-sha384 06082a8648ce3d040303 ecdsa-sha512 06082a8648ce3d040304 ' +
+    // 1.2.840.113549.1.1.11 to .13, NULL
+    'rsa-pkcs1-sha256 06092a864886f70d01010b0500 rsa-pkcs1-sha384 06092a864886f70d01010c0500 rsa-pkcs1-sha512 06092a864886f70d01010d0500 ' +
+    // RSASSA-PSS, .10, with MGF1 on the same hash and a salt of its length, the only form in use (RFC 8446 4.2.3).
+    'rsa-pss-sha256 06092a864886f70d01010a3034a00f300d06096086480165030402010500a11c301a06092a864886f70d010108300d06096086480165030402010500a203020120 ' +
+    'rsa-pss-sha384 06092a864886f70d01010a3034a00f300d06096086480165030402020500a11c301a06092a864886f70d010108300d06096086480165030402020500a203020130 ' +
+    'rsa-pss-sha512 06092a864886f70d01010a3034a00f300d06096086480165030402030500a11c301a06092a864886f70d010108300d06096086480165030402030500a203020140 ' +
+    // 1.3.101.112; 2.16.840.1.101.3.4.3.17 and .18
+    'ed25519 06032b6570 ml-dsa-44 0609608648016503040311 ml-dsa-65 0609608648016503040312 ' +
+    // .5, named so that it can be refused by name, or allowed for the TPM makers of 2005.
+    'rsa-pkcs1-sha1 06092a864886f70d0101050500'
+  ).split(' ')
 
 /** Everything parsed that is not broken: no SHA-1. */
-export const defaultAlgorithms = NAMES.slice()
-
-// Named so that it can be refused by name, or allowed for the TPM makers of 2005.
-NAMES.push('rsa-pkcs1-sha1')
-IDENTIFIERS.push(RSA_ARC + '050500')
+export const defaultAlgorithms = /* @__PURE__ */ SIGNATURES.filter((name, i) => !(i & 1) && name !== 'rsa-pkcs1-sha1')
 
 /** Keys: name, content of the AlgorithmIdentifier, octets of the key (EC points uncompressed). */
-const KEYS: (string | number)[] = [
-  'RSA',
-  RSA_ARC + '010500',
-  0,
-  'P-256', // id-ecPublicKey 1.2.840.10045.2.1 with a named curve, RFC 5480 2.1.1
-  EC_KEY + '06082a8648ce3d030107',
-  65,
-  'P-384',
-  EC_KEY + '06052b81040022',
-  97,
-  'P-521',
-  EC_KEY + '06052b81040023',
-  133,
-  'Ed25519',
-  ED25519,
-  32,
-  'ML-DSA-44',
-  ML_DSA_44,
-  1312,
-  'ML-DSA-65',
-  ML_DSA_65,
-  1952,
-]
+const KEYS =
+  // 1.2.840.113549.1.1.1; id-ecPublicKey 1.2.840.10045.2.1 with a named curve, RFC 5480 2.1.1
+  (
+    'RSA 06092a864886f70d0101010500 0 P-256 06072a8648ce3d020106082a8648ce3d030107 65 ' +
+    'P-384 06072a8648ce3d020106052b81040022 97 P-521 06072a8648ce3d020106052b81040023 133 ' +
+    'Ed25519 06032b6570 32 ML-DSA-44 0609608648016503040311 1312 ML-DSA-65 0609608648016503040312 1952'
+  ).split(' ')
 
-/** The longest identifier listed is RSASSA-PSS's. */
-const identifierBytesMax = 80
-
-/** Content of an AlgorithmIdentifier as hex, '' for one too long to be listed. */
+/** Content of an AlgorithmIdentifier as hex, to be found in a table. */
 function identifierHex(identifier: Element): string {
   oidValue(partsOf(identifier, SEQUENCE, 1, 2)[0])
-  const content = contentOf(identifier)
-  return content.length > identifierBytesMax ? '' : hexOf(content)
+  return hexOf(contentOf(identifier))
 }
 
 /** Name of a signature AlgorithmIdentifier, '' when not known. */
 export function signatureAlgorithmOf(identifier: Element): string {
-  return NAMES[IDENTIFIERS.indexOf(identifierHex(identifier))] || ''
+  return SIGNATURES[SIGNATURES.indexOf(identifierHex(identifier)) - 1] || ''
 }
 
 /** DER AlgorithmIdentifier of a signature algorithm's name. Throws `certificate_unsupported` for a name not listed. */
 export function signatureAlgorithmIdentifier(name: string): Bytes {
-  const at = NAMES.indexOf(name)
+  const at = SIGNATURES.indexOf(name)
   if (at < 0) fail('certificate_unsupported', name)
-  return encodeElement(SEQUENCE, [bytesOfHex(IDENTIFIERS[at])])
+  return encodeElement(SEQUENCE, [bytesOfHex(SIGNATURES[at + 1])])
 }
 
 /** `algorithm`: '' when not known. `bits`: RSA modulus, EC field, or the key's own length; 0 when not known. */
@@ -111,14 +82,14 @@ export function publicKeyOf(spki: Element): PublicKey {
   const octets = octetBits(parts[1])
   const at = KEYS.indexOf(identifierHex(parts[0]))
   if (at < 0) return { algorithm: '', bits: 0 }
-  const algorithm = KEYS[at - 1] as string
+  const algorithm = KEYS[at - 1]
   const curve = algorithm[0] === 'P'
   let bits = curve ? +algorithm.slice(2) : octets.length * 8
   if (at === 1) {
     const modulus = integerBytes(wholeParts(octets, 2, 2)[0])
-    bits = modulus.length * 8
-    for (let i = 0; i < 16 && !((modulus[i >> 3] << (i & 7)) & 0x80); i++) bits--
-  } else if (octets.length !== KEYS[at + 1] || (curve && octets[0] !== 4))
+    bits = modulus.length * 8 - 8
+    for (let first = modulus[0]; first; first >>= 1) bits++
+  } else if (octets.length !== +KEYS[at + 1] || (curve && octets[0] !== 4))
     // RFC 5480 2.2 lets points be compressed, which nobody does; one spelling a key keeps key identity simple.
     bad(spki.start)
   return { algorithm: algorithm, bits: bits }
@@ -140,10 +111,6 @@ export function rsaKeyOf(spki: Bytes): RsaKey | null {
 
 /** Whether signatures of algorithm `name` are made by keys of `keyAlgorithm`. */
 export function algorithmFitsKey(name: string, keyAlgorithm: string): boolean {
-  const family = name.split('-')[0]
-  return family === 'ecdsa'
-    ? keyAlgorithm[0] === 'P'
-    : family === 'rsa'
-      ? keyAlgorithm === 'RSA'
-      : name === keyAlgorithm.toLowerCase()
+  const family = keyAlgorithm[0] === 'P' ? 'ecdsa' : keyAlgorithm.toLowerCase()
+  return (name + '-').indexOf(family + '-') === 0
 }

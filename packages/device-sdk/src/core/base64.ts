@@ -6,10 +6,9 @@ import { fail } from './errors.ts'
 
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
 
-/** `lineLength`: characters a line, each line ended by a line feed; 0 for one line without an end. */
-export function encodeBase64(bytes: Bytes, lineLength: number): string {
+/** Base64 on one line without an end. */
+export function base64Of(bytes: Bytes): string {
   let out = ''
-  let lineStart = 0
   for (let i = 0; i < bytes.length; i += 3) {
     const left = bytes.length - i
     // Past the end an octet reads as undefined, which shifts as 0.
@@ -19,12 +18,14 @@ export function encodeBase64(bytes: Bytes, lineLength: number): string {
       ALPHABET[(bits >> 12) & 63] +
       (left > 1 ? ALPHABET[(bits >> 6) & 63] : '=') +
       (left > 2 ? ALPHABET[bits & 63] : '=')
-    if (lineLength && (left < 4 || out.length - lineStart >= lineLength)) {
-      out += '\n'
-      lineStart = out.length
-    }
   }
   return out
+}
+
+/** `lineLength`: characters a line, each line ended by a line feed; 0 for one line without an end. */
+export function encodeBase64(bytes: Bytes, lineLength: number): string {
+  const out = base64Of(bytes)
+  return lineLength ? out.replace(new RegExp('.{1,' + lineLength + '}', 'g'), '$&\n') : out
 }
 
 /** By character: 1 + its six bits, 255 for white space, 0 for anything else. */

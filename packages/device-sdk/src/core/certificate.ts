@@ -106,19 +106,16 @@ export function extensionOf(certificate: Certificate, oid: string): Extension | 
 
 /** An Extensions value, also of a CSR. A type that occurs twice throws `der_malformed`. */
 export function readExtensions(list: Element): Extension[] {
-  const out: Extension[] = []
   const seen: string[] = []
-  const items = partsOf(list, SEQUENCE, 0, extensionsMax)
-  for (let i = 0; i < items.length; i++) {
-    const parts = partsOf(items[i], SEQUENCE, 2, 3)
+  return partsOf(list, SEQUENCE, 0, extensionsMax).map(item => {
+    const parts = partsOf(item, SEQUENCE, 2, 3)
     const oid = oidValue(parts[0])
     const marked = parts.length > 2
     // DEFAULT FALSE: an encoded FALSE is not DER (X.690 11.5).
-    if (seen.indexOf(oid) >= 0 || (marked && !booleanValue(parts[1]))) bad(items[i].start)
+    if (seen.indexOf(oid) >= 0 || (marked && !booleanValue(parts[1]))) bad(item.start)
     seen.push(oid)
-    out.push({ oid: oid, critical: marked, value: contentOf(expectTag(parts[parts.length - 1], OCTET_STRING)) })
-  }
-  return out
+    return { oid: oid, critical: marked, value: contentOf(expectTag(parts[parts.length - 1], OCTET_STRING)) }
+  })
 }
 
 function readGeneralName(name: Element): GeneralName {
@@ -192,6 +189,8 @@ export function parseCertificate(der: Bytes): Certificate {
   }
   if (at < fields.length) malformed('fields')
   attributesOf(fields[5])
-  for (let i = 0; i < out.extensions.length; i++) readExtensionValue(out, out.extensions[i])
+  out.extensions.forEach(extension => {
+    readExtensionValue(out, extension)
+  })
   return out
 }

@@ -57,15 +57,13 @@ export function stringOf(value: Element): string | null {
 export function attributesOf(name: Element): NameAttribute[] {
   const out: NameAttribute[] = []
   if (name.end - name.start > nameBytesMax) fail('der_limit', 'name')
-  const sets = partsOf(name, SEQUENCE, 0, relativeNamesMax)
-  for (let i = 0; i < sets.length; i++) {
-    const members = partsOf(sets[i], SET, 1, attributesMax)
-    for (let j = 0; j < members.length; j++) {
-      const pair = partsOf(members[j], SEQUENCE, 2, 2)
+  partsOf(name, SEQUENCE, 0, relativeNamesMax).forEach(set => {
+    partsOf(set, SET, 1, attributesMax).forEach((member, at) => {
+      const pair = partsOf(member, SEQUENCE, 2, 2)
       const text = stringOf(pair[1])
-      out.push({ oid: oidValue(pair[0]), value: pair[1], text: text === null ? bad(pair[1].start) : text, first: j === 0 })
-    }
-  }
+      out.push({ oid: oidValue(pair[0]), value: pair[1], text: text === null ? bad(pair[1].start) : text, first: !at })
+    })
+  })
   return out
 }
 
@@ -107,23 +105,37 @@ export function sameName(a: Bytes, b: Bytes): boolean {
   return equalBytes(a, b) || foldName(a) === foldName(b)
 }
 
-/** X.680 41.4. */
-const PRINTABLE = /^[A-Za-z0-9 '()+,\-./:=?]*$/
+/** X.680 41.4: letters, digits, space and '()+,-./:=? */
+const PRINTABLE = /^[ '-)+-:=?a-z]*$/i
 
-/** A name of one attribute a relative name, in the given order; attributes of X.520, emailAddress, domainComponent. */
+function relativeName(oid: string, tag: number, value: string): Bytes {
+  return encodeElement(SET, [encodeSequence([encodeOid(oid), encodeElement(tag, [utf8Bytes(value)])])])
+}
+
+/**
+ * RFC 5280 A.1 wants PrintableString for serialNumber and country. A value with a character outside its alphabet (`_`) goes as UTF8String
+ * rather than as a PrintableString that is none; readers take either.
+ */
+function printableName(oid: string, value: string): Bytes {
+  return relativeName(oid, PRINTABLE.test(value) ? PRINTABLE_STRING : UTF8_STRING, value)
+}
+
+/** A name of one attribute a relative name, in the given order. */
 export function encodeName(attributes: { oid: string; value: string }[]): Bytes {
   const sets: Bytes[] = []
   for (let i = 0; i < attributes.length; i++) {
     const oid = attributes[i].oid
     const value = attributes[i].value
-    // RFC 5280 A.1 wants PrintableString for these two. An id with a character outside its alphabet (`_`) goes as UTF8String
-    // rather than as a PrintableString that is none; readers take either. Of the others, what is not of X.520 (three octets) is
-    // emailAddress or domainComponent, IA5Strings both.
-    const printable = (oid === SERIAL_NUMBER || oid === COUNTRY) && PRINTABLE.test(value)
-    const tag = printable ? PRINTABLE_STRING : oid.length > 6 ? IA5_STRING : UTF8_STRING
-    sets.push(encodeElement(SET, [encodeSequence([encodeOid(oid), encodeElement(tag, [utf8Bytes(value)])])]))
+    // Of the others, what is not of X.520 (three octets) is emailAddress or domainComponent, IA5Strings both.
+    if (oid === SERIAL_NUMBER || oid === COUNTRY) sets.push(printableName(oid, value))
+    else sets.push(relativeName(oid, oid.length > 6 ? IA5_STRING : UTF8_STRING, value))
   }
   return encodeSequence(sets)
+}
+
+/** The name a device asks for: its id, 1 to 64 characters, as CN and serialNumber. */
+export function encodeDeviceName(id: string): Bytes {
+  return encodeSequence([relativeName(COMMON_NAME, UTF8_STRING, id), printableName(SERIAL_NUMBER, id)])
 }
 
 /** Dotted form of an OID given as hex, for people. An arc beyond 2^53 is shown as hex. */

@@ -54,8 +54,9 @@ export interface DeviceError extends Error {
   retryAfterSeconds?: number | undefined
 }
 
-export function deviceError(code: DeviceErrorCode, detail: string): DeviceError {
-  const error = new Error(code + ': ' + detail) as DeviceError
+/** `detail`: for people; absent where it was left out to save flash. */
+export function deviceError(code: DeviceErrorCode, detail?: string): DeviceError {
+  const error = new Error(detail ? code + ': ' + detail : code) as DeviceError
   error.code = code
   return error
 }

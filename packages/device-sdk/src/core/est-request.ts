@@ -1,7 +1,7 @@
 // What an EST client sends (RFC 7030 as RFC 8951 corrects it): three operations as plain HttpRequest values. Who sends them, over which TLS
 // identity, and what the answer is worth, is said elsewhere (the Http port, est-response.ts).
 
-import { encodeBase64 } from './base64.ts'
+import { base64Of } from './base64.ts'
 import { type Bytes, utf8Bytes } from './bytes.ts'
 import { fail } from './errors.ts'
 import type { HttpRequest } from './http-message.ts'
@@ -28,9 +28,9 @@ export const estTimeoutSeconds = 60
 
 function estRequest(label: string | null, operation: string, csr: Bytes | null): HttpRequest {
   // One path segment of unreserved characters (RFC 3986 2.3), not a dot segment: the label cannot lead elsewhere.
-  if (label !== null && (!/^[A-Za-z0-9_][A-Za-z0-9._~-]*$/.test(label) || label.length > 64)) fail('est_refused', 'label')
-  const body = csr && utf8Bytes(encodeBase64(csr, 64))
-  const headers: { [name: string]: string } = { accept: 'application/pkcs7-mime' }
+  if (label !== null && !/^\w[\w.~-]{0,63}$/.test(label)) fail('est_refused', 'label')
+  const body = csr && utf8Bytes(base64Of(csr).replace(/.{1,64}/g, '$&\n'))
+  const headers: HttpRequest['headers'] = { accept: 'application/pkcs7-mime' }
   if (body) {
     headers['content-type'] = 'application/pkcs10'
     headers['content-length'] = '' + body.length
@@ -57,6 +57,6 @@ export function cacertsRequest(label: string | null): HttpRequest {
 export function enrollRequest(csr: Bytes, options: EnrollOptions): HttpRequest {
   const request = estRequest(options.label, options.reenroll ? 'simplereenroll' : 'simpleenroll', csr)
   const basic = options.basic
-  if (basic) request.headers.authorization = 'Basic ' + encodeBase64(utf8Bytes(basic.user + ':' + basic.password), 0)
+  if (basic) request.headers.authorization = 'Basic ' + base64Of(utf8Bytes(basic.user + ':' + basic.password))
   return request
 }

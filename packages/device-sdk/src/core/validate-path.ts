@@ -130,96 +130,87 @@ export function validatePath(
   const issuers = rules.anchors.concat(intermediates.map(anchorOf))
   // Folded once each: for hostile names this would be the dearest step.
   const names = issuers.map(issuer => fold(issuer.subject))
-  // The path being tried and, for each of its certificates: its issuer's name, the next issuer to try (those that its key identifier
-  // points at come first), and how many CAs up to it are not self-issued (the others do not count for a path length, 6.1.4 l).
-  const path = [leaf]
-  const wanted = [fold(leaf.issuer)]
-  const next = [0]
-  const below = [0]
+  // What is still to be tried, the next first. A list rather than recursion, so that a synchronous verify does not deepen the stack.
+  let attempts: (() => void)[] = []
   let signatures = 0
   let furthest = 0
   let worst: DeviceErrorCode = 'path_no_anchor'
-  let waiting = false
+  // The number of the signature being verified; −1 once there is an answer.
+  let waiting = 0
   let running = false
-  let finished = false
 
-  const finish = (code: DeviceErrorCode | ''): void => {
-    finished = true
-    if (code) done(deviceError(code, 'certificate ' + furthest), null)
-    else done(null, path)
+  const finish = (code: DeviceErrorCode | '', path: Certificate[] | null): void => {
+    waiting = -1
+    done(code ? deviceError(code, 'certificate ' + furthest) : null, path)
   }
   // The same depth is met by many candidates; the likeliest was tried first, so its failure stands.
-  const note = (code: DeviceErrorCode | '', depth: number): void => {
-    if (code && depth > furthest) {
+  const note = (code: DeviceErrorCode, depth: number): void => {
+    if (depth > furthest) {
       furthest = depth
       worst = code
     }
   }
-  const accept = (at: number): void => {
-    const certificate = issuers[at].certificate
-    const depth = path.length
-    if (certificate) path.push(certificate)
-    if (certificate && at >= anchors) {
-      wanted.push(fold(certificate.issuer))
-      next.push(0)
-      below.push(below[depth - 1] + (names[at] === wanted[depth] ? 0 : 1))
-    } else if (rules.nameConstraints && rules.nameConstraints(path) !== null) {
-      // A path that came to an anchor and fails by its names alone says more than any other.
-      note('path_name_constraint', depth + 2)
-      path.length = depth
-    } else finish('')
-  }
-  const step = (): void => {
-    const depth = path.length
-    const subject = path[depth - 1]
-    const turn = next[depth - 1]++
-    const at = turn % issuers.length
-    const issuer = issuers[at]
-    if (turn < 2 * issuers.length) {
-      const hinted = issuer.subjectKeyId && subject.authorityKeyId && equalBytes(issuer.subjectKeyId, subject.authorityKeyId)
-      if (turn < issuers.length !== !!hinted || names[at] !== wanted[depth - 1]) return
-      let problem: DeviceErrorCode | '' = issuerProblem(issuer, subject, below[depth - 1], rules)
-      if (at >= anchors) {
-        // The same name and key twice is a loop.
-        const loops = path.some(link => equalBytes(link.spki, issuer.spki) && equalBytes(link.subject, issuer.subject))
-        if (loops) return
-        if (depth > rules.depthMax) problem = 'path_length'
-      }
-      note(problem, depth)
-      if (problem) return
-      waiting = signatures++ < rules.signaturesMax
-      if (!waiting) finish('path_budget')
-      else {
-        let answered = false
-        verify.verify(issuer.spki, subject.signatureAlgorithm, subject.tbs, subject.signature, good => {
-          if (answered) return
-          answered = true
-          waiting = false
-          if (good === true) accept(at)
-          else note('path_signature', depth)
-          run()
-        })
-      }
-    } else {
-      note('path_no_anchor', depth)
-      path.pop()
-      wanted.pop()
-      next.pop()
-      below.pop()
-      if (depth < 2) finish(worst)
-    }
-  }
-  // A loop rather than calls from callback to callback, so that a synchronous verify does not deepen the stack.
   const run = (): void => {
     if (running) return
     running = true
-    while (!waiting && !finished) step()
+    while (!waiting) (attempts.shift() as () => void)()
     running = false
+  }
+  /**
+   * Tries all that may have issued the last certificate of `path`, before all else. `name`: its issuer's; `below`: how many CAs in the path
+   * are not self-issued (the others do not count for a path length, 6.1.4 l).
+   */
+  const extend = (path: Certificate[], name: string, below: number): void => {
+    const depth = path.length
+    const subject = path[depth - 1]
+    const next: (() => void)[] = []
+    let hinted = 0
+    const attempt = (issuer: TrustAnchor, above: Certificate | null): void => {
+      const problem = above && depth > rules.depthMax ? 'path_length' : issuerProblem(issuer, subject, below, rules)
+      if (problem) {
+        note(problem, depth)
+        return
+      }
+      if (signatures === rules.signaturesMax) {
+        finish('path_budget', null)
+        return
+      }
+      const turn = ++signatures
+      waiting = turn
+      verify.verify(issuer.spki, subject.signatureAlgorithm, subject.tbs, subject.signature, good => {
+        if (waiting !== turn) return
+        waiting = 0
+        const longer = path.concat(issuer.certificate || [])
+        if (good !== true) note('path_signature', depth)
+        else if (above) {
+          const wanted = fold(above.issuer)
+          extend(longer, wanted, wanted === name ? below : below + 1)
+        }
+        // A path that came to an anchor and fails by its names alone says more than any other.
+        else if (rules.nameConstraints && rules.nameConstraints(longer) !== null) note('path_name_constraint', depth + 2)
+        else finish('', longer)
+        run()
+      })
+    }
+    issuers.forEach((issuer, at) => {
+      const above = at < anchors ? null : issuer.certificate
+      // The same name and key twice is a loop.
+      const loops = (link: Certificate): boolean => equalBytes(link.spki, issuer.spki) && equalBytes(link.subject, issuer.subject)
+      if (names[at] !== name || (above && path.some(loops))) return
+      // Those that the key identifier points at come first.
+      const points = issuer.subjectKeyId && subject.authorityKeyId && equalBytes(issuer.subjectKeyId, subject.authorityKeyId)
+      next.splice(points ? hinted++ : next.length, 0, () => attempt(issuer, above))
+    })
+    attempts = next.concat(() => note('path_no_anchor', depth), attempts)
   }
 
   const pinned = rules.anchors.some(anchor => anchor.certificate && equalBytes(anchor.certificate.tbs, leaf.tbs))
   const timed = rules.time >= 0 || rules.timeFloor !== undefined
   const problem = !timed ? 'path_time_untrusted' : intermediates.length > intermediatesMax ? 'path_budget' : ownProblem(leaf, rules)
-  if (problem || pinned) finish(problem)
-  else run()
+  if (problem || pinned) finish(problem, problem ? null : [leaf])
+  else {
+    attempts.push(() => finish(worst, null))
+    extend([leaf], fold(leaf.issuer), 0)
+    run()
+  }
 }
