@@ -32,7 +32,8 @@ for (const name of ['device-sdk', 'fleet-revocation', 'est-server', 'factory-lin
   rmSync(join(folder, 'dist'), { recursive: true, force: true })
   process.chdir(folder)
   await build({
-    entry,
+    // Whole paths: esbuild resolves relative ones against the folder that this program was started in.
+    entry: Object.fromEntries(Object.entries(entry).map(([path, source]) => [path, join(folder, source)])),
     format: 'esm',
     target: 'es2022',
     platform: 'neutral',
@@ -41,7 +42,7 @@ for (const name of ['device-sdk', 'fleet-revocation', 'est-server', 'factory-lin
     dts: false,
     silent: true,
     config: false,
-    outDir: 'dist',
+    outDir: join(folder, 'dist'),
     external: [/^node:/],
     // node:sqlite has no name without the prefix.
     removeNodeProtocol: false,
@@ -59,6 +60,8 @@ for (const name of ['device-sdk', 'fleet-revocation', 'est-server', 'factory-lin
         rootDir: '../src',
         customConditions: [],
       },
+      // The whole repository's otherwise, by inheritance.
+      include: [],
       files: Object.values(entry).map(source => `../${source}`),
     }),
   )

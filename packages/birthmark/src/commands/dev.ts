@@ -72,6 +72,7 @@ export function define(command: Command, terminal: Terminal): void {
           ])
           terminal.commands('By hand:', [
             `curl --cacert ${quoted(join(options.dir, 'device', 'server-ca.pem'))} ${running.est}/.well-known/est/cacerts`,
+            watchCommand(options.dir, running.mqtt),
             `birthmark line issue SN-0001 --make-key --group batch=by-hand --dir ${quoted(join(options.dir, 'factory'))}`,
           ])
           terminal.line()
@@ -83,4 +84,12 @@ export function define(command: Command, terminal: Terminal): void {
         terminal.done('stopped; the state stays', options.dir)
       },
     )
+}
+
+/** Everybody's telemetry with Debian's mosquitto_sub. */
+function watchCommand(folder: string, mqtt: string): string {
+  const { hostname, port } = new URL(mqtt)
+  const file = (...names: string[]): string => quoted(join(folder, ...names))
+  const tls = `--cafile ${file('device', 'server-ca.pem')} --cert ${file('server', 'observer.pem')} --key ${file('server', 'observer.key.pem')}`
+  return `mosquitto_sub -h ${hostname} -p ${port} ${tls} -i observer -t 'devices/#' -v`
 }

@@ -1,0 +1,2 @@
+import type { Administration } from './administration.ts';
+export declare function administrationOf(state: string): Administration;

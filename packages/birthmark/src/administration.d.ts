@@ -1,0 +1,90 @@
+export interface DeviceView {
+    id: string;
+    state: 'known' | 'enrolled' | 'revoked';
+    groups: string[];
+    keyOrigin: string;
+    certificate: {
+        serial: string;
+        idx: number;
+        notBefore: number;
+        notAfter: number;
+    } | null;
+    seenAt: number | null;
+}
+export interface DevicePage {
+    devices: DeviceView[];
+    /** Where the next page starts (`after`), null at the end. */
+    next: string | null;
+}
+export interface DeviceFilter {
+    id?: string;
+    group?: string;
+    state?: 'known' | 'enrolled' | 'revoked';
+    after?: string;
+    limit: number;
+}
+export interface ServerStatus {
+    fleet: string;
+    development: boolean;
+    est: string;
+    mqtt: string;
+    /** Devices connected to the embedded broker; null with an external one. */
+    sessions: number | null;
+    /** Notices that the broker has not confirmed yet. */
+    undelivered: number;
+    pid: number;
+}
+export interface ManifestOutcome {
+    digest: string;
+    units: number;
+    added: number;
+    updated: number;
+    unchanged: number;
+    refused: {
+        serial: string;
+        reason: string;
+    }[];
+}
+export interface MintedSecret {
+    device: string;
+    secret: string;
+    expiresAt: number;
+}
+/** What a revocation would do, and the digest that lets exactly this be carried out. */
+export interface RevocationPlan {
+    group: string;
+    devices: number;
+    /** Certificates of the group below this idx are revoked. */
+    bound: number;
+    /** Closed before; carrying it out changes nothing. */
+    closed: boolean;
+    digest: string;
+}
+export interface RevocationReceipt {
+    group: string;
+    seq: number;
+    devices: number;
+    noticeBytes: number;
+    /** Live sessions cut by the embedded broker; null with an external one. */
+    sessionsCut: number | null;
+    connectionsClosed: number;
+    /** The notice itself, base64. */
+    notice: string;
+}
+export interface Administration {
+    status(): Promise<ServerStatus>;
+    devices(filter: DeviceFilter): Promise<DevicePage>;
+    importManifest(file: Uint8Array): Promise<ManifestOutcome>;
+    mintSecret(request: {
+        device: string;
+        groups: string[];
+        minutes: number;
+    }): Promise<MintedSecret>;
+    planRevocation(group: string): Promise<RevocationPlan>;
+    /** Refuses when the plan no longer has this digest. */
+    revoke(request: {
+        group: string;
+        digest: string;
+        reason: string;
+    }): Promise<RevocationReceipt>;
+}
