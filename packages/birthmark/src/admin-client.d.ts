@@ -1,2 +1,0 @@
-import type { Administration } from './administration.ts';
-export declare function administrationOf(state: string): Administration;
