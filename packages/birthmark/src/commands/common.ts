@@ -24,6 +24,11 @@ export function stateOption(command: Command): Command {
   )
 }
 
+/** ` --dir …` for a command to paste, nothing for the default. */
+export function withDir(folder: string): string {
+  return folder === defaultState ? '' : ` --dir ${quoted(folder)}`
+}
+
 /** Collects a repeatable option. */
 export function collect(value: string, before: string[] = []): string[] {
   return [...before, value]

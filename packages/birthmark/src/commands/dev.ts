@@ -8,13 +8,13 @@ import { pino } from 'pino'
 import { compose } from '../compose.ts'
 import { prepareDevelopment } from '../development.ts'
 import type { Terminal } from '../terminal.ts'
-import { defaultState, leaf, quoted, wholeNumber } from './common.ts'
+import { defaultState, leaf, quoted, wholeNumber, withDir } from './common.ts'
 import { untilStopped } from './until-stopped.ts'
 
 export function define(command: Command, terminal: Terminal): void {
   leaf(
     command.description(
-      'Run everything on this machine: manufacturer, device issuer, server CA, enrollment server, MQTT broker. For development: its\n' +
+      'Run everything on this machine: manufacturer, device issuer, server CA, enrollment server, MQTT broker. For development: its ' +
         'certificates say so, birthmark serve refuses them, and it listens on loopback alone. Running it again goes on with the same state.',
     ),
     [
@@ -63,7 +63,7 @@ export function define(command: Command, terminal: Terminal): void {
           terminal.done('what devices need to know', join(options.dir, 'device'))
           terminal.line()
           terminal.line('For development: no password, loopback alone, certificates marked "not for production".')
-          const dir = options.dir === defaultState ? '' : ` --dir ${quoted(options.dir)}`
+          const dir = withDir(options.dir)
           terminal.commands('Next, in another terminal:', [
             `birthmark sim fleet --count 20${dir}`,
             `birthmark devices${dir}`,

@@ -5,7 +5,7 @@ import { administrationOf } from '../admin-client.ts'
 import type { DeviceFilter, DeviceView } from '../administration.ts'
 import { usageError } from '../command-error.ts'
 import type { Terminal } from '../terminal.ts'
-import { leaf, quoted, stateOption, wholeNumber } from './common.ts'
+import { leaf, quoted, stateOption, wholeNumber, withDir } from './common.ts'
 
 const STATES = ['known', 'enrolled', 'revoked'] as const
 
@@ -28,6 +28,7 @@ export function define(command: Command, terminal: Terminal): void {
     .option('--after <id>', 'go on after this device')
     .action(async (query: string[], options: { dir: string; limit: number; after?: string }) => {
       const filter = filterOf(query)
+      const dir = withDir(options.dir)
       if (options.after) filter.after = options.after
       const administration = administrationOf(options.dir)
       const rows: DeviceView[] = []
@@ -46,7 +47,7 @@ export function define(command: Command, terminal: Terminal): void {
       if (rows.length === 0) {
         terminal.line(query.length ? 'No device matches.' : 'No device is known yet.')
         if (!query.length)
-          terminal.commands('Next:', ['birthmark sim fleet --count 20', 'birthmark manifest import manifest.jsonl'])
+          terminal.commands('Next:', [`birthmark sim fleet --count 20${dir}`, `birthmark manifest import manifest.jsonl${dir}`])
         return
       }
       terminal.table(
@@ -56,7 +57,7 @@ export function define(command: Command, terminal: Terminal): void {
       const counts = STATES.map(state => [state, rows.filter(row => row.state === state).length] as const).filter(([, n]) => n > 0)
       terminal.line(`${rows.length} shown: ${counts.map(([state, n]) => `${n} ${state}`).join(', ')}`)
       if (next)
-        terminal.commands('More:', [`birthmark devices ${query.map(quoted).join(' ')} --after ${quoted(next)}`.replace('  ', ' ')])
+        terminal.commands('More:', [`${['birthmark devices', ...query.map(quoted), '--after', quoted(next)].join(' ')}${dir}`])
     })
 }
 

@@ -27,7 +27,7 @@ interface EnrollOptions {
 export function define(command: Command, terminal: Terminal): void {
   leaf(
     command.description(
-      'Enroll this machine as a device over EST. Keys are made here and stay here. Running it again does nothing while the certificate\n' +
+      'Enroll this machine as a device over EST. Keys are made here and stay here. Running it again does nothing while the certificate ' +
         'is valid; --renew replaces it. An attempt that was cut off is resumed with the same key and request.',
     ),
     [

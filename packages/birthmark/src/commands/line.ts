@@ -15,7 +15,7 @@ const FOLDER = 'factory'
 
 export function define(command: Command, terminal: Terminal): void {
   command.description(
-    'The factory line. A unit gets a birth certificate (IDevID, IEEE 802.1AR) for the key it made; the signed manifest then tells the\n' +
+    'The factory line. A unit gets a birth certificate (IDevID, IEEE 802.1AR) for the key it made; the signed manifest then tells the ' +
       'server which units exist. Issuing twice for one unit gives the same certificate; a serial or key that is taken is refused.',
   )
   leaf(command.command('init').description('make a manufacturer root, an issuing CA and a manifest signer'), [

@@ -5,7 +5,7 @@ import type { Command } from 'commander'
 import { administrationOf } from '../admin-client.ts'
 import { CommandError } from '../command-error.ts'
 import { printable, type Terminal } from '../terminal.ts'
-import { leaf, quoted, stateOption } from './common.ts'
+import { leaf, quoted, stateOption, withDir } from './common.ts'
 
 export function define(command: Command, terminal: Terminal): void {
   stateOption(
@@ -13,7 +13,7 @@ export function define(command: Command, terminal: Terminal): void {
       command
         .argument('<group>', 'group to take back, such as batch=2026-W41')
         .description(
-          'Revoke a group for good: one signed notice, live sessions cut, reconnecting and re-enrolling refused. Without --yes it says\n' +
+          'Revoke a group for good: one signed notice, live sessions cut, reconnecting and re-enrolling refused. Without --yes it says ' +
             'what would be taken back and changes nothing (exit 3; with --dry-run exit 0).',
         ),
       [
@@ -34,7 +34,7 @@ export function define(command: Command, terminal: Terminal): void {
       terminal.line(`${printable(plan.group)}: ${plan.devices} devices${plan.closed ? ', revoked before' : ''}`)
       terminal.line(`plan ${plan.digest}`)
       if (options.dryRun || !options.yes) {
-        const again = `birthmark revoke ${quoted(group)} --reason ${quoted(options.reason)} --yes --plan ${plan.digest} --dir ${quoted(options.dir)}`
+        const again = `birthmark revoke ${quoted(group)} --reason ${quoted(options.reason)} --yes --plan ${plan.digest}${withDir(options.dir)}`
         terminal.result({ plan })
         if (!options.dryRun) throw new CommandError('confirmation_needed', 'nothing was revoked', again, 'refused')
         terminal.commands('To carry it out:', [again])
@@ -54,7 +54,7 @@ export function define(command: Command, terminal: Terminal): void {
       )
       if (receipt.sessionsCut !== null) terminal.done(`${receipt.sessionsCut} live sessions cut`)
       else terminal.line('  the external broker was told; it cuts sessions by its own rules')
-      terminal.commands('See:', [`birthmark devices ${quoted(group)} --dir ${quoted(options.dir)}`])
+      terminal.commands('See:', [`birthmark devices ${quoted(group)}${withDir(options.dir)}`])
       terminal.result(receipt)
     })
 }

@@ -13,7 +13,7 @@ import { openLine } from '../line-folder.ts'
 import { type BornDevice, bearDevice } from '../sim/birth.ts'
 import { createSimFleet } from '../sim/fleet.ts'
 import { printable, type Terminal } from '../terminal.ts'
-import { collect, leaf, quoted, stateOption, wholeNumber } from './common.ts'
+import { collect, leaf, quoted, stateOption, wholeNumber, withDir } from './common.ts'
 import { bornFromFiles } from './identity-folder.ts'
 import { untilStopped } from './until-stopped.ts'
 
@@ -131,10 +131,10 @@ export function define(command: Command, terminal: Terminal): void {
       if (enrolled > 0) {
         terminal.done(`${enrolled} enrolled over EST`, `${target.est}, ${rate}/s`)
         terminal.done(`${connected} connected over MQTT, sending telemetry`, target.mqtt)
-        const dir = quoted(options.dir)
+        const dir = withDir(options.dir)
         terminal.commands('Now, in another terminal:', [
-          `birthmark devices --dir ${dir}`,
-          ...groups.slice(0, 1).map(group => `birthmark revoke ${quoted(group)} --reason "lost in transit" --yes --dir ${dir}`),
+          `birthmark devices${dir}`,
+          ...groups.slice(0, 1).map(group => `birthmark revoke ${quoted(group)} --reason "lost in transit" --yes${dir}`),
         ])
         terminal.line()
       } else stop(new CommandError('none_enrolled', 'no device could enroll', 'birthmark doctor tells more', 'refused'))
