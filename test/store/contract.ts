@@ -181,6 +181,19 @@ export function storeContract(name: string, driver: () => Driver): void {
       expect(await deviceOf(store, 'a')).toMatchObject({ idxFloor: 7, supersedes: 1, supersedesSince: at })
     })
 
+    it('[F26] holds a device under suspicion until it is lifted', async () => {
+      const mark = (suspected: boolean, id = 'a') =>
+        store.setSuspicion(fleet, id, suspected, auditEntry(suspected ? 'clone_suspected' : 'suspicion_lifted', id))
+      const stale = await intentFor(store, 'a')
+      expect(await mark(true)).toBe(true)
+      expect(await mark(true, 'nobody')).toBe(false)
+      await reopen()
+      expect(await deviceOf(store, 'a')).toMatchObject({ suspectedAt: at })
+      expect(await store.recordIntent(stale)).toEqual({ kind: 'conflict', on: 'device' })
+      expect(await mark(false)).toBe(true)
+      expect(await deviceOf(store, 'a')).toMatchObject({ suspectedAt: null, supersedes: 0 })
+    })
+
     it('[F27] spends a secret on one content, and for good once a certificate came of it', async () => {
       const hash = sha256('secret')
       const secret = {

@@ -499,8 +499,25 @@ describe('clones', () => {
     expect(await renew(first, csrFor(testKey(), currentName('m-1')))).toMatchObject({ code: 'certificate_superseded' })
     expect(await k.enroll(d.peer(), csrFor(testKey(), nameOf('m-1')))).toMatchObject({ kind: 'refused', code: 'clone_suspected' })
     expect(k.logged.filter(l => l.level === 'error' && l.message.startsWith('alarm'))).toHaveLength(1)
-    k.clock.at += 7 * 86_400
+    k.clock.at += 7 * 86_400 + 1
     expect((await k.enroll(d.peer(), csrFor(testKey(), nameOf('m-1')))).kind).toBe('issued')
+  })
+
+  it('[F26] two holders of one identity, wherever they ask from: both are held back until an operator has looked', async () => {
+    const first = await enrollAs(d, testKey())
+    const name = currentName('m-1')
+    const genuine = issuedBy(await renew(first, csrFor(testKey(), name)))
+    const clone = issuedBy(await renew(first, csrFor(testKey(), name)))
+    expect(await renew(genuine, csrFor(testKey(), name))).toMatchObject({ kind: 'refused', code: 'clone_suspected' })
+    for (const certificate of [clone, genuine, clone])
+      expect(await renew(certificate, csrFor(testKey(), name))).toMatchObject({ kind: 'refused', code: 'clone_suspected' })
+    expect(await k.enroll(d.peer(), csrFor(testKey(), nameOf('m-1')))).toMatchObject({ code: 'clone_suspected' })
+    expect(k.logged.filter(l => l.level === 'error' && l.message.startsWith('alarm'))).toHaveLength(1)
+    expect((await k.audit()).filter(r => r.kind === 'clone_suspected')).toHaveLength(1)
+    expect(await k.registry.device('m-1')).toMatchObject({ suspectedAt: k.clock.at })
+    expect(await k.registry.liftSuspicion({ deviceId: 'm-1', by: 'ops', reason: 'bench unit' })).toBe(true)
+    expect(await k.registry.liftSuspicion({ deviceId: 'nobody', by: 'ops', reason: '' })).toBe(false)
+    expect((await renew(genuine, csrFor(testKey(), name))).kind).toBe('issued')
   })
 
   it('[F25] two keys at once: one after the other, the third is refused', async () => {

@@ -39,6 +39,8 @@ export interface Registry {
     lifetimeSeconds: number
     by: string
   }): Promise<{ user: string; password: string; expiresAt: number }>
+  /** For an operator who has seen to a device that was suspected to be two. False for an unknown device. */
+  liftSuspicion(request: { deviceId: string; by: string; reason: string }): Promise<boolean>
   device(id: string): Promise<DeviceRow | null>
   devices(query: Omit<DeviceQuery, 'fleet'>): Promise<DeviceRow[]>
   groups(): Promise<GroupRecord[]>
@@ -123,6 +125,20 @@ export function createRegistry({
       if (!(await store.mintSecret({ hash, fleet, deviceId, groups, expiresAt, at: at(), audit })))
         throw new EstServerError('manifest_invalid', 'the fleet has no room for another group')
       return { user: deviceId, password, expiresAt }
+    },
+
+    liftSuspicion({ deviceId, by, reason }) {
+      const audit = {
+        at: at(),
+        kind: 'suspicion_lifted',
+        requestId: '',
+        fleet,
+        device: deviceId,
+        by,
+        code: '',
+        detail: reason,
+      } as const
+      return store.setSuspicion(fleet, deviceId, false, audit)
     },
 
     device: id => store.device(fleet, id),

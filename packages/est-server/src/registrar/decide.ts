@@ -20,6 +20,7 @@ export interface DeviceFacts {
   idxFloor: number
   supersedes: number
   supersedesSince: number
+  suspectedAt: number | null
 }
 
 export interface CertificateFacts {
@@ -125,6 +126,9 @@ function identityRefusal<C extends CertificateFacts>(q: Question<C>): Refusal | 
   if (q.status === 'revoked') return refusal('device_revoked', `device ${device.id} is revoked`)
   // Anything but a plain yes is a no.
   if (q.status !== 'good') return refusal('status_unknown', `whether device ${device.id} is revoked cannot be told now`)
+  // Which of the two is the device cannot be told from here, so neither gets anything until an operator has looked, or the window is over.
+  if (device.suspectedAt !== null && q.now < device.suspectedAt + q.profile.supersedeWindowSeconds)
+    return refusal('clone_suspected', `device ${device.id} is held back: several keys claimed its identity`)
   const wrong = operationRefusal(q.operation, identity.kind)
   if (wrong) return wrong
   if (identity.kind === 'operational' && identity.certificate.idx < device.idxFloor)

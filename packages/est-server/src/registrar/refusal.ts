@@ -80,3 +80,8 @@ export interface Refusal {
 export function refusal(code: RefusalCode, detail: string): Refusal {
   return { code, detail }
 }
+
+/** Tells a refusal from what was asked for, where either may come back. */
+export function isRefusal(value: object): value is Refusal {
+  return 'code' in value
+}

@@ -33,6 +33,7 @@ type ListedDevice = {
   key_origin: string
   gids: string
   seen_at: number | null
+  suspected_at: number | null
   closed: number
   serial: Uint8Array | null
   idx: number
@@ -87,7 +88,7 @@ export function sqliteReads(db: DatabaseSync) {
      WHERE i.state = 'intent' LIMIT ?`,
   )
   // CROSS JOIN keeps the order of the loops: from the few to what each of them points at.
-  const listed = `SELECT d.id, d.key_origin, d.gids, d.seen_at, i.serial, i.idx, i.not_before, i.not_after,
+  const listed = `SELECT d.id, d.key_origin, d.gids, d.seen_at, d.suspected_at, i.serial, i.idx, i.not_before, i.not_after,
     EXISTS (SELECT 1 FROM json_each(d.gids) m CROSS JOIN groups g ON g.fleet = d.fleet AND g.gid = m.value WHERE g.bound IS NOT NULL) AS closed`
   const inState = `(?1 IS NULL OR ?1 = CASE WHEN closed THEN 'revoked' WHEN d.latest IS NULL THEN 'known' ELSE 'enrolled' END)`
   const deviceRow = prepare<ListedDevice>(
@@ -138,6 +139,7 @@ export function sqliteReads(db: DatabaseSync) {
     certificate:
       row.serial === null ? null : { serial: row.serial, idx: row.idx, notBefore: row.not_before, notAfter: row.not_after },
     seenAt: row.seen_at,
+    suspectedAt: row.suspected_at,
   })
 
   return {
@@ -222,6 +224,30 @@ export function sqliteReads(db: DatabaseSync) {
 
     audit: (after: number, limit: number): AuditRecord[] =>
       auditRows.all(after, Math.min(limit, pageRowsMax)).map(({ request_id, ...rest }) => ({ ...rest, requestId: request_id })),
+  }
+}
+
+/**
+ * One read transaction for every look-up of a turn of the event loop. After each commit of the writer a connection drops its page cache at its
+ * next transaction, and filling it again costs several times the look-up.
+ */
+export function readSnapshot(db: DatabaseSync): { begin(): void; end(): void } {
+  const beginning = db.prepare('BEGIN')
+  const ending = db.prepare('COMMIT')
+  let open = false
+  const end = () => {
+    if (!open) return
+    open = false
+    ending.run()
+  }
+  return {
+    begin() {
+      if (open) return
+      beginning.run()
+      open = true
+      setImmediate(end)
+    },
+    end,
   }
 }
 

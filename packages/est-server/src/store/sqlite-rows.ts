@@ -15,12 +15,13 @@ export interface DeviceSqlRow {
   idx_floor: number
   supersedes: number
   supersedes_since: number
+  suspected_at: number | null
   known_at: number
   seen_at: number | null
 }
 
 export const deviceColumns =
-  'key, fleet, id, birth_spki_sha256, key_origin, gids, version, latest, idx_floor, supersedes, supersedes_since, known_at, seen_at'
+  'key, fleet, id, birth_spki_sha256, key_origin, gids, version, latest, idx_floor, supersedes, supersedes_since, suspected_at, known_at, seen_at'
 
 export function deviceRecord(row: DeviceSqlRow, isClosed: (fleet: string, gid: number) => boolean): DeviceRecord {
   const gids = JSON.parse(row.gids) as number[]
@@ -36,6 +37,7 @@ export function deviceRecord(row: DeviceSqlRow, isClosed: (fleet: string, gid: n
     idxFloor: row.idx_floor,
     supersedes: row.supersedes,
     supersedesSince: row.supersedes_since,
+    suspectedAt: row.suspected_at,
     knownAt: row.known_at,
     seenAt: row.seen_at,
   }

@@ -24,7 +24,7 @@ CREATE TABLE devices (
   issuer_subject TEXT, birth_certificate_sha256 BLOB, gids TEXT NOT NULL,
   version INTEGER NOT NULL DEFAULT 0, latest INTEGER, idx_floor INTEGER NOT NULL DEFAULT 0,
   supersedes INTEGER NOT NULL DEFAULT 0, supersedes_since INTEGER NOT NULL DEFAULT 0,
-  known_at INTEGER NOT NULL, seen_at INTEGER,
+  suspected_at INTEGER, known_at INTEGER NOT NULL, seen_at INTEGER,
   UNIQUE (fleet, id)
 ) STRICT;
 -- Not per fleet: one birth key is one device.

@@ -24,6 +24,7 @@ export interface Writes {
   recordCertificate(issued: IssuedRecord): 'recorded' | 'conflict'
   voidIntent(intent: { issuer: Uint8Array; serial: Uint8Array; audit: AuditEntry }): boolean
   acceptTime(audit: AuditEntry): null
+  setSuspicion(mark: { fleet: string; id: string; suspected: boolean; audit: AuditEntry }): boolean
   importManifest(chunk: { fleet: string; entries: ManifestEntry[]; audit: AuditEntry }): ManifestReport
   mintSecret(secret: NewSecret): boolean
   recordRevocation(revocation: RevocationRecord): 'recorded' | 'conflict'
@@ -119,6 +120,11 @@ export function writeSession(db: DatabaseSync): WriteSession {
     return open.length
   }
 
+  const mark = prepare(
+    db,
+    `UPDATE devices SET suspected_at = ?, supersedes = CASE WHEN ? THEN supersedes ELSE 0 END, version = version + 1
+     WHERE fleet = ? AND id = ?`,
+  )
   const groupByGid = prepare<{ bound: number | null }>(db, 'SELECT bound FROM groups WHERE fleet = ? AND gid = ?')
   const lastNotice = prepare<{ seq: number; sha256: Uint8Array }>(
     db,
@@ -204,6 +210,12 @@ export function writeSession(db: DatabaseSync): WriteSession {
       setClock.run(entry.at)
       latestTime = -1
       return null
+    },
+
+    setSuspicion({ fleet, id, suspected, audit: entry }) {
+      if (mark.run(suspected ? entry.at : null, suspected ? 1 : 0, fleet, id).changes !== 1) return false
+      audit(entry)
+      return true
     },
 
     importManifest({ fleet, entries, audit: entry }) {

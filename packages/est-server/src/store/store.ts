@@ -58,6 +58,8 @@ export interface DeviceRecord {
   /** How often a live certificate was superseded through the birth identity since `supersedesSince`. */
   supersedes: number
   supersedesSince: number
+  /** Since when two holders of its identity are suspected; null for an unsuspected device. */
+  suspectedAt: number | null
   knownAt: number
   seenAt: number | null
 }
@@ -148,6 +150,8 @@ export type AuditKind =
   | 'manifest_imported'
   | 'secret_minted'
   | 'group_revoked'
+  | 'clone_suspected'
+  | 'suspicion_lifted'
   | 'clock_accepted'
   | 'failure'
 
@@ -248,6 +252,8 @@ export interface DeviceRow {
   keyOrigin: string
   certificate: { serial: Bytes; idx: number; notBefore: number; notAfter: number } | null
   seenAt: number | null
+  /** As in DeviceRecord. */
+  suspectedAt: number | null
 }
 
 export interface NewDevice {
@@ -280,6 +286,8 @@ export interface Store {
   /** Makes a device known if it is not yet, and says what is known of it. A known device keeps its birth key and groups.
    * Null: it is known with another birth key, or the birth key is another device's. */
   admitDevice(device: NewDevice): Promise<DeviceRecord | null>
+  /** Notes since when (`audit.at`) a device is suspected to be two, or that it no longer is; its superseding count starts anew then. False: unknown. */
+  setSuspicion(fleet: string, id: string, suspected: boolean, audit: AuditEntry): Promise<boolean>
   /** Voids the device's open intent, if any; then records this one, spending its serial, idx and secret. */
   recordIntent(intent: IssuanceIntent): Promise<{ kind: 'recorded' } | { kind: 'conflict'; on: IntentConflict }>
   /** Turns an open intent into a certificate. `conflict`: the intent is not open (any more), and nothing was written. */

@@ -1,0 +1,140 @@
+// Steps 4 to 9 of enrollment: from an approval to a recorded certificate. The order is the promise: the intent is on the medium before the key
+// is asked, and the certificate is before anybody gets it.
+
+import type { Bytes } from '@birthmark/device-sdk/core'
+import type { Authority, IssuancePermit, IssuedCertificate } from './ca/issuance.ts'
+import type { Issuer } from './ca/issuer-key.ts'
+import { failureCode } from './errors.ts'
+import type { Clock, Failpoint, Log } from './ports.ts'
+import type { Approval } from './registrar/decide.ts'
+import type { AuditEntry, AuditKind, IntentConflict, Store } from './store/store.ts'
+import { UnavailableError } from './unavailability.ts'
+
+/** The steps at which a crash is rehearsed, in order. */
+export const failpoints = ['decided', 'reserved', 'prepared', 'intended', 'signed', 'verified', 'recorded'] as const
+
+/** How often a serial that is taken is drawn anew, and a decision whose ground has moved is made anew. */
+export const attemptsMax = 3
+
+/** An audit entry about one request: what happened, in words, and a code where there is one. */
+export type Note = (kind: AuditKind, detail: string, code?: string) => AuditEntry
+
+export interface IssuingParts {
+  store: Store
+  issuer: Issuer
+  authority: Authority
+  clock: Clock
+  log: Log
+  nextSerial: () => Bytes
+  failpoint: Failpoint | undefined
+}
+
+export interface Issuing {
+  approval: Approval
+  operation: string
+  requestId: string
+  note: Note
+}
+
+export type Issued =
+  | { kind: 'issued'; certificate: Bytes }
+  /** What the decision rests on has changed: decide again. */
+  | { kind: 'stale' }
+  /** A group of the device was closed since. */
+  | { kind: 'group_revoked' }
+
+const hex = (bytes: Bytes) => Buffer.from(bytes).toString('hex')
+
+/** Throws UnavailableError, and what the store and the authority throw. */
+export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promise<Issued> {
+  const { store, issuer, authority, clock, log, nextSerial } = parts
+  const pass = async (name: (typeof failpoints)[number]) => parts.failpoint?.(name)
+
+  /** 7. Sign, once. 8. Verify: a faulty signature is not released. */
+  async function sign(permit: IssuancePermit, serial: Bytes, idx: number, note: Note): Promise<IssuedCertificate> {
+    try {
+      // A crash behind this leaves a signature that nobody has seen.
+      const signed = await authority.issue(permit)
+      await pass('signed')
+      const certificate = authority.verify(signed)
+      await pass('verified')
+      return certificate
+    } catch (error) {
+      // The intent resolves to void here, or at the device's next request when the store does not answer either.
+      const entry = note('intent_voided', `idx ${idx} was not signed`, failureCode(error) ?? '')
+      await store.voidIntent(issuer.keyId, serial, entry).catch(() => false)
+      throw error
+    }
+  }
+
+  type Attempt = { kind: 'conflict'; on: IntentConflict } | Issued
+
+  async function attempt({ approval, operation, requestId, note }: Issuing): Promise<Attempt> {
+    const { device, csr, profile, contentSha256, epoch, secret, uri } = approval
+    const { spkiSha256 } = csr
+    const { fleet } = profile
+    const { gids } = device
+    const at = Math.floor(clock.now())
+    const notBefore = at - profile.backdateSeconds
+    const notAfter = Math.min(at + profile.lifetimeSeconds, issuer.certificate.notAfter)
+    // 4. Reserve serial and idx. A crash here leaves nothing behind.
+    const serial = nextSerial()
+    const idx = await store.reserveIdx(fleet)
+    await pass('reserved')
+    // 5. Prepare: build and lint. The key is not touched; a lint failure ends here.
+    const span = { serial, notBefore, notAfter }
+    const membership = { fleet, idx, gids }
+    const permit = authority.prepare({ ...span, deviceId: device.id, spki: csr.csr.spki, spkiSha256, uri, membership })
+    await pass('prepared')
+    // 6. Record what will be signed. From here a crash leaves an open intent, which reconcile() or the device's next request voids.
+    const issuerId = issuer.keyId
+    const of = {
+      issuer: issuerId,
+      fleet,
+      device: device.key,
+      deviceVersion: device.version,
+      idx,
+      gids,
+      spkiSha256,
+      contentSha256,
+      epoch,
+    }
+    const result = await store.recordIntent({ ...span, ...of, secret, requestId, tbs: permit.tbs, at })
+    if (result.kind === 'conflict') return result
+    await pass('intended')
+    const { der } = await sign(permit, serial, idx, note)
+    // 9. Record the certificate. A crash after this loses the answer alone; the same request gets it again.
+    const { supersedes, supersedesSince } = approval
+    const idxFloor = approval.idxFloor === 'own' ? idx : approval.idxFloor
+    const audit = note('certificate_issued', `${operation}, idx ${idx}, serial ${hex(serial)}`)
+    const recorded = await store.recordCertificate({
+      issuer: issuerId,
+      serial,
+      der,
+      idxFloor,
+      supersedes,
+      supersedesSince,
+      at,
+      audit,
+    })
+    // Another server gave this intent up meanwhile; its own attempt may have won.
+    if (recorded === 'conflict') return { kind: 'stale' }
+    await pass('recorded')
+    return { kind: 'issued', certificate: der }
+  }
+
+  return async issuing => {
+    for (let i = 0; i < attemptsMax; i++) {
+      const tried = await attempt(issuing)
+      if (tried.kind !== 'conflict') return tried
+      if (tried.on === 'group') return { kind: 'group_revoked' }
+      if (tried.on !== 'serial' && tried.on !== 'idx') return { kind: 'stale' }
+      log.warn({ on: tried.on, requestId: issuing.requestId }, 'a serial or idx was taken; drawing another')
+    }
+    throw new UnavailableError(
+      'serial_conflict',
+      60,
+      `${attemptsMax} serials in a row were taken: the random source repeats itself`,
+    )
+  }
+}

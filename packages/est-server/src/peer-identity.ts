@@ -1,0 +1,89 @@
+// Who a peer is: the registrar's judgement of its credentials joined with what the store holds about them. Remembers per connection what does
+// not change; what does change (records, status, time) is looked up at every request.
+
+import { equalBytes, parseCertificate } from '@birthmark/device-sdk/core'
+import type { Peer } from './enrollment-request.ts'
+import { createVerifier } from './node-crypto.ts'
+import type { Clock } from './ports.ts'
+import { type Claim, claimOfChain, claimOfSecret, type IssuerName } from './registrar/authenticate.ts'
+import type { Identity } from './registrar/decide.ts'
+import type { KeyMemory } from './registrar/possession.ts'
+import type { EnrollmentProfile } from './registrar/profile.ts'
+import { isRefusal, type Refusal, refusal } from './registrar/refusal.ts'
+import type { Store } from './store/store.ts'
+
+export interface PeerIdentities {
+  /** What the credentials claim: judged once per connection, again when a birth path leaves the time it was valid in. */
+  claimOf(peer: Peer, profile: EnrollmentProfile): Claim | Refusal
+  /** A claim with the store's record of it. */
+  identify(claim: Claim, profile: EnrollmentProfile): Promise<Identity | Refusal>
+  keyMemoryOf(peer: Peer): KeyMemory
+}
+
+interface PeerMemory {
+  claims: Map<EnrollmentProfile, Claim | Refusal>
+  key: KeyMemory
+}
+
+export function createPeerIdentities(
+  store: Pick<Store, 'secret' | 'certificate'>,
+  issuers: IssuerName[],
+  clock: Clock,
+): PeerIdentities {
+  const verifier = createVerifier()
+  const memories = new WeakMap<Peer, PeerMemory>()
+
+  function memoryOf(peer: Peer): PeerMemory {
+    let memory = memories.get(peer)
+    if (memory === undefined) {
+      memory = { claims: new Map(), key: { spki: null, key: null } }
+      memories.set(peer, memory)
+    }
+    return memory
+  }
+
+  function stillStands(claim: Claim | Refusal): boolean {
+    // A refusal stands like anything else, but for one that time may lift.
+    if (isRefusal(claim)) return claim.code !== 'certificate_expired'
+    const now = clock.now()
+    return claim.kind !== 'birth' || (now >= claim.notBefore && now <= claim.notAfter)
+  }
+
+  return {
+    claimOf(peer, profile) {
+      // Together with a certificate the credentials are left alone: the stronger of the two identifies, and no failure falls back.
+      if (peer.chain === null || peer.chain.length === 0) {
+        if (peer.basic === null) return refusal('credentials_required', 'no client certificate and no secret came with the request')
+        return claimOfSecret(peer.basic, profile)
+      }
+      const { claims } = memoryOf(peer)
+      const known = claims.get(profile)
+      if (known && stillStands(known)) return known
+      const claim = claimOfChain(peer.chain, profile, issuers, clock.now(), verifier)
+      claims.set(profile, claim)
+      return claim
+    },
+
+    async identify(claim, profile) {
+      if (claim.kind === 'birth') return claim
+      if (claim.kind === 'secret') {
+        const secret = await store.secret(claim.hash)
+        return secret === null ? refusal('secret_refused', 'unknown device or secret') : { ...claim, secret }
+      }
+      // By issuer, serial and key, never by the certificate's own hash: the twin of an ECDSA certificate has another one. What else the
+      // peer's copy says is not read; our record speaks for it, and TLS has shown that the peer holds the recorded key.
+      const certificate = await store.certificate(claim.issuerKeyId, claim.serial)
+      if (certificate === null || certificate.fleet !== profile.fleet || !equalBytes(certificate.spkiSha256, claim.spkiSha256))
+        return refusal('certificate_unknown', 'this operational certificate was not issued here, or to another fleet')
+      if (clock.now() > certificate.notAfter)
+        return refusal(
+          'certificate_expired',
+          `the operational certificate ended ${new Date(certificate.notAfter * 1000).toISOString()}`,
+        )
+      const { subject } = parseCertificate(certificate.der)
+      return { kind: 'operational', deviceId: certificate.deviceId, certificate, subject }
+    },
+
+    keyMemoryOf: peer => memoryOf(peer).key,
+  }
+}
