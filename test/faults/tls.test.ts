@@ -1,7 +1,7 @@
 // FAULTS 9, 10, 14, 21, 22, 72 at the handshake: one connection is one handshake with one peer, and what that peer showed is judged by the
 // registrar alone.
 
-import { randomBytes } from 'node:crypto'
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { connect as connectTcp } from 'node:net'
 import { connect, type TLSSocket } from 'node:tls'
 import {
@@ -230,6 +230,44 @@ test('[F9] a birth certificate that does not hold is answered 401, and nothing i
   }
   expect(server.signatures()).toBe(before)
   expect((await enroll('unit-5', devices[5]))?.status).toBe(200)
+})
+
+test.each(['TLSv1.2', 'TLSv1.3'] as const)('[RFC 8422 5.1] a birth key on P-521 is let through the %s handshake', async version => {
+  const own = generateKeyPairSync('ec', { namedCurve: 'P-521' })
+  const spki = new Uint8Array(own.publicKey.export({ type: 'spki', format: 'der' }))
+  const birth = await signCertificate(
+    encodeBirthForm(
+      { serial: `unit-${version}`, spki },
+      { organization: null, commonName: true, hardwareType: null },
+      maker.issuing,
+      moment.now(),
+      randomBytes,
+    ),
+    maker.issuing.key,
+  )
+  const cert = encodePem('CERTIFICATE', birth) + encodePem('CERTIFICATE', maker.issuing.certificate)
+  const key = own.privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
+  const connection = await rawConnect({ port: server.port, ca: server.identity.rootPem, cert, key, version })
+  const answer = await connection.ask(post(simpleenroll, encodeBase64((await request(`unit-${version}`)).csr, 64)))
+  // Recognised by its path; it is in no manifest.
+  expect([answer?.status, answer?.body.split(':')[0]]).toEqual([403, 'device_unknown'])
+  connection.close()
+})
+
+test('[F9] [F72] a chain that leads nowhere is seen through once a connection, and counts against the next ones of its address', async () => {
+  const small = await startEstServer(maker, { limits: { connectionBurstPerAddress: 10, connectionsPerSecondPerAddress: 0.001 } })
+  const stranger = await bear(await manufacturer('Strangers'), 'unit-5')
+  const visit = () => rawConnect({ port: small.port, ca: small.identity.rootPem, cert: stranger.cert, key: stranger.key })
+  const connection = await visit()
+  const knock = post(simpleenroll, encodeBase64((await request('unit-5')).csr, 64))
+  const answer = await connection.ask(Buffer.concat([knock, knock]))
+  expect([answer?.status, answer?.headers.connection]).toEqual([401, 'close'])
+  await connection.closed
+  // Of ten one was spent on accepting it and eight on its chain.
+  const last = await visit()
+  await expect(visit()).rejects.toThrow()
+  last.close()
+  await small.stop()
 })
 
 test('[F10] certificates that sign each other, and a hundred of them, are answered at once', async () => {

@@ -50,6 +50,18 @@ test('[F71] a full gate lets go of who waited longest, and of nobody who is owed
   expect(gate.size).toBe(3)
 })
 
+test('[F71] who announces a body and does not send it makes room like any other', () => {
+  const { gate, time, admit, destroyed } = gateWith({ connectionsMax: 3 })
+  const sending = ['first', 'second', 'third'].map(name => admit(name)!)
+  for (const connection of sending) {
+    time.now++
+    gate.enter(connection, 'body')
+  }
+  gate.enter(sending[0], 'answer')
+  expect(admit('newcomer')).not.toBeNull()
+  expect(destroyed).toEqual(['second'])
+})
+
 test('[F71] with everybody being answered a newcomer is refused', () => {
   const { gate, admit } = gateWith({ connectionsMax: 2 })
   for (const name of ['a', 'b']) gate.enter(admit(name)!, 'answer')

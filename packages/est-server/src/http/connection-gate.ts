@@ -102,10 +102,13 @@ export function createConnectionGate(limits: Limits, now: () => number): Connect
 
   /** The connection that has waited longest for its client's next move, of those that are owed nothing. */
   function longestWaiting(): Connection | null {
-    const [handshake] = phases.handshake
-    const [head] = phases.head
-    if (handshake && head) return handshake.since <= head.since ? handshake : head
-    return handshake ?? head ?? null
+    let longest: Connection | null = null
+    // A body that is still arriving is owed nothing either: anybody can announce one and never send it.
+    for (const phase of ['handshake', 'head', 'body'] as const) {
+      const [first] = phases[phase]
+      if (first && (longest === null || first.since < longest.since)) longest = first
+    }
+    return longest
   }
 
   function remove(connection: Connection): void {

@@ -69,8 +69,13 @@ export function estRoute(service: EstService, limits: Limits, log: Log): (c: Est
         return respond(requestId, 202, { 'retry-after': String(Math.max(1, Math.ceil(outcome.retryAfterSeconds))) }, '')
       case 'unavailable':
         return refused(c, outcome.code, { detail: outcome.detail, retryAfterSeconds: outcome.retryAfterSeconds })
-      default:
-        return refused(c, outcome.code, { detail: outcome.code === 'csr_malformed' && undecodable ? undecodable : outcome.detail })
+      default: {
+        const detail = outcome.code === 'csr_malformed' && undecodable ? undecodable : outcome.detail
+        const answer = refused(c, outcome.code, { detail })
+        // The certificate is the connection's and will not get better on it; judging another one costs another handshake.
+        if (outcome.kind === 'unauthenticated' && c.env.peer.chain) answer.headers.set('connection', 'close')
+        return answer
+      }
     }
   }
 
