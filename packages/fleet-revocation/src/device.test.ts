@@ -111,6 +111,22 @@ describe('a device', () => {
     expect(device.progress()).toEqual({ seq: 5, missing: 0 })
   })
 
+  it('[F45] obeys a number that comes again with other rules: a publisher came back from a backup', async () => {
+    const store = memoryStore()
+    const device = receiver(store)
+    for (let seq = 1; seq <= 5; seq++) give(device, noticeAt(seq))
+    const again = createTestHistory(key)
+    for (const bound of [1, 10, 11]) {
+      const notice = await again.add([{ kind: 'group', gid: 9, bound }])
+      expect(give(device, notice)).toEqual({ error: null, revoked: bound === 11 })
+      expect(device.progress()).toEqual({ seq: 5, missing: 0 })
+    }
+    expect(receiver(store).revoked()).toBe(true)
+    const { record } = store
+    for (const { notice } of again.notices) give(device, notice)
+    expect(store.record).toBe(record)
+  })
+
   it('asks the ring for what is missing, and no longer once it has it', () => {
     const device = receiver()
     for (const seq of [1, 2, 5]) give(device, noticeAt(seq))

@@ -99,9 +99,24 @@ function isRevoked(progress: Progress, membership: Membership | null): boolean {
   return false
 }
 
-/** `progress` and one more notice: a new value, so that a failed write leaves the old one in force. Null when it says nothing new. */
+/**
+ * `progress` and one more notice: a new value, so that a failed write leaves the old one in force. Null when it says nothing new. Its rules
+ * count whatever its number: a publisher that was restored from a backup spends numbers twice, and means both.
+ */
 function withNotice(progress: Progress, body: NoticeBody, membership: Membership): Progress | null {
-  if (body.seq <= progress.seq && progress.missing.indexOf(body.seq) < 0) return null
+  const floor = Math.max(progress.floor, body.floor)
+  let fresh = body.seq > progress.seq || progress.missing.indexOf(body.seq) >= 0 || floor > progress.floor
+  const bounds: number[][] = []
+  for (let i = 0; i < membership.gids.length; i++) {
+    const gid = membership.gids[i]
+    const known = boundOf(progress, gid)
+    let bound = known
+    // A rule of an unknown kind is passed over: who enforces are the relying parties, and they stop at it.
+    for (let k = 0; k < body.rules.length; k++) if (body.rules[k].gid === gid) bound = Math.max(bound, body.rules[k].bound)
+    if (bound > known) fresh = true
+    if (bound > 0) bounds.push([gid, bound])
+  }
+  if (!fresh) return null
   // What has left the ring can't be asked for any more. It does not matter to a device that was enrolled since (its idx is above every
   // bound of then), and one that was revoked by it is refused by every relying party.
   const newest = Math.max(progress.seq, body.seq)
@@ -110,15 +125,7 @@ function withNotice(progress: Progress, body: NoticeBody, membership: Membership
   for (let i = 0; i < progress.missing.length; i++)
     if (progress.missing[i] !== body.seq && progress.missing[i] >= oldest) missing.push(progress.missing[i])
   for (let seq = Math.max(progress.seq + 1, oldest, 1); seq < body.seq; seq++) missing.push(seq)
-  const bounds: number[][] = []
-  for (let i = 0; i < membership.gids.length; i++) {
-    const gid = membership.gids[i]
-    let bound = boundOf(progress, gid)
-    // A rule of an unknown kind is passed over: who enforces are the relying parties, and they stop at it.
-    for (let k = 0; k < body.rules.length; k++) if (body.rules[k].gid === gid) bound = Math.max(bound, body.rules[k].bound)
-    if (bound > 0) bounds.push([gid, bound])
-  }
-  return { seq: newest, missing: missing, floor: Math.max(progress.floor, body.floor), bounds: bounds }
+  return { seq: newest, missing: missing, floor: floor, bounds: bounds }
 }
 
 /** Implements the agent's `NoticeReceiver`. Throws `store_read` when the record can't be read. */

@@ -12,8 +12,8 @@ import {
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type NoticeBody, type NoticeProblem, type NoticeSigner, noticeBytesMax, openNotice } from './notice.ts'
-import { signNotice } from './sign-notice.ts'
-import { createTestNoticeKey } from './testing/notice-key.ts'
+import { noticeSha256, signNotice } from './sign-notice.ts'
+import { createTestNoticeKey, twinOf } from './testing/notice-key.ts'
 import { nodeVerify } from './verify.ts'
 
 const key = createTestNoticeKey()
@@ -91,6 +91,15 @@ describe('a notice', () => {
     const notice = await signNotice(body, key)
     for (const fill of [0x00, 0xff])
       expect(open(concatBytes([notice.subarray(0, -64), new Uint8Array(64).fill(fill)]))).toBe('notice_signature')
+  })
+
+  it('[RFC 9052 4.4] is known by what was signed: both forms of one signature are one notice', async () => {
+    const notice = await signNotice(body, key)
+    const twin = twinOf(notice)
+    expect(equalBytes(twin, notice)).toBe(false)
+    expect(open(twin)).toEqual(open(notice))
+    expect(equalBytes(noticeSha256(twin), noticeSha256(notice))).toBe(true)
+    expect(equalBytes(noticeSha256(await signNotice({ ...body, seq: 2 }, key)), noticeSha256(notice))).toBe(false)
   })
 
   it('[F49] of more than 8 KiB is refused before it is parsed', () => {

@@ -37,7 +37,7 @@ export interface NoticeBody {
   fleet: string
   /** From 1, one more each notice. */
   seq: number
-  /** SHA-256 of the notice before; null in the first. */
+  /** `noticeSha256` of the notice before; null in the first. */
   previousSha256: Bytes | null
   /** Seconds since 1970. */
   issuedAt: number

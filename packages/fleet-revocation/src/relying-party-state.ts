@@ -1,9 +1,9 @@
-// What a relying party must not forget over a restart, as bytes: rules, numbers and the hash that the next notice must name. Written and
+// What a relying party must not forget over a restart, as bytes: rules, numbers and the hashes by which notices are known. Written and
 // read by this version and its successors only; where it is kept is the caller's.
 
 import { type Bytes, type CborValue, decodeCbor, encodeCbor } from '@birthmark/device-sdk/core'
 import { RevocationError } from './errors.ts'
-import type { Rule } from './notice.ts'
+import { type Rule, ringSize } from './notice.ts'
 
 export interface Beyond {
   seq: number
@@ -14,11 +14,11 @@ export interface Beyond {
 export interface RelyingPartyState {
   /** Every notice up to and including this number was taken in. */
   through: number
-  /** Of notice number `through`; null before the first. */
-  throughSha256: Bytes | null
+  /** What the last notices up to `through` are known by, that one last; at most `recentMax`. */
+  recent: Bytes[]
   /** Taken in, but something before them is missing. */
   beyond: Beyond[]
-  /** A notice didn't name the one before it. For good: only a person can say which history is true. */
+  /** A notice didn't name the one before it, or a number was spent twice. For good: only a person can say which history is true. */
   forked: boolean
   /** The newest notice seen, by which freshness is judged. */
   head: { seq: number; issuedAt: number; maxAge: number; anchor: Bytes } | null
@@ -26,12 +26,15 @@ export interface RelyingPartyState {
   floor: number
 }
 
-const version = 1
+/** What a bus can still show: the ring. An older number with something new to say is found by that. */
+export const recentMax = ringSize
+
+const version = 2
 // Five values a rule for 2^20 groups, and the rest.
 const limits = { depthMax: 4, itemsMax: 6 << 20 }
 
 export function emptyState(): RelyingPartyState {
-  return { through: 0, throughSha256: null, beyond: [], forked: false, head: null, rules: [], floor: 0 }
+  return { through: 0, recent: [], beyond: [], forked: false, head: null, rules: [], floor: 0 }
 }
 
 export function encodeRelyingPartyState(fleet: string, state: RelyingPartyState): Bytes {
@@ -40,7 +43,7 @@ export function encodeRelyingPartyState(fleet: string, state: RelyingPartyState)
     version,
     fleet,
     state.through,
-    state.throughSha256,
+    state.recent,
     state.beyond.map(({ seq, sha256, previous }) => [seq, sha256, previous]),
     state.forked,
     head ? [head.seq, head.issuedAt, head.maxAge, head.anchor] : null,
@@ -78,7 +81,7 @@ export function decodeRelyingPartyState(bytes: Bytes, fleet: string): RelyingPar
   const head = fields[6] === null ? null : list(fields[6])
   return {
     through: count(fields[2]),
-    throughSha256: fields[3] === null ? null : octets(fields[3]),
+    recent: list(fields[3]).map(octets),
     beyond: list(fields[4]).map(entry => {
       const [seq, sha256, previous] = list(entry)
       return { seq: count(seq), sha256: octets(sha256), previous: previous === null ? null : octets(previous) }

@@ -8,7 +8,7 @@ import { createRelyingParty, type RelyingPartyEvent, type RelyingPartyOptions } 
 import { createTestHistory, heartbeatSecret, historyStart } from './testing/history.ts'
 import { createManualClock, settle } from './testing/manual-clock.ts'
 import { createMemoryBus, quietLog } from './testing/memory-bus.ts'
-import { createTestNoticeKey } from './testing/notice-key.ts'
+import { createTestNoticeKey, twinOf } from './testing/notice-key.ts'
 
 const key = createTestNoticeKey()
 const seven = { fleet: 'acme', idx: 4, gids: [7] }
@@ -245,6 +245,53 @@ describe('a relying party', () => {
       problem: 'notice_unsupported',
     })
     expect(again.fresh()).toBe(false)
+  })
+
+  it('takes the other form of a notice’s signature for the notice that it is', async () => {
+    const history = createTestHistory(key)
+    for (const gid of [7, 8]) await history.add([group(gid, 5)], { issuedAt: historyStart })
+    const [first, second] = history.notices.map(({ notice }) => notice)
+    const { party, events } = await relyingParty()
+    expect((await party.receive(twinOf(first))).kind).toBe('applied')
+    expect((await party.receive(first)).kind).toBe('known')
+    expect((await party.receive(second)).kind).toBe('applied')
+    expect((await party.receive(twinOf(second))).kind).toBe('known')
+    expect(party.fresh()).toBe(true)
+    expect(events.filter(({ type }) => type === 'alarm')).toEqual([])
+  })
+
+  it('[F45] enforces both notices of one number, and relies on neither history: a publisher came back from a backup', async () => {
+    // How far the publisher fell back: to the newest number, within what is remembered, and beyond it.
+    for (const [taken, spent] of [
+      [1, 1],
+      [3, 2],
+      [80, 2],
+    ]) {
+      const [one, other] = [createTestHistory(key), createTestHistory(key)]
+      for (let seq = 1; seq <= taken; seq++) await one.add([group(7, 5)], { issuedAt: historyStart })
+      for (let seq = 1; seq < spent; seq++) await other.add([group(7, 5)], { issuedAt: historyStart })
+      const again = await other.add([group(8, 5)], { issuedAt: historyStart })
+      const { party, events, options } = await relyingParty({ enforce: async () => ({ cut: 1 }) })
+      for (const { notice } of one.notices) await party.receive(notice)
+      expect(party.fresh()).toBe(true)
+      const restarted = await createRelyingParty({ ...options, bus: createMemoryBus() })
+      for (const its of [party, restarted]) {
+        expect(await its.receive(again)).toEqual({ kind: 'applied', seq: spent, cut: 1 })
+        expect(its.status(eight, null)).toBe('revoked')
+        expect(its.fresh()).toBe(false)
+        expect((await its.receive(again)).kind).toBe('known')
+      }
+      expect(events.filter(event => event.type === 'alarm' && event.reason === 'forked')).toHaveLength(2)
+      expect((await createRelyingParty({ ...options, bus: createMemoryBus() })).fresh()).toBe(false)
+    }
+  })
+
+  it('[F45] notices a number spent twice although the second notice revokes nothing new', async () => {
+    const { party } = await relyingParty()
+    await party.receive(await createTestHistory(key).add([group(7, 5)]))
+    await party.receive(await createTestHistory(key).add([]))
+    expect(party.fresh()).toBe(false)
+    expect(party.status(seven, null)).toBe('revoked')
   })
 
   it('[F45] stops relying on a history that forks, also after a restart', async () => {

@@ -10,7 +10,7 @@ import { RevocationError } from './errors.ts'
 import { chainsTo, decodeHeartbeat, stepSeconds } from './heartbeat.ts'
 import { headTopic, heartbeatTopic, type NoticeBody, type NoticeProblem, type NoticeSigner, openNotice } from './notice.ts'
 import type { Bus, Clock, Log } from './ports.ts'
-import { decodeRelyingPartyState, emptyState, encodeRelyingPartyState } from './relying-party-state.ts'
+import { decodeRelyingPartyState, emptyState, encodeRelyingPartyState, recentMax } from './relying-party-state.ts'
 import { createRuleSet, type RuleSet, type Status, statusOf } from './rule-set.ts'
 import { noticeSha256 } from './sign-notice.ts'
 import { nodeVerify } from './verify.ts'
@@ -35,7 +35,7 @@ export interface RelyingPartyOptions {
 export type RelyingPartyEvent =
   | { type: 'applied'; seq: number; grew: boolean; cut: number }
   | { type: 'refused'; problem: NoticeProblem }
-  /** Somebody must look: `gap` a notice is missing, `stale` nothing proves freshness, `unsupported` a newer version is needed, `forked` two histories. */
+  /** Somebody must look: `gap` a notice is missing, `stale` nothing proves freshness, `unsupported` a newer version is needed, `forked` two histories, or two notices of one number. */
   | { type: 'alarm'; reason: 'gap' | 'stale' | 'unsupported' | 'forked' }
   | { type: 'fresh' }
 
@@ -94,36 +94,49 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     emit({ type: 'alarm', reason })
   }
 
+  function fork(seq: number): void {
+    if (state.forked) return
+    state.forked = true
+    alarm('forked', { seq })
+  }
+
   /** Moves `through` over what is contiguous, checking that each notice names the one before it. */
   function advance(): void {
     for (;;) {
       const at = state.beyond.findIndex(entry => entry.seq === state.through + 1)
       if (at < 0) return
       const [entry] = state.beyond.splice(at, 1)
-      const linked =
-        state.throughSha256 === null
-          ? entry.previous === null
-          : entry.previous !== null && equalBytes(entry.previous, state.throughSha256)
-      if (!linked) {
-        state.forked = true
-        alarm('forked', { seq: entry.seq })
-      }
+      const before = state.recent.at(-1) ?? null
+      const linked = before === null ? entry.previous === null : entry.previous !== null && equalBytes(entry.previous, before)
+      if (!linked) fork(entry.seq)
       state.through = entry.seq
-      state.throughSha256 = entry.sha256
+      state.recent = [...state.recent.slice(1 - recentMax), entry.sha256]
     }
+  }
+
+  /** What notice `seq` was known by when it was taken in; null when that is longer ago than `recentMax`, undefined when it never was. */
+  function takenIn(seq: number): Bytes | null | undefined {
+    if (seq > state.through) return state.beyond.find(entry => entry.seq === seq)?.sha256
+    return state.recent.at(seq - state.through - 1) ?? null
   }
 
   async function apply(notice: Bytes, body: NoticeBody): Promise<Receipt> {
     const { seq } = body
+    const sha256 = noticeSha256(notice)
     newest = Math.max(newest, seq)
-    if (seq <= state.through || state.beyond.some(entry => entry.seq === seq)) return { kind: 'known', seq }
-    // Deny first: from here every question is answered with the new rules, whatever fails below.
+    // Deny first: from here every question is answered with the new rules, whatever fails below. Also for a number that was seen before: a
+    // publisher that was restored from a backup spends numbers twice, and both notices are signed and meant.
     const grew = rules.merge(body.rules, body.floor)
-    if (body.unknownRules > 0) {
+    const before = takenIn(seq)
+    if (before !== undefined) {
+      const other = before === null ? grew : !equalBytes(before, sha256)
+      if (!other || (state.forked && !grew)) return { kind: 'known', seq }
+      fork(seq)
+    } else if (body.unknownRules > 0) {
       // What it revokes can't be said, so it doesn't count as taken in: the gap stays until a newer version reads it again.
       alarm('unsupported', { seq })
     } else if (state.beyond.length < beyondMax) {
-      state.beyond.push({ seq, sha256: noticeSha256(notice), previous: body.previousSha256 })
+      state.beyond.push({ seq, sha256, previous: body.previousSha256 })
       advance()
     }
     if (seq >= (state.head?.seq ?? 0)) {

@@ -1,7 +1,7 @@
 // Signing a notice. The key stays with whoever lends `sign`.
 
 import { createHash } from 'node:crypto'
-import { type Bytes, encodeSign1, sign1Header, sign1ToBeSigned } from '@birthmark/device-sdk/core'
+import { type Bytes, encodeSign1, parseSign1, sign1Header, sign1ToBeSigned } from '@birthmark/device-sdk/core'
 import { RevocationError } from './errors.ts'
 import { decodeNoticeBody, encodeNoticeBody, type NoticeBody, noticeBytesMax } from './notice.ts'
 
@@ -19,8 +19,14 @@ export function noticeKeyId(spki: Bytes): Bytes {
   return new Uint8Array(createHash('sha256').update(spki).digest().subarray(0, 8))
 }
 
+/**
+ * What a notice is known by, and what the next one names: SHA-256 over what was signed (Sig_structure, RFC 9052 4.4). Not over the message:
+ * whoever sees an ECDSA signature (r, s) can write (r, n − s), which verifies as well and has another hash. Throws `cbor_malformed` or
+ * `cose_malformed`; that the notice is signed is for `openNotice` to say.
+ */
 export function noticeSha256(notice: Bytes): Bytes {
-  return new Uint8Array(createHash('sha256').update(notice).digest())
+  const { protectedHeader, payload } = parseSign1(notice)
+  return new Uint8Array(createHash('sha256').update(sign1ToBeSigned(protectedHeader, payload)).digest())
 }
 
 /** Throws `configuration_invalid` for a body that receivers would refuse, so that nothing such is ever signed. */
