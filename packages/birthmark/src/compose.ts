@@ -8,6 +8,7 @@
 import { randomUUID } from 'node:crypto'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { type Bytes, equalBytes, type Membership, parseCertificate } from '@birthmark/device-sdk/core'
 import {
   createEnrollment,
   createListener,
@@ -18,7 +19,8 @@ import {
   openSqliteStore,
   softwareIssuer,
 } from '@birthmark/est-server'
-import { type Clock, createPublisher, createRuleSet, statusOf } from '@birthmark/fleet-revocation'
+import { keyIdOf } from '@birthmark/factory-line'
+import { type Clock, createPublisher, createRuleSet, type Status, statusOf } from '@birthmark/fleet-revocation'
 import { type AdminSocket, openAdminSocket } from './admin-socket.ts'
 import type { Administration } from './administration.ts'
 import type { Settings } from './configuration.ts'
@@ -88,7 +90,9 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const registry = createRegistry({ store, fleet, clock, random })
 
     const operationalAnchors = [above.at(-1) ?? issuing]
-    const { broker, bus, url: mqtt, close: closeBroker } = await openBroker(settings, settings.issuer.certificates, status, ports)
+    // Not the root: it may sign other CAs, for another fleet or purpose, and none of those is ours to admit.
+    const issuers = [issuing, ...settings.issuer.previous]
+    const { broker, bus, url: mqtt, close: closeBroker } = await openBroker(settings, issuers, issuedBy(issuers, status), ports)
     closers.push(closeBroker)
 
     const secret = heartbeatSecret(join(state, 'heartbeat.key'))
@@ -129,6 +133,18 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     await close()
     throw error
   }
+}
+
+type StatusOf = (membership: Membership, issuerKeyId: Bytes | null) => Status
+
+/**
+ * Unknown for what another issuer signed: our index and our groups say nothing about it. For the broker, which knows a device by its
+ * certificate alone; enrollment asks about the identity that the store recorded, and needs the answer after a roll-over too.
+ */
+function issuedBy(issuers: Bytes[], status: StatusOf): StatusOf {
+  const keyIds = issuers.map(parseCertificate).map(({ subjectKeyId, spki }) => subjectKeyId ?? keyIdOf(spki))
+  return (membership, issuerKeyId) =>
+    issuerKeyId && keyIds.some(keyId => equalBytes(keyId, issuerKeyId)) ? status(membership, issuerKeyId) : 'unknown'
 }
 
 /** In `dev` every device comes from one address; what guards a server from one attacker would refuse a simulated fleet. */

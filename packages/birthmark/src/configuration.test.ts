@@ -76,6 +76,28 @@ test.each([
   expect(next).not.toBe('')
 })
 
+test('[F47] an external broker is trusted by its anchors alone, with a certificate or without, never with half of one', () => {
+  const text = readFileSync(configuration(), 'utf8').replace(/^mqtt:[\s\S]*?(?=^server:)/m, '')
+  const external = (more: string): void =>
+    writeFileSync(configuration(), `${text}\nmqtt: { url: mqtts://broker.test:8883, anchors: server/root.pem${more} }\n`)
+  external('')
+  expect(readConfiguration(configuration()).mqtt).toMatchObject({ kind: 'external', certificate: null, key: null })
+  external(', certificate: server/observer.pem, key: server/observer.key.pem')
+  expect(readConfiguration(configuration()).mqtt).toMatchObject({ key: expect.stringContaining('PRIVATE KEY') })
+  for (const alone of ['certificate: server/observer.pem', 'key: server/observer.key.pem']) {
+    external(`, ${alone}`)
+    expect(complaint().message).toContain(`mqtt.${alone.split(':')[0]} stands alone`)
+  }
+})
+
+test('earlier issuing CAs are read, and are no anchors of the server either', () => {
+  change(/# previous: \[old-issuing.pem\]/, 'previous: [maker/issuing.pem]')
+  writeFileSync(configuration(), readFileSync(configuration(), 'utf8').replace('previous: [maker', '  previous: [maker'))
+  expect(readConfiguration(configuration()).issuer.previous).toHaveLength(1)
+  change(/anchors: \[server\/root.pem\]/, 'anchors: [maker/issuing.pem]')
+  expect(complaint().message).toContain('the device issuer is named as an anchor of the server')
+})
+
 test('a missing part, broken YAML and an alias bomb are told', () => {
   change(/^issuer:[\s\S]*?\n\n/m, '')
   expect(complaint().message).toContain('issuer is missing')

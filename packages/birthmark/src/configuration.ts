@@ -23,7 +23,8 @@ export interface Settings {
   /** DER certificates. */
   birthAnchors: Bytes[]
   serverAnchors: Bytes[]
-  issuer: { certificates: Bytes[]; key: string }
+  /** `certificates`: the issuing CA, then those above it. `previous`: issuing CAs that sign no more and whose devices the broker still admits. */
+  issuer: { certificates: Bytes[]; previous: Bytes[]; key: string }
   noticeKey: KeyObject
   /** Seconds an operational certificate lives. */
   lifetimeSeconds: number
@@ -70,7 +71,8 @@ const Configuration = z.strictObject({
     { error: 'needs either certificate and key (the embedded broker) or url and anchors (an external one)' },
   ),
   birth: z.strictObject({ anchors: z.array(File).min(1).max(16) }),
-  issuer: z.strictObject({ certificate: File, key: File }),
+  // A roll-over leaves one; eight would be a habit.
+  issuer: z.strictObject({ certificate: File, key: File, previous: z.array(File).max(8).default([]) }),
   server: z.strictObject({ anchors: z.array(File).min(1).max(8) }),
   notices: z.strictObject({ key: File }),
   // Ten minutes is the shortest that leaves room to renew at two thirds; ten years is "as long as the product".
@@ -217,7 +219,9 @@ function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string): Se
     )
   const anchors = (path: string, files: string[]): Bytes[] => files.flatMap((file, i) => certificates([path, 'anchors', i], file))
   const serverAnchors = anchors('server', raw.server.anchors)
-  const issuerRoots = issuer.chain.map(der => Buffer.from(der).toString('base64'))
+  // A file may carry what is above the issuing CA as well; only the first counts.
+  const previous = raw.issuer.previous.map((file, i) => certificates(['issuer', 'previous', i], file)[0])
+  const issuerRoots = [...issuer.chain, ...previous].map(der => Buffer.from(der).toString('base64'))
   if (serverAnchors.some(der => issuerRoots.includes(Buffer.from(der).toString('base64'))))
     throw wrong(
       `${at(['server', 'anchors'])}: the device issuer is named as an anchor of the server`,
@@ -228,10 +232,10 @@ function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string): Se
     state: resolve(base, raw.state),
     development: false,
     est: { host: raw.est.host, port: raw.est.port, certificate: est.certificate, key: est.key },
-    mqtt: mqttOf(raw.mqtt, pair, read, certificates),
+    mqtt: mqttOf(raw.mqtt, pair, read, certificates, at),
     birthAnchors: anchors('birth', raw.birth.anchors),
     serverAnchors,
-    issuer: { certificates: issuer.chain, key: issuer.key },
+    issuer: { certificates: issuer.chain, previous, key: issuer.key },
     noticeKey,
     lifetimeSeconds: secondsOf(raw.certificates.lifetime, at(['certificates', 'lifetime'])),
     logLevel: raw.log.level,
@@ -243,12 +247,18 @@ function mqttOf(
   pair: (path: PropertyKey[], files: { certificate: string; key: string }) => { certificate: string; key: string },
   read: (path: PropertyKey[], file: string) => string,
   certificates: (path: PropertyKey[], file: string) => Bytes[],
+  at: (path: PropertyKey[]) => string,
 ): MqttSettings {
   if (!('url' in raw)) {
     const { certificate, key } = pair(['mqtt'], raw)
     return { kind: 'embedded', host: raw.host, port: raw.port, certificate, key, services: raw.services }
   }
   certificates(['mqtt', 'anchors'], raw.anchors)
+  if ((raw.certificate === undefined) !== (raw.key === undefined))
+    throw wrong(
+      `${at(['mqtt', raw.key === undefined ? 'certificate' : 'key'])} stands alone`,
+      'give certificate and key, or neither',
+    )
   const own = raw.certificate && raw.key ? pair(['mqtt'], { certificate: raw.certificate, key: raw.key }) : null
   return {
     kind: 'external',

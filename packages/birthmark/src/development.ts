@@ -81,6 +81,7 @@ export async function prepareDevelopment(options: {
     serverAnchors: [server.root],
     issuer: {
       certificates: [issuer.issuing.certificate, issuer.root],
+      previous: [],
       key: readFileSync(file('issuer', 'issuing.key.pem'), 'utf8'),
     },
     noticeKey: createPrivateKey(readFileSync(file('notice.key.pem'))),

@@ -26,9 +26,9 @@ export async function openBroker(
 ): Promise<OpenBroker> {
   const { mqtt, fleet } = settings
   if (mqtt.kind === 'external') {
-    const tls = mqtt.certificate && mqtt.key ? { cert: mqtt.certificate, key: mqtt.key } : null
+    const own = mqtt.certificate && mqtt.key ? { cert: mqtt.certificate, key: mqtt.key } : {}
     const ca = decodePem(mqtt.anchors, 'CERTIFICATE', 16).map(der => encodePem('CERTIFICATE', der))
-    const bus = connectMqttBus({ url: mqtt.url, clientId: `birthmark-${fleet}`, ...(tls ? { tls: { ca, ...tls } } : {}), log })
+    const bus = connectMqttBus({ url: mqtt.url, clientId: `birthmark-${fleet}`, tls: { ca, ...own }, log })
     return { broker: null, bus, url: mqtt.url, close: () => bus.close() }
   }
   const broker = await named('mqtt', mqtt.host, mqtt.port, () =>

@@ -90,6 +90,7 @@ birth:                  # manufacturers whose birth certificates are accepted, o
 issuer:                 # signs the operational certificates
   certificate: issuer/chain.pem       # issuing CA, then its root
   key: issuer/issuing.key.pem
+# previous: [old-issuing.pem]         # issuing CAs before this one, until the last of their devices has renewed
 
 certificates:
   lifetime: 90d         # 10m to 3653d; devices renew at two thirds

@@ -9,8 +9,8 @@ export interface MqttBusOptions {
   /** `mqtts://host:port`; `mqtt://` only to loopback. */
   url: string
   clientId: string
-  /** PEM. */
-  tls?: { ca: string[]; key: string | Buffer; cert: string | Buffer }
+  /** PEM. `ca` alone is trusted, nothing of the system's; without it the system's store is. `key` and `cert` for a broker that asks for them. */
+  tls?: { ca: string[]; key?: string | Buffer; cert?: string | Buffer }
   log: Log
   /** Between attempts to connect; 0 for a single attempt. */
   reconnectSeconds?: number
