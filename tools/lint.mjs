@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const checks = [
-  ['node_modules/@biomejs/biome/bin/biome', 'ci', '--max-diagnostics=50', '.'],
+  ['node_modules/@biomejs/biome/bin/biome', 'ci', '--max-diagnostics=50', ...(process.stdout.isTTY ? [] : ['--colors=off']), '.'],
   ['tools/lint-arrows.mjs'],
   ['tools/lint-subset.mjs'],
 ]
