@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Store } from '@birthmark/est-server'
-import { heartbeatChain, nodeVerify, noticeKeyId, openNotice } from '@birthmark/fleet-revocation'
+import { heartbeatChain, nodeVerify, noticeKeyId, noticeSha256, openNotice } from '@birthmark/fleet-revocation'
 import { expect, test } from 'vitest'
 import { heartbeatSecret, newestNotice, noticeSigner, noticeSpki, outboxOf } from './notice-signing.ts'
 
@@ -32,7 +32,7 @@ test('a signed notice verifies, carries the rules and the anchor of its own hear
   const sign = noticeSigner(privateKey, secret, 'acme', 1)
   const spki = noticeSpki(privateKey)
   for (const seq of [1, 5]) {
-    const notice = await sign({
+    const { notice, sha256 } = await sign({
       fleet: 'acme',
       seq,
       previousSha256: null,
@@ -44,7 +44,8 @@ test('a signed notice verifies, carries the rules and the anchor of its own hear
       expect(body).toMatchObject({ seq, rules: [{ kind: 'group', gid: 3, bound: 17 }] })
       expect(Buffer.from(body?.heartbeatAnchor ?? [])).toEqual(Buffer.from(heartbeatChain(secret, 'acme', seq).anchor))
     })
-    expect.assertions(seq === 1 ? 3 : 6)
+    expect(sha256).toEqual(noticeSha256(notice))
+    expect.assertions(seq === 1 ? 4 : 8)
   }
 })
 

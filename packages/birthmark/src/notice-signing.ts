@@ -4,9 +4,9 @@
 import { createPublicKey, type KeyObject, randomBytes, sign } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import type { Bytes } from '@birthmark/device-sdk/core'
-import type { NoticeInput, Store } from '@birthmark/est-server'
+import type { NoticeInput, SignedNotice, Store } from '@birthmark/est-server'
 import { writeDurably } from '@birthmark/factory-line'
-import { heartbeatChain, noticeKeyId, type Outbox, signNotice } from '@birthmark/fleet-revocation'
+import { heartbeatChain, noticeKeyId, noticeSha256, type Outbox, signNotice } from '@birthmark/fleet-revocation'
 
 // A relying party that has heard nothing for this long refuses new connections; three heartbeats fit, so two may be lost.
 const maxAgeSeconds = 30
@@ -23,7 +23,12 @@ export function noticeSpki(key: KeyObject): Bytes {
 }
 
 /** Signs notices with a P-256 key. `next` is the number that the next notice will have. */
-export function noticeSigner(key: KeyObject, secret: Bytes, fleet: string, next: number): (input: NoticeInput) => Promise<Bytes> {
+export function noticeSigner(
+  key: KeyObject,
+  secret: Bytes,
+  fleet: string,
+  next: number,
+): (input: NoticeInput) => Promise<SignedNotice> {
   const keyId = noticeKeyId(noticeSpki(key))
   // Deriving a chain takes some 40 ms; the next one is made ahead, so that a revocation does not wait for it.
   let ahead = { seq: next, anchor: heartbeatChain(secret, fleet, next).anchor }
@@ -42,7 +47,7 @@ export function noticeSigner(key: KeyObject, secret: Bytes, fleet: string, next:
     setTimeout(() => {
       ahead = { seq: seq + 1, anchor: heartbeatChain(secret, fleet, seq + 1).anchor }
     }, 2000).unref()
-    return notice
+    return { notice, sha256: noticeSha256(notice) }
   }
 }
 

@@ -20,7 +20,14 @@ export { type Approval, decide, type Question } from './registrar/decide.ts'
 export { type ProvenCsr, prove } from './registrar/possession.ts'
 export { type EnrollmentProfile, enrollmentProfile, type ProfileOptions } from './registrar/profile.ts'
 export { isUnauthenticated, type Refusal, type RefusalCode, refusal } from './registrar/refusal.ts'
-export { createRevocation, type GroupRevocation, type NoticeInput, type Revocation, type RevocationOptions } from './revocation.ts'
+export {
+  createRevocation,
+  type GroupRevocation,
+  type NoticeInput,
+  type Revocation,
+  type RevocationOptions,
+  type SignedNotice,
+} from './revocation.ts'
 export { auditHash, chainStart, firstBroken } from './store/audit-chain.ts'
 export { openSqliteStore, type SqliteStoreOptions, spawnWriterThread, type WriterThread } from './store/sqlite.ts'
 export * from './store/store.ts'

@@ -4,16 +4,15 @@
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { createTurns } from './device-turns.ts'
 import { EstServerError } from './errors.ts'
-import { sha256 } from './node-crypto.ts'
 import type { Clock, Failpoint, Log } from './ports.ts'
 import type { GroupRule, NoticeRecord, Store } from './store/store.ts'
 
-/** What a notice says; signing it is fleet-revocation's craft, handed in. */
+/** What a notice says; signing it, and what it is known by, is fleet-revocation's craft, handed in. */
 export interface NoticeInput {
   fleet: string
   /** One more than the notice before. */
   seq: number
-  /** SHA-256 of the notice before, null for the first. */
+  /** `sha256` of the notice before, null for the first. */
   previousSha256: Bytes | null
   /** Seconds since 1970. */
   issuedAt: number
@@ -21,10 +20,16 @@ export interface NoticeInput {
   rules: GroupRule[]
 }
 
+export interface SignedNotice {
+  notice: Bytes
+  /** By which the next notice names this one. Not a hash of `notice`, whose signature anybody can turn into another that verifies. */
+  sha256: Bytes
+}
+
 export interface RevocationOptions {
   store: Store
   fleet: string
-  signNotice(input: NoticeInput): Promise<Bytes>
+  signNotice(input: NoticeInput): Promise<SignedNotice>
   clock: Clock
   log: Log
   failpoint?: Failpoint
@@ -80,7 +85,8 @@ export function createRevocation({ store, fleet, signNotice, clock, log, failpoi
       const bound = draft.idxNext + ahead
       const at = Math.floor(clock.now())
       const rule: GroupRule = { kind: 'group', gid, bound, ...(reason === undefined ? {} : { reason }) }
-      const notice = await signNotice({ fleet, seq, previousSha256, issuedAt: at, rules: [rule, ...draft.rules] })
+      const signed = await signNotice({ fleet, seq, previousSha256, issuedAt: at, rules: [rule, ...draft.rules] })
+      const { notice } = signed
       await failpoint?.('notice-signed')
       const detail = `group ${group}, gid ${gid}, bound ${bound}, ${devices} devices, notice ${seq}`
       const audit = { at, kind: 'group_revoked', requestId: '', fleet, device: '', by, code: '', detail } as const
@@ -92,7 +98,7 @@ export function createRevocation({ store, fleet, signNotice, clock, log, failpoi
         seq,
         previousSha256,
         notice,
-        noticeSha256: sha256(notice),
+        noticeSha256: signed.sha256,
         at,
         audit,
       }

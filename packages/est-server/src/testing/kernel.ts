@@ -168,8 +168,10 @@ export async function kernel(options: KernelOptions = {}): Promise<Kernel> {
   })
   const plain = createRevocation({
     ...{ store, fleet, clock, log },
-    signNotice: async input =>
-      Buffer.from(JSON.stringify({ ...input, previousSha256: input.previousSha256 && hexOf(input.previousSha256) })),
+    signNotice: async input => {
+      const text = JSON.stringify({ ...input, previousSha256: input.previousSha256 && hexOf(input.previousSha256) })
+      return { notice: Buffer.from(text), sha256: sha256(Buffer.from(text)) }
+    },
   })
   const revocation: Revocation = {
     ...plain,
