@@ -179,8 +179,8 @@ async function startMosquitto() {
   chmodSync(path, 0o777)
   const server = servers.server()
   const port = await freePort()
-  const roles = { publisher: 'publisher', gateway: 'relying-party', watcher: 'observer' } as const
-  const dynamicSecurityFile = write(path, 'dynamic-security.json', mosquittoDynamicSecurity('enforcer'))
+  const roles = { 'publisher@acme': 'publisher', 'gateway@acme': 'relying-party', 'watcher@acme': 'observer' } as const
+  const dynamicSecurityFile = write(path, 'dynamic-security.json', mosquittoDynamicSecurity('enforcer@acme'))
   chmodSync(dynamicSecurityFile, 0o666)
   const configuration = mosquittoConfiguration('127.0.0.1', port, {
     accessFile: write(path, 'access', mosquittoAccess(fleet, roles)),
@@ -241,8 +241,8 @@ describe.skipIf(!brokers)('a real mosquitto as the broker', () => {
     const { launch, devices, clientAs, busAs, path, port, servers } = await startMosquitto()
     await launch()
     const rules = createRuleSet()
-    const enforcerBus = busAs('enforcer')
-    const publisherBus = busAs('publisher')
+    const enforcerBus = busAs('enforcer@acme')
+    const publisherBus = busAs('publisher@acme')
     await until(() => enforcerBus.connected() && publisherBus.connected(), 'both services are connected')
     const enforcer = await createMosquittoEnforcer({
       bus: enforcerBus,
@@ -341,7 +341,7 @@ describe.skipIf(!brokers)('a real mosquitto as the broker', () => {
     await again.exit
     expect(again.output).toMatch(/all subscription requests were denied/i)
     const watched: string[] = []
-    const watcher = busAs('watcher')
+    const watcher = busAs('watcher@acme')
     await until(() => watcher.connected(), 'the watcher is connected')
     await watcher.subscribe('devices/#', (topic, payload) => watched.push(`${topic} ${Buffer.from(payload)}`))
     const back = await clientAs(id, credential)
@@ -372,7 +372,7 @@ describe.skipIf(!brokers)('a real mosquitto as the broker', () => {
     const { launch, devices, clientAs, busAs } = await startMosquitto()
     const first = await launch()
     const rules = createRuleSet()
-    const [enforcerBus, publisherBus] = [busAs('enforcer'), busAs('publisher')]
+    const [enforcerBus, publisherBus] = [busAs('enforcer@acme'), busAs('publisher@acme')]
     await until(() => enforcerBus.connected() && publisherBus.connected(), 'both services are connected')
     const enforcer = await createMosquittoEnforcer({
       bus: enforcerBus,

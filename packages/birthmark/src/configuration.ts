@@ -58,7 +58,7 @@ const Configuration = z.strictObject({
         certificate: File,
         key: File,
         services: z
-          .record(z.string().regex(/^[A-Za-z0-9._:-]{1,64}$/), z.enum(['publisher', 'relying-party', 'observer', 'operator']))
+          .record(z.string().regex(/^[A-Za-z0-9._:@-]{1,64}$/), z.enum(['publisher', 'relying-party', 'observer', 'operator']))
           .default({}),
       }),
       z.strictObject({

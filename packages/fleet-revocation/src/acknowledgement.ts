@@ -4,7 +4,7 @@
 import { type Bytes, type CborValue, decodeCbor, encodeCbor, mapEntries } from '@birthmark/device-sdk/core'
 
 export interface Acknowledgement {
-  /** Name of the relying party: 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `-`. */
+  /** Name of the relying party: 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `-`, `@`. */
   relyingParty: string
   seq: number
   /** Seconds since 1970. */
@@ -12,7 +12,7 @@ export interface Acknowledgement {
   sessionsClosed: number
 }
 
-const relyingPartyName = /^[A-Za-z0-9._-]{1,64}$/
+const relyingPartyName = /^[A-Za-z0-9._@-]{1,64}$/
 
 export function acknowledgementTopic(fleet: string, relyingParty: string): string {
   return `fr/1/${fleet}/ack/${relyingParty}`

@@ -1,6 +1,7 @@
 // What a mosquitto 2.0 needs to know to serve a fleet: the same access table as the embedded broker, as its acl_file, and a dynamic
 // security file in which one service may command it. Text only; where the files go and how mosquitto is started is the operator's.
 
+import { RevocationError } from '../errors.ts'
 import { accessOf } from './access.ts'
 import type { ServiceRole } from './peer.ts'
 
@@ -37,13 +38,26 @@ use_username_as_clientid true
 `
 }
 
-/** The access table as an acl_file. mosquitto can't tell who may retain; nobody but the publisher may write what is read as a notice. */
+// mosquitto knows a peer by its common name alone, whichever authority signed it; the names themselves must tell services from devices.
+// No device id holds an `@`. Nothing else is let in that means something in a topic or in an acl_file.
+const serviceNameForm = /^(?=.*@)[A-Za-z0-9._:@-]{1,64}$/
+
+function serviceName(name: string): string {
+  if (serviceNameForm.test(name)) return name
+  const detail = `${JSON.stringify(name)}: at mosquitto a service's name holds an @ (publisher@acme), or a device could have it`
+  throw new RevocationError('configuration_invalid', detail)
+}
+
+/**
+ * The access table as an acl_file. mosquitto can't tell who may retain; nobody but the publisher may write what is read as a notice. Throws
+ * `configuration_invalid` for a service name that a device could have.
+ */
 export function mosquittoAccess(fleet: string, services: { [commonName: string]: ServiceRole }): string {
   const lines: string[] = []
   for (const [name, role] of Object.entries(services)) {
     const access = accessOf({ kind: 'service', id: name, role, notAfter: 0 }, fleet)
     lines.push(
-      `user ${name}`,
+      `user ${serviceName(name)}`,
       ...access.read.map(topic => `topic read ${topic}`),
       ...access.write.map(topic => `topic write ${topic}`),
       '',
@@ -57,7 +71,7 @@ export function mosquittoAccess(fleet: string, services: { [commonName: string]:
   return `${lines.join('\n')}\n`
 }
 
-/** The first dynamic security file: `commander` may use $CONTROL, everything else is left to the acl_file. mosquitto rewrites it later. */
+/** The first dynamic security file: `commander` may use $CONTROL, everything else is left to the acl_file. mosquitto rewrites it later. Throws as `mosquittoAccess`. */
 export function mosquittoDynamicSecurity(commander: string): string {
   const topic = '$CONTROL/dynamic-security/#'
   const acls = ['publishClientSend', 'publishClientReceive', 'subscribePattern', 'unsubscribePattern'].map(acltype => ({
@@ -66,7 +80,7 @@ export function mosquittoDynamicSecurity(commander: string): string {
     allow: true,
   }))
   return JSON.stringify({
-    clients: [{ username: commander, roles: [{ rolename: 'commander' }] }],
+    clients: [{ username: serviceName(commander), roles: [{ rolename: 'commander' }] }],
     roles: [{ rolename: 'commander', acls }],
     // False is no denial here: it passes the question on to the acl_file.
     defaultACLAccess: { publishClientSend: false, publishClientReceive: false, subscribe: false, unsubscribe: true },

@@ -31,7 +31,7 @@ export interface PeerRules {
 
 const CLIENT_AUTH = '2b06010505070302' // 1.3.6.1.5.5.7.3.2
 /** 802.1AR serial numbers as this project issues them; no `/`, `+` or `#`, so that an id is one topic level. */
-const deviceIdForm = /^[A-Za-z0-9._:-]{1,64}$/
+export const deviceIdForm = /^[A-Za-z0-9._:-]{1,64}$/
 // Leaf, issuing CA, and room for a cross-certificate or two.
 const chainMax = 8
 
