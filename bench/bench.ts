@@ -1,0 +1,42 @@
+// `npm run bench -- NAME [--json]`: one benchmark, its table for people, and with --json one last line for programs.
+// A benchmark is a module beside this one whose run() measures and checks; it is loaded only when asked for.
+
+interface Bench {
+  run(): Promise<{ table: string; figures: Record<string, number> }>
+}
+
+const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
+  enroll: { about: 'durable enrollments over TLS against the raw limit of their cryptography', load: () => import('./enroll.ts') },
+  footprint: { about: "bytes of the device's core and agent", load: () => import('./footprint.ts') },
+  revoke: { about: 'one notice against 1,000 live MQTT sessions', load: () => import('./revoke.ts') },
+}
+
+const usage = `Usage: npm run bench -- NAME [--json]
+
+${Object.entries(benches)
+  .map(([name, { about }]) => `  ${name.padEnd(12)}${about}`)
+  .join('\n')}
+
+With --json the last line is {"bench": NAME, "figures": {…}}.
+`
+
+async function main(args: string[]): Promise<number> {
+  const json = args.includes('--json')
+  const names = args.filter(arg => arg !== '--json')
+  if (names.length === 0 || names.includes('--help') || names.includes('-h')) {
+    process.stdout.write(usage)
+    return 0
+  }
+  const [name] = names
+  if (names.length > 1 || !Object.hasOwn(benches, name)) {
+    process.stderr.write(`Unknown benchmark '${names.join(' ')}'.\n\n${usage}`)
+    return 2
+  }
+  const { run } = await benches[name].load()
+  const { table, figures } = await run()
+  process.stdout.write(`${table}\n`)
+  if (json) process.stdout.write(`${JSON.stringify({ bench: name, figures })}\n`)
+  return 0
+}
+
+process.exitCode = await main(process.argv.slice(2))

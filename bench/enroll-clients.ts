@@ -1,0 +1,152 @@
+// The devices, in a process of their own: each with its own keys, made before the measurement. Fresh: a new mutual-TLS connection and an
+// enrollment by birth certificate. Kept: the same devices on the connections they still have, each with its second key (what a device does
+// that was reset). A connection is closed when a later one is opened, so that closing is paid for by the fresh ones. Every answer is
+// unpacked, its certificate matched to the key that asked, its serial counted.
+
+import { connect, createSecureContext, type TLSSocket } from 'node:tls'
+import { type Bytes, encodeBase64, equalBytes, hexOf, parseCertificate, parseCertsOnly } from '@birthmark/device-sdk/core'
+import type { ManifestEntry } from '@birthmark/est-server'
+import { bear, manufacturer, request } from '../test/support/devices.ts'
+
+export type ToClients =
+  | { kind: 'bear'; count: number }
+  | { kind: 'target'; port: number; rootPem: string }
+  | { kind: 'fresh'; count: number }
+  /** As many as the last 'fresh' made. */
+  | { kind: 'kept' }
+  | { kind: 'stop' }
+
+interface Load {
+  /** Certificates that no earlier answer held. */
+  serials: number
+  milliseconds: number
+}
+
+export type FromClients =
+  | { kind: 'bear'; root: Bytes; manifest: ManifestEntry[] }
+  | { kind: 'target' }
+  | ({ kind: 'fresh' } & Load)
+  | ({ kind: 'kept' } & Load)
+  | { kind: 'stop' }
+
+/** Requests in flight: a line or a plant coming up, so that group commit has something to group. */
+const concurrency = 64
+
+interface Device {
+  tls: { key: string; cert: string }
+  first: { wire: Buffer; spki: Bytes }
+  second: { wire: Buffer; spki: Bytes }
+}
+
+const devices: Device[] = []
+const serials = new Set<string>()
+let target = { port: 0, rootPem: '' }
+let next = 0
+/** Connections of the last 'fresh', with their devices; and of the one before, to be closed. */
+let live: { socket: TLSSocket; device: Device }[] = []
+let past: TLSSocket[] = []
+
+async function enrollment(serial: string): Promise<{ wire: Buffer; spki: Bytes }> {
+  const { csr, spki } = await request(serial)
+  const body = encodeBase64(csr, 64)
+  const head = 'POST /.well-known/est/simpleenroll HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/pkcs10\r\n'
+  return { wire: Buffer.from(`${head}Content-Length: ${body.length}\r\n\r\n${body}`), spki }
+}
+
+function dial(tls: Device['tls']): Promise<TLSSocket> {
+  return new Promise((resolve, reject) => {
+    const secureContext = createSecureContext({ ca: target.rootPem, ...tls })
+    const socket = connect({
+      host: '127.0.0.1',
+      port: target.port,
+      servername: 'localhost',
+      ALPNProtocols: ['http/1.1'],
+      secureContext,
+    })
+    socket.once('secureConnect', () => resolve(socket))
+    socket.once('error', reject)
+  })
+}
+
+function exchange(socket: TLSSocket, wire: Buffer): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let received = ''
+    const hear = (data: Buffer): void => {
+      received += data.toString('latin1')
+      const end = received.indexOf('\r\n\r\n')
+      if (end < 0) return
+      const length = Number(/content-length: (\d+)/i.exec(received.slice(0, end))?.[1])
+      if (received.length < end + 4 + length) return
+      socket.off('data', hear)
+      socket.off('close', fail)
+      if (!received.startsWith('HTTP/1.1 200 ')) reject(new Error(received))
+      else resolve(received.slice(end + 4))
+    }
+    const fail = () => reject(new Error(`closed after ${received.slice(0, 200)}`))
+    socket.on('data', hear)
+    socket.once('close', fail)
+    socket.write(wire)
+  })
+}
+
+/** Throws unless the answer holds a certificate for the key that asked. */
+function count(body: string, spki: Bytes): void {
+  const certificate = parseCertificate(parseCertsOnly(Buffer.from(body, 'base64'))[0])
+  if (!equalBytes(certificate.spki, spki)) throw new Error('a certificate for another key')
+  serials.add(hexOf(certificate.serial))
+}
+
+async function enrollFresh(device: Device): Promise<void> {
+  past.pop()?.end()
+  const socket = await dial(device.tls)
+  count(await exchange(socket, device.first.wire), device.first.spki)
+  live.push({ socket, device })
+}
+
+async function enrollKept({ socket, device }: { socket: TLSSocket; device: Device }): Promise<void> {
+  count(await exchange(socket, device.second.wire), device.second.spki)
+}
+
+async function load<T>(items: T[], enroll: (item: T) => Promise<void>): Promise<Load> {
+  const before = serials.size
+  const start = performance.now()
+  let at = 0
+  const work = async () => {
+    while (at < items.length) await enroll(items[at++])
+  }
+  await Promise.all(Array.from({ length: concurrency }, work))
+  return { serials: serials.size - before, milliseconds: performance.now() - start }
+}
+
+async function answer(message: ToClients): Promise<FromClients> {
+  switch (message.kind) {
+    case 'bear': {
+      const maker = await manufacturer('Bench')
+      const manifest: ManifestEntry[] = []
+      for (let i = 0; i < message.count; i++) {
+        const serial = `unit-${i}`
+        const { key, cert, manifest: entry } = await bear(maker, serial, ['batch=2026-W41', 'model=gw-2'])
+        devices.push({ tls: { key, cert }, first: await enrollment(serial), second: await enrollment(serial) })
+        manifest.push(entry)
+      }
+      return { kind: 'bear', root: maker.root.certificate, manifest }
+    }
+    case 'target':
+      target = message
+      return { kind: 'target' }
+    case 'fresh':
+      past = live.map(({ socket }) => socket)
+      live = []
+      next += message.count
+      return { kind: 'fresh', ...(await load(devices.slice(next - message.count, next), enrollFresh)) }
+    case 'kept':
+      return { kind: 'kept', ...(await load(live, enrollKept)) }
+    case 'stop':
+      for (const { socket } of live) socket.destroy()
+      return { kind: 'stop' }
+  }
+}
+
+process.on('message', (message: ToClients) => {
+  void answer(message).then(reply => process.send?.(reply, () => message.kind === 'stop' && process.disconnect()))
+})

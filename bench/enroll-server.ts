@@ -1,0 +1,52 @@
+// The server under load, in a process of its own so that its CPU time is its alone: the real listener, enrollment and SQLite with full sync.
+
+import type { Bytes } from '@birthmark/device-sdk/core'
+import type { ManifestEntry } from '@birthmark/est-server'
+import { startEstServer, type TestServer } from '../test/support/est-server.ts'
+
+export type ToServer =
+  | { kind: 'start'; root: Bytes; manifest: ManifestEntry[] }
+  | { kind: 'cpu' }
+  /** The audit of the load: devices with a certificate, and every broken invariant of the store. */
+  | { kind: 'check' }
+  | { kind: 'stop' }
+
+export type FromServer =
+  | { kind: 'start'; port: number; rootPem: string }
+  | { kind: 'cpu'; microseconds: number }
+  | { kind: 'check'; enrolled: number; broken: string[] }
+  | { kind: 'stop' }
+
+let server: TestServer | null = null
+
+async function answer(message: ToServer): Promise<FromServer> {
+  if (message.kind === 'start') {
+    const devices = message.manifest.map(manifest => ({ manifest }))
+    server = await startEstServer({ root: { certificate: new Uint8Array(message.root) } }, { devices })
+    return { kind: 'start', port: server.port, rootPem: server.identity.rootPem }
+  }
+  if (!server) throw new Error('not started')
+  switch (message.kind) {
+    case 'cpu': {
+      const { user, system } = process.cpuUsage()
+      return { kind: 'cpu', microseconds: user + system }
+    }
+    case 'check': {
+      let enrolled = 0
+      for (let after: string | undefined; ; ) {
+        const page = await server.registry.devices({ state: 'enrolled', limit: 1000, ...(after !== undefined && { after }) })
+        enrolled += page.length
+        if (page.length < 1000) break
+        after = page[page.length - 1].id
+      }
+      return { kind: 'check', enrolled, broken: [...(await server.store.check()), ...server.alarms.map(alarm => alarm.message)] }
+    }
+    case 'stop':
+      await server.stop()
+      return { kind: 'stop' }
+  }
+}
+
+process.on('message', (message: ToServer) => {
+  void answer(message).then(reply => process.send?.(reply, () => message.kind === 'stop' && process.disconnect()))
+})

@@ -1,0 +1,130 @@
+// Durable enrollments a server makes of its CPU time. Server and devices are processes of their own; the server's CPU time per enrollment (its
+// writer thread and garbage collection included) is set against the raw cryptography measured in turns with it. Absolute times drift on a
+// shared machine, so each repeat gives a ratio and their median counts.
+
+import { type ChildProcess, fork } from 'node:child_process'
+import { join } from 'node:path'
+import type { FromClients, ToClients } from './enroll-clients.ts'
+import { run as runKernel } from './enroll-kernel.ts'
+import { createRawMeter } from './enroll-raw.ts'
+import type { FromServer, ToServer } from './enroll-server.ts'
+
+const repeats = 9
+/** Devices of one repeat: each enrolls twice. */
+const perRepeat = 250
+/** Above 2,000 requests before anything counts: the JIT has seen both paths. */
+const warmUp = 1100
+const rawTimes = 100
+const limits = { freshOfRaw: 0.22, keepAliveOfRaw: 0.3, kernelOfRaw: 0.55 }
+
+/** A process that answers each message with one of the same kind. Two minutes bound a hang, not a measurement. */
+function worker<To extends { kind: string }, From extends { kind: string }>(file: string) {
+  const child: ChildProcess = fork(join(import.meta.dirname, file), { serialization: 'advanced' })
+  return {
+    ask<K extends From['kind'] & To['kind']>(message: Extract<To, { kind: K }>): Promise<Extract<From, { kind: K }>> {
+      return new Promise((resolve, reject) => {
+        const timer = setTimeout(() => reject(new Error(`${file}: no answer to ${message.kind}`)), 120_000)
+        const done = (): void => {
+          clearTimeout(timer)
+          child.removeAllListeners()
+        }
+        child.once('message', reply => {
+          done()
+          resolve(reply as Extract<From, { kind: K }>)
+        })
+        child.once('exit', code => {
+          done()
+          reject(new Error(`${file} ended with ${code}`))
+        })
+        child.send(message)
+      })
+    },
+    kill: () => child.kill(),
+  }
+}
+
+const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1]
+
+interface Load {
+  /** µs of server CPU an enrollment. */
+  cpu: number
+  perSecond: number
+}
+
+export async function run(): Promise<{ table: string; figures: Record<string, number> }> {
+  const progress = (line: string) => process.stderr.write(`${line}\n`)
+  const clients = worker<ToClients, FromClients>('enroll-clients.ts')
+  const server = worker<ToServer, FromServer>('enroll-server.ts')
+  try {
+    progress('devices are born')
+    const total = warmUp + repeats * perRepeat
+    const { root, manifest } = await clients.ask({ kind: 'bear', count: total })
+    const { port, rootPem } = await server.ask({ kind: 'start', root, manifest })
+    await clients.ask({ kind: 'target', port, rootPem })
+
+    const load = async (kind: 'fresh' | 'kept', count: number): Promise<Load> => {
+      const before = await server.ask({ kind: 'cpu' })
+      const { serials, milliseconds } = await (kind === 'fresh' ? clients.ask({ kind, count }) : clients.ask({ kind }))
+      const after = await server.ask({ kind: 'cpu' })
+      if (serials !== count) throw new Error(`${count} enrollments gave ${serials} certificates`)
+      return { cpu: (after.microseconds - before.microseconds) / count, perSecond: (count * 1000) / milliseconds }
+    }
+    const raw = createRawMeter()
+    progress('warming up')
+    raw.measure(500)
+    for (let i = 0; i < 4; i++) {
+      await load('fresh', warmUp / 4)
+      await load('kept', warmUp / 4)
+    }
+
+    const ratios: { fresh: number[]; kept: number[] } = { fresh: [], kept: [] }
+    const limit: { enrollment: number[]; answer: number[] } = { enrollment: [], answer: [] }
+    const loads: { fresh: Load[]; kept: Load[] } = { fresh: [], kept: [] }
+    for (let i = 0; i < repeats; i++) {
+      progress(`repeat ${i + 1} of ${repeats}`)
+      // Raw on both sides of each load: what the machine does meanwhile falls on both.
+      const r0 = raw.measure(rawTimes)
+      const fresh = await load('fresh', perRepeat)
+      const r1 = raw.measure(rawTimes)
+      const kept = await load('kept', perRepeat)
+      const r2 = raw.measure(rawTimes)
+      ratios.fresh.push((r0.enrollment + r1.enrollment) / 2 / fresh.cpu)
+      ratios.kept.push((r1.answer + r2.answer) / 2 / kept.cpu)
+      limit.enrollment.push(r1.enrollment)
+      limit.answer.push(r1.answer)
+      loads.fresh.push(fresh)
+      loads.kept.push(kept)
+    }
+    const { enrolled, broken } = await server.ask({ kind: 'check' })
+    if (enrolled !== total) throw new Error(`${enrolled} devices enrolled of ${total}`)
+    if (broken.length > 0) throw new Error(`the store is not sound: ${broken.slice(0, 3).join('; ')}`)
+    await clients.ask({ kind: 'stop' })
+    await server.ask({ kind: 'stop' })
+
+    progress('the kernel alone')
+    const { kernelOfRaw } = (await runKernel()).figures
+    const figures = { freshOfRaw: median(ratios.fresh), keepAliveOfRaw: median(ratios.kept), kernelOfRaw }
+    const row = (name: string, raw: string, cpu: string, rate: string, ratio: number, least: number) =>
+      `${name.padEnd(44)}${raw.padStart(8)}${cpu.padStart(10)}${rate.padStart(9)}${ratio.toFixed(3).padStart(8)}   ≥ ${least.toFixed(2)}`
+    const line = (name: string, raw: number[], done: Load[], ratio: number, least: number) =>
+      row(
+        name,
+        median(raw).toFixed(0),
+        median(done.map(l => l.cpu)).toFixed(0),
+        median(done.map(l => l.perSecond)).toFixed(0),
+        ratio,
+        least,
+      )
+    const table = [
+      `µs of CPU an enrollment, median of ${repeats} repeats; ${enrolled} devices got ${2 * enrolled} certificates, no serial twice`,
+      `${''.padEnd(44)}${'raw'.padStart(8)}${'server'.padStart(10)}${'per s'.padStart(9)}${'of raw'.padStart(8)}`,
+      line('fresh mutual TLS, birth certificate', limit.enrollment, loads.fresh, figures.freshOfRaw, limits.freshOfRaw),
+      line('kept-alive mutual TLS, another key', limit.answer, loads.kept, figures.keepAliveOfRaw, limits.keepAliveOfRaw),
+      row('CSR → certificate without I/O', '', '', '', kernelOfRaw, limits.kernelOfRaw),
+    ].join('\n')
+    return { table, figures }
+  } finally {
+    clients.kill()
+    server.kill()
+  }
+}
