@@ -46,7 +46,7 @@ function sessionEnded(id: string): void {
   closed.push({ id, at: monotonicMs() })
 }
 
-const say = (message: FromClients) => process.connected && process.send?.(message)
+const say = (message: FromClients) => process.connected && process.send?.(message, undefined, undefined, () => {})
 export const monotonicMs = () => Number(process.hrtime.bigint()) / 1e6
 
 function text(value: string): Buffer {
