@@ -6,7 +6,7 @@ import { builtinModules } from 'node:module'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { build } from 'esbuild'
-import { deviceEntry, entries, everything, flashBundle, minifiedBundle, root } from '../tools/device-bundle.ts'
+import { deviceEntry, deviceScript, entries, everything, flashBundle, minifiedBundle, root } from '../tools/device-bundle.ts'
 
 const nodePort = 'packages/device-sdk/src/ports/node/index.ts'
 
@@ -37,7 +37,7 @@ async function nodePortBundle(): Promise<string> {
 }
 
 export async function run(): Promise<{ table: string; figures: Record<string, number> }> {
-  const flashed = await flashBundle(deviceEntry)
+  const flashed = await deviceScript()
   // A built-in would have failed to resolve already; this is the claim itself.
   const foreign = ['node:', ...builtinModules.map(name => `require("${name}`)].filter(name => flashed.includes(name))
   if (foreign.length) throw new Error(`the device bundle reaches for ${foreign.join(', ')}`)

@@ -7,13 +7,13 @@ import { memoryKeys, memoryStore, nodeHash, nodeRng, nodeVerify } from '@birthma
 import { fakeClock, startTestEst } from '@birthmark/device-sdk/testing'
 import { expect, it } from 'vitest'
 import { limits, run } from '../bench/footprint.ts'
-import { deviceEntry, flashBundle } from '../tools/device-bundle.ts'
+import { deviceScript } from '../tools/device-bundle.ts'
 
 const lacking =
   'Map Set WeakMap WeakSet WeakRef Symbol Proxy Reflect Promise BigInt Intl JSON Atomics SharedArrayBuffer BigInt64Array eval Function'
 
 it('the flashed script enrolls, renews and obeys a revocation on a bare engine', async () => {
-  const script = await flashBundle(deviceEntry)
+  const script = await deviceScript()
   const engine: { birthmark?: { createAgent: typeof createAgent } } = {}
   runInNewContext(`for (const name of '${lacking}'.split(' ')) delete globalThis[name]`, engine)
   runInNewContext(script, engine)
@@ -56,11 +56,12 @@ it('the flashed script enrolls, renews and obeys a revocation on a bare engine',
   expect(await ended(done => rebooted.renew(done))).toMatchObject({ code: 'revoked' })
   expect(boot().status().state).toBe('revoked')
   await est.close()
-})
+  // Most of the time goes into trying names.
+}, 60_000)
 
 it('the footprint names nothing of Node, tells its figures and keeps the limit on flash', async () => {
   const { table, figures } = await run()
   expect(table).toContain('core + agent, as flashed')
   expect(Object.values(figures).every(figure => figure > 0)).toBe(true)
   expect(figures.coreAgentMinBytes).toBeLessThanOrEqual(limits.coreAgentMinBytes)
-})
+}, 60_000)

@@ -3,7 +3,8 @@
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build, type Plugin, transform } from 'esbuild'
-import { withArrows, withConstantsInPlace, withoutDetails } from './shrink.ts'
+import { withArrows, withCallsInPlace, withConstantsInPlace, withoutDetails } from './shrink.ts'
+import { withTriedNames } from './tried-names.ts'
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)))
 
@@ -72,7 +73,7 @@ const avoided = { 'optional-chain': false, 'nullish-coalescing': false, 'templat
  * sees keeps its name: ports, settings, status, requests, Identity, and `der` and `notAfter` of its certificates.
  */
 const inner =
-  /^(bytes|tag|oid|critical|tbs|issuer|notBefore|spki|keyAlgorithm|keyBits|signatureAlgorithm|signature|extensions|isCa|pathLength|keyUsage|extendedKeyUsage|subjectAltNames|subjectKeyId|authorityKeyId|purpose|understoodCritical|depthMax|signaturesMax|nameConstraints|foldName|serialNumber|hardwareModuleName|certificates|reenroll|basic|pending)$/
+  /^(bytes|tag|head|content|end|value|text|first|type|serial|bits|kind|detail|anchors|time|certificate|oid|critical|tbs|issuer|notBefore|spki|keyAlgorithm|keyBits|signatureAlgorithm|signature|extensions|isCa|pathLength|keyUsage|extendedKeyUsage|subjectAltNames|subjectKeyId|authorityKeyId|purpose|understoodCritical|depthMax|signaturesMax|nameConstraints|foldName|serialNumber|hardwareModuleName|certificates|reenroll|basic|pending)$/
 
 /** What to put into a bundle: names by file, relative to the repository. */
 export type Exported = Record<string, string[]>
@@ -102,17 +103,30 @@ export async function minifiedBundle(exported: Exported): Promise<string> {
     .code
 }
 
-/** The script as flashed: constants in place, functions as arrows, errors without their details, inner properties shortened, minified. */
-export async function flashBundle(exported: Exported): Promise<string> {
-  // A module until the last step, so that constants whose places were taken fall away.
-  const plain = withArrows(withConstantsInPlace(withoutDetails(await bundle(entryOf(exported), 'esm', true))))
-  const { code } = await transform(plain, {
+async function shrunk(exported: Exported): Promise<{ code: string; properties: string[] }> {
+  // A module until the last step, so that constants and functions whose places were taken fall away.
+  const whole = withoutDetails(await bundle(entryOf(exported), 'esm', true))
+  const { code, mangleCache = {} } = await transform(withArrows(withCallsInPlace(withConstantsInPlace(whole))), {
     target: 'es2020',
     format: 'iife',
     minify: true,
     treeShaking: true,
     supported: avoided,
     mangleProps: inner,
+    mangleCache: {},
   })
-  return code
+  return { code, properties: Object.values(mangleCache).filter(name => name !== false) }
+}
+
+/** The script as flashed but for its last step, which takes seconds: what shrink.ts does, inner properties shortened, minified. */
+export async function flashBundle(exported: Exported): Promise<string> {
+  return (await shrunk(exported)).code
+}
+
+let flashed: Promise<string> | undefined
+
+/** The script that a device flashes: `deviceEntry`, its names tried out for gzip. */
+export function deviceScript(): Promise<string> {
+  flashed ??= shrunk(deviceEntry).then(({ code, properties }) => withTriedNames(code, properties))
+  return flashed
 }

@@ -73,9 +73,11 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
   // Seconds slept since the identity became active, for want of a clock.
   let slept = 0
 
+  /** From the later of notBefore and activation: a back-dated notBefore must not make a short certificate due at once. */
+  const startOf = (identity: Identity): number => Math.max(identity.chain[0].notBefore, identity.since)
+
   /** The latest moment that has surely passed, seconds since 1970: by clock, build, or what the identity in use says. 0: nothing is known. */
-  const least = (): number =>
-    Math.max(clock.now(), settings.timeFloor, active ? Math.max(active.since, active.chain[0].notBefore) : 0)
+  const least = (): number => Math.max(clock.now(), settings.timeFloor, active ? startOf(active) : 0)
 
   /** Seconds since 1970; −1 when the clock has none or shows what is surely past. */
   const now = (): number => {
@@ -85,11 +87,8 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
 
   const expired = (identity: Identity): boolean => least() > identity.chain[0].notAfter
 
-  /** From the later of notBefore and activation: a back-dated notBefore must not make a short certificate due at once. */
-  const renewAt = (identity: Identity): number => {
-    const leaf = identity.chain[0]
-    return renewalTime(hash, deviceId, identity.generation, Math.max(leaf.notBefore, identity.since), leaf.notAfter)
-  }
+  const renewAt = (identity: Identity): number =>
+    renewalTime(hash, deviceId, identity.generation, startOf(identity), identity.chain[0].notAfter)
 
   const schedule = (): void => {
     cancelTimer()
@@ -141,7 +140,7 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
 
   const abort = (code: DeviceErrorCode): void => {
     const stopping = cancel
-    if (busy) finish(deviceError(code, 'stopped'))
+    if (busy) finish(deviceError(code))
     stopping()
   }
 
@@ -347,7 +346,7 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
   }
 
   const begin = (renew: boolean, done: Done): void => {
-    if (revoked) done(deviceError('revoked', 'earlier'))
+    if (revoked) done(deviceError('revoked'))
     else {
       waiting.push(done)
       if (busy) return

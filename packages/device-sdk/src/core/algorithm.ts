@@ -91,13 +91,13 @@ export function publicKeyOf(spki: Element): PublicKey {
     for (let first = modulus[0]; first; first >>= 1) bits++
   } else if (octets.length !== +KEYS[at + 1] || (curve && octets[0] !== 4))
     // RFC 5480 2.2 lets points be compressed, which nobody does; one spelling a key keeps key identity simple.
-    bad(spki.start)
+    bad(spki.head)
   return { algorithm: algorithm, bits: bits }
 }
 
 function positive(element: Element): Bytes {
   const octets = integerBytes(element)
-  if (octets[0] > 0x7f) bad(element.start)
+  if (octets[0] > 0x7f) bad(element.head)
   return octets[0] ? octets : octets.subarray(1)
 }
 

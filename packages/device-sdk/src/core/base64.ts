@@ -9,16 +9,17 @@ const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 /** Base64 on one line without an end. */
 export function base64Of(bytes: Bytes): string {
   let out = ''
-  for (let i = 0; i < bytes.length; i += 3) {
-    const left = bytes.length - i
-    // Past the end an octet reads as undefined, which shifts as 0.
-    const bits = (bytes[i] << 16) | (bytes[i + 1] << 8) | bytes[i + 2]
-    out +=
-      ALPHABET[bits >> 18] +
-      ALPHABET[(bits >> 12) & 63] +
-      (left > 1 ? ALPHABET[(bits >> 6) & 63] : '=') +
-      (left > 2 ? ALPHABET[bits & 63] : '=')
+  let bits = 0
+  let spare = 0
+  for (let i = 0; i < bytes.length; i++) {
+    bits = (bits << 8) | bytes[i]
+    for (spare += 8; spare > 5; ) {
+      spare -= 6
+      out += ALPHABET[(bits >> spare) & 63]
+    }
   }
+  if (spare) out += ALPHABET[(bits << (6 - spare)) & 63]
+  while (out.length & 3) out += '='
   return out
 }
 
@@ -38,25 +39,27 @@ SEXTETS[9] = SEXTETS[10] = SEXTETS[13] = SEXTETS[32] = 255
  * or any other character, throws `base64_malformed`. Takes no more memory than the text's length.
  */
 export function decodeBase64(text: Bytes, bytesMax: number): Bytes {
-  const out = new Uint8Array(Math.min(bytesMax + 3, text.length))
+  const out = new Uint8Array(Math.min(bytesMax, text.length))
   let length = 0
   let bits = 0
-  let count = 0
+  let spare = 0
   let pads = 0
   for (let i = 0; i < text.length; i++) {
     const value = SEXTETS[text[i]]
     if (value > 64) continue
     if (text[i] === 0x3d) pads++
     else if (!value || pads) fail('base64_malformed', 'at ' + i)
-    bits = (bits << 6) | (value && value - 1)
-    if (++count & 3) continue
-    out[length++] = bits >> 16
-    out[length++] = bits >> 8
-    out[length++] = bits
-    if (length - pads > bytesMax) fail('base64_malformed', 'size')
+    else {
+      bits = (bits << 6) | (value - 1)
+      spare += 6
+      if (spare < 8) continue
+      spare -= 8
+      if (length === bytesMax) fail('base64_malformed', 'size')
+      out[length++] = bits >> spare
+    }
   }
-  length -= pads
-  if (count & 3 || pads > 2 || (pads && (out[length] || out[length + pads - 1]))) fail('base64_malformed', 'padding')
+  // Each pad stands for two spare bits. Six would be a lone character.
+  if (spare !== 2 * pads || pads > 2 || bits & ((1 << spare) - 1)) fail('base64_malformed', 'padding')
   return out.subarray(0, length)
 }
 

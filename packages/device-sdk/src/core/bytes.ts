@@ -47,14 +47,7 @@ export function bytesOfHex(hex: string): Bytes {
 
 /** UTF-8 bytes of a string. A lone surrogate, which has none, throws URIError. */
 export function utf8Bytes(text: string): Bytes {
-  const escaped = encodeURIComponent(text)
-  const out: number[] = []
-  for (let i = 0; i < escaped.length; i++)
-    if (escaped[i] === '%') {
-      out.push(parseInt(escaped.slice(i + 1, i + 3), 16))
-      i += 2
-    } else out.push(escaped.charCodeAt(i))
-  return new Uint8Array(out)
+  return bytesOfHex(encodeURIComponent(text).replace(/%(..)|./g, (c, hex) => hex || c.charCodeAt(0).toString(16)))
 }
 
 /**

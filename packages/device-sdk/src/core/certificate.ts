@@ -112,7 +112,7 @@ export function readExtensions(list: Element): Extension[] {
     const oid = oidValue(parts[0])
     const marked = parts.length > 2
     // DEFAULT FALSE: an encoded FALSE is not DER (X.690 11.5).
-    if (seen.indexOf(oid) >= 0 || (marked && !booleanValue(parts[1]))) bad(item.start)
+    if (seen.indexOf(oid) >= 0 || (marked && !booleanValue(parts[1]))) bad(item.head)
     seen.push(oid)
     return { oid: oid, critical: marked, value: contentOf(expectTag(parts[parts.length - 1], OCTET_STRING)) }
   })

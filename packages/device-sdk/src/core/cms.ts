@@ -1,7 +1,7 @@
 // Certs-only CMS (RFC 5652 5.2, "degenerate" SignedData), the body of EST's cacerts and enroll answers. Nothing in it is signed, so
 // what comes out is a bag of certificates that nobody vouches for yet.
 
-import type { Bytes } from './bytes.ts'
+import { type Bytes, hexOf } from './bytes.ts'
 import {
   contentOf,
   encodeElement,
@@ -11,7 +11,6 @@ import {
   encodingOf,
   expectTag,
   INTEGER,
-  oidValue,
   partsOf,
   SEQUENCE,
   SET,
@@ -24,6 +23,8 @@ export const cmsCertificatesMax = 32
 
 const SIGNED_DATA = '2a864886f70d010702' // 1.2.840.113549.1.7.2
 const DATA = '2a864886f70d010701' // 1.2.840.113549.1.7.1
+/** contentType, encapContentInfo and signerInfos. */
+const CERTS_ONLY = '06092a864886f70d010702 300b06092a864886f70d010701 3100'
 
 /**
  * The DER certificates of a certs-only message, as views, unparsed, in the order received. CRLs are tolerated and left out. A signer or
@@ -32,22 +33,15 @@ const DATA = '2a864886f70d010701' // 1.2.840.113549.1.7.1
 export function parseCertsOnly(der: Bytes): Bytes[] {
   const info = wholeParts(der, 2, 2)
   const fields = wholeParts(contentOf(expectTag(info[1], 0xa0)), 4, 6)
+  const last = fields.length - 1
+  const rest = fields.slice(3, last)
   expectTag(fields[0], INTEGER)
   partsOf(fields[1], SET, 0, cmsCertificatesMax)
-  const content = oidValue(partsOf(fields[2], SEQUENCE, 1, 1)[0])
-  let at = 3
-  let out: Bytes[] = []
-  if (fields[at].tag === 0xa0)
-    out = partsOf(fields[at++], 0xa0, 0, cmsCertificatesMax).map(item => encodingOf(expectTag(item, SEQUENCE)))
-  if (at < fields.length && fields[at].tag === 0xa1) at++
-  if (
-    oidValue(info[0]) !== SIGNED_DATA ||
-    content !== DATA ||
-    at + 1 !== fields.length ||
-    contentOf(expectTag(fields[at], SET)).length
-  )
-    fail('cms_malformed', 'not certs-only')
-  return out
+  const certificates = rest.length && rest[0].tag === 0xa0 ? partsOf(rest.shift(), 0xa0, 0, cmsCertificatesMax) : []
+  // SignedData, of no content, with no CRLs or some, and no signers.
+  const form = [info[0], fields[2], fields[last]].map(encodingOf).map(hexOf).join(' ')
+  if (form !== CERTS_ONLY || rest.length > 1 || (rest.length && rest[0].tag !== 0xa1)) fail('cms_malformed', 'not certs-only')
+  return certificates.map(item => encodingOf(expectTag(item, SEQUENCE)))
 }
 
 /**

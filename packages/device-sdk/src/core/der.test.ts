@@ -118,7 +118,7 @@ describe('writing DER', () => {
   it('uses the shortest length at every border', () => {
     for (const length of [0, 127, 128, 255, 256, 65535, 65536]) {
       const der = encodeElement(4, [new Uint8Array(length)])
-      expect(readWhole(der, 4).body).toBe(der.length - length)
+      expect(readWhole(der, 4).content).toBe(der.length - length)
     }
   })
 

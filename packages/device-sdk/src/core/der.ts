@@ -21,12 +21,12 @@ export const SET = 0x31
 /** Real OIDs take at most 20 octets, a 2.25 UUID arc 20; 64 leaves room and keeps comparison cheap. */
 export const oidBytesMax = 64
 
-/** One element: `bytes[start..body)` is the header, `bytes[body..end)` the content. Offsets into the caller's bytes. */
+/** One element: `bytes[head..content)` is the header, `bytes[content..end)` the content. Offsets into the caller's bytes. */
 export interface Element {
   bytes: Bytes
   tag: number
-  start: number
-  body: number
+  head: number
+  content: number
   end: number
 }
 
@@ -44,18 +44,17 @@ export function bad(at: number): never {
  */
 export function readElement(bytes: Bytes, at: number, end: number): Element {
   let body = at + 2
-  if (body > end || (bytes[at] & 31) === 31) bad(at)
   let length = bytes[at + 1]
-  if (length >= 0x80) {
+  if (length > 0x7f) {
     const octets = length & 0x7f
-    // Three octets reach 16 MiB, beyond every body limit of this project; four could overflow 31-bit engines.
-    if (octets < 1 || octets > 3 || body + octets > end) bad(at)
     length = 0
-    for (let i = 0; i < octets; i++) length = (length << 8) | bytes[body++]
-    if (length < 0x80 || length < 1 << (8 * octets - 8)) bad(at)
+    // Three octets reach 16 MiB, beyond every body limit of this project; four could overflow 31-bit engines.
+    if (octets < 4 && bytes[body]) for (let i = 0; i < octets; i++) length = (length << 8) | bytes[body++]
+    if (length < 0x80) bad(at)
   }
-  if (length > end - body) bad(at)
-  return { bytes: bytes, tag: bytes[at], start: at, body: body, end: body + length }
+  // Written so that undefined, from beyond the bytes, is refused.
+  if (!(body + length <= end) || (bytes[at] & 31) === 31) bad(at)
+  return { bytes: bytes, tag: bytes[at], head: at, content: body, end: body + length }
 }
 
 /** Reads `bytes` as exactly one element of `tag`; trailing bytes are refused. */
@@ -67,15 +66,15 @@ export function readWhole(bytes: Bytes, tag: number): Element {
 
 /** `element` itself, or `der_malformed` when it is absent or of another tag. */
 export function expectTag(element: Element | undefined, tag: number): Element {
-  return element && element.tag === tag ? element : bad(element ? element.start : -1)
+  return element && element.tag === tag ? element : bad(element ? element.head : -1)
 }
 
 /** The elements inside a constructed one, in order. More than `most` throws `der_limit`. */
 export function childrenOf(parent: Element, most: number): Element[] {
   const out: Element[] = []
-  let at = parent.body
+  let at = parent.content
   while (at < parent.end) {
-    if (out.length >= most) fail('der_limit', most + ' at ' + parent.start)
+    if (out.length >= most) fail('der_limit', most + ' at ' + parent.head)
     const child = readElement(parent.bytes, at, parent.end)
     out.push(child)
     at = child.end
@@ -86,7 +85,7 @@ export function childrenOf(parent: Element, most: number): Element[] {
 /** The `least` to `most` elements of one of `tag`. Fewer throws `der_malformed`, more `der_limit`. */
 export function partsOf(element: Element | undefined, tag: number, least: number, most: number): Element[] {
   const out = childrenOf(expectTag(element, tag), most)
-  return out.length < least ? bad((element as Element).start) : out
+  return out.length < least ? bad((element as Element).head) : out
 }
 
 /** The same for bytes that are one SEQUENCE and nothing else. */
@@ -96,22 +95,19 @@ export function wholeParts(bytes: Bytes, least: number, most: number): Element[]
 
 /** Header and content, a view on the received bytes. */
 export function encodingOf(element: Element): Bytes {
-  return element.bytes.subarray(element.start, element.end)
+  return element.bytes.subarray(element.head, element.end)
 }
 
 /** Content only, a view on the received bytes. */
 export function contentOf(element: Element): Bytes {
-  return element.bytes.subarray(element.body, element.end)
+  return element.bytes.subarray(element.content, element.end)
 }
 
 /** Content octets of a canonical INTEGER: minimal, sign included. */
 export function integerBytes(element: Element): Bytes {
   const content = contentOf(expectTag(element, INTEGER))
-  const first = content[0]
   // Nine equal bits in front are one octet too many (X.690 8.3.2).
-  if (!content.length || (content.length > 1 && (first ? first === 0xff && content[1] > 0x7f : content[1] < 0x80)))
-    bad(element.start)
-  return content
+  return /^(00[0-7]|ff[89a-f]|$)/.test(hexOf(content.subarray(0, 2))) ? bad(element.head) : content
 }
 
 /** A non-negative INTEGER up to 2^31 - 1. Larger or negative throws `der_malformed`. */
@@ -119,12 +115,12 @@ export function smallInteger(element: Element): number {
   const content = integerBytes(element)
   let value = 0
   for (let i = 0; i < content.length; i++) value = (value << 8) | content[i]
-  return content[0] > 0x7f || content.length > 4 ? bad(element.start) : value
+  return content[0] > 0x7f || content.length > 4 ? bad(element.head) : value
 }
 
 export function booleanValue(element: Element): boolean {
   const value = hexOf(contentOf(expectTag(element, BOOLEAN)))
-  return value === 'ff' || (value !== '00' && bad(element.start))
+  return value === 'ff' || (value !== '00' && bad(element.head))
 }
 
 /**
@@ -136,16 +132,16 @@ export function oidValue(element: Element): string {
   let first = true
   for (let i = 0; i < content.length; i++) {
     // An arc may not start with a padding octet, and the last octet must end one.
-    if (first && content[i] === 0x80) bad(element.start)
+    if (first && content[i] === 0x80) bad(element.head)
     first = content[i] < 0x80
   }
-  return first && content.length && content.length <= oidBytesMax ? hexOf(content) : bad(element.start)
+  return first && content.length && content.length <= oidBytesMax ? hexOf(content) : bad(element.head)
 }
 
 /** The octets of a BIT STRING with no unused bits, as keys and signatures have. */
 export function octetBits(element: Element): Bytes {
   const content = contentOf(expectTag(element, BIT_STRING))
-  return content[0] === 0 ? content.subarray(1) : bad(element.start)
+  return content[0] === 0 ? content.subarray(1) : bad(element.head)
 }
 
 /**
@@ -156,7 +152,7 @@ export function namedBits(element: Element): number {
   const content = contentOf(expectTag(element, BIT_STRING))
   const unused = content[0]
   const last = content.length - 1
-  if (!(unused < 8) || last > 4 || (last ? content[last] & ((1 << unused) - 1) : unused)) bad(element.start)
+  if (!(unused < 8) || last > 4 || (last ? content[last] & ((1 << unused) - 1) : unused)) bad(element.head)
   let bits = 0
   for (let i = 0; i < 8 * last; i++) if (content[1 + (i >> 3)] & (0x80 >> (i & 7))) bits |= 1 << i
   return bits
@@ -167,16 +163,17 @@ export function namedBits(element: Element): number {
  * (seconds present, `Z`, no fraction).
  */
 export function timeValue(element: Element): number {
-  const text = utf8Text(contentOf(expectTag(element, element.tag === UTC_TIME ? UTC_TIME : GENERALIZED_TIME))) || ''
+  const short = element.tag === UTC_TIME
+  const text = utf8Text(contentOf(short ? element : expectTag(element, GENERALIZED_TIME))) || ''
   // Two digits stand for 1950 to 2049.
-  const iso = ((element.tag !== UTC_TIME ? '' : text < '5' ? '20' : '19') + text).replace(
+  const iso = ((short ? (text < '5' ? '20' : '19') : '') + text).replace(
     /^(\d{4})(\d\d)(\d\d)([01]\d|2[0-3])(\d\d)(\d\d)Z$/,
-    '$1-$2-$3T$4:$5:$6.000Z',
+    '$1-$2-$3T$4:$5:$6Z',
   )
   const time = Date.parse(iso)
   // Engines differ over 30 February: it has to come before the next month does. After December comes none (NaN).
   const next = Date.parse(iso.slice(0, 5) + ('0' + (+iso.slice(5, 7) + 1)).slice(-2)) || Infinity
-  return time < next ? time / 1000 : bad(element.start)
+  return time < next ? time / 1000 : bad(element.head)
 }
 
 /** Encodes one element. `content` is the parts of its content, concatenated. */

@@ -47,7 +47,7 @@ export interface NameAttribute {
 export function stringOf(value: Element): string | null {
   const tag = value.tag
   const text = tag === UTF8_STRING || tag === PRINTABLE_STRING || tag === IA5_STRING ? utf8Text(contentOf(value)) : null
-  return text && tag !== UTF8_STRING && text.length < value.end - value.body ? null : text
+  return text && tag !== UTF8_STRING && text.length < value.end - value.content ? null : text
 }
 
 /**
@@ -56,12 +56,12 @@ export function stringOf(value: Element): string | null {
  */
 export function attributesOf(name: Element): NameAttribute[] {
   const out: NameAttribute[] = []
-  if (name.end - name.start > nameBytesMax) fail('der_limit', 'name')
+  if (name.end - name.head > nameBytesMax) fail('der_limit', 'name')
   partsOf(name, SEQUENCE, 0, relativeNamesMax).forEach(set => {
     partsOf(set, SET, 1, attributesMax).forEach((member, at) => {
       const pair = partsOf(member, SEQUENCE, 2, 2)
       const text = stringOf(pair[1])
-      out.push({ oid: oidValue(pair[0]), value: pair[1], text: text === null ? bad(pair[1].start) : text, first: !at })
+      out.push({ oid: oidValue(pair[0]), value: pair[1], text: text === null ? bad(pair[1].head) : text, first: !at })
     })
   })
   return out

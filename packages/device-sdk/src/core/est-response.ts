@@ -33,7 +33,7 @@ export const retryAfterMax = 86400
 /** Seconds of a Retry-After (RFC 9110 10.2.3), 1 … 86,400. A date needs a trusted `now`; without it the default holds. */
 function retryAfterSeconds(value: string, now: number | undefined): number {
   let seconds = retryAfterDefault
-  if (/^[0-9]+$/.test(value)) seconds = +value
+  if (/^\d+$/.test(value)) seconds = +value
   else if (now! >= 0 && / GMT$/.test(value)) seconds = Date.parse(value) / 1000 - now!
   // Written so that NaN, from a date that is none, falls to the default.
   return seconds < 1 ? 1 : seconds > 0 ? Math.min(Math.ceil(seconds), retryAfterMax) : retryAfterDefault

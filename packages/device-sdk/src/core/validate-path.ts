@@ -8,15 +8,7 @@
 
 import { algorithmFitsKey } from './algorithm.ts'
 import { type Bytes, equalBytes, hexOf } from './bytes.ts'
-import {
-  BASIC_CONSTRAINTS,
-  type Certificate,
-  EXTENDED_KEY_USAGE,
-  KEY_CERT_SIGN,
-  KEY_USAGE,
-  NAME_CONSTRAINTS,
-  SUBJECT_ALT_NAME,
-} from './certificate.ts'
+import { type Certificate, KEY_CERT_SIGN, NAME_CONSTRAINTS } from './certificate.ts'
 import { type DeviceError, type DeviceErrorCode, deviceError } from './errors.ts'
 import { anchorOf, type TrustAnchor } from './trust-anchor.ts'
 import type { Verify } from './verify.ts'
@@ -60,17 +52,11 @@ const rsaBitsMax = 8192
 
 const ANY_PURPOSE = '551d2500' // 2.5.29.37.0
 const POLICY_CONSTRAINTS = '551d24' // 2.5.29.36
-/** Critical extensions that parsing, this file, or the absence of policies takes care of; the last three are the policy ones. */
-const UNDERSTOOD = [
-  BASIC_CONSTRAINTS,
-  KEY_USAGE,
-  EXTENDED_KEY_USAGE,
-  SUBJECT_ALT_NAME,
-  NAME_CONSTRAINTS,
-  '551d20',
-  '551d21',
-  '551d36',
-]
+/**
+ * Critical extensions that parsing, this file, or the absence of policies takes care of: keyUsage, subjectAltName, basicConstraints,
+ * nameConstraints, extendedKeyUsage; certificatePolicies, policyMappings, inhibitAnyPolicy.
+ */
+const UNDERSTOOD = /^551d(0f|11|13|1e|25|20|21|36)$/
 
 /** What is wrong with a certificate by itself, or ''. */
 function ownProblem(certificate: Certificate, rules: PathRules): DeviceErrorCode | '' {
@@ -83,7 +69,7 @@ function ownProblem(certificate: Certificate, rules: PathRules): DeviceErrorCode
     // RFC 5280 4.2.1.10: in CA certificates alone, and critical.
     if (oid === NAME_CONSTRAINTS && !(extension.critical && certificate.isCa && rules.nameConstraints))
       return 'path_name_constraint'
-    if (oid === POLICY_CONSTRAINTS || (extension.critical && UNDERSTOOD.concat(rules.understoodCritical).indexOf(oid) < 0))
+    if (oid === POLICY_CONSTRAINTS || (extension.critical && !UNDERSTOOD.test(oid) && rules.understoodCritical.indexOf(oid) < 0))
       return 'path_critical_extension'
   }
   const purposes = certificate.extendedKeyUsage
