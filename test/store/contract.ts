@@ -77,7 +77,7 @@ async function issue(store: Store, id: string, change: Partial<IssuanceIntent> =
 }
 
 async function revoke(store: Store, group: string, boundAdd = 0) {
-  const draft = await store.draftRevocation(fleet, group, 64)
+  const draft = await store.draftRevocation(fleet, group, 64, at)
   if (draft === null || draft.closed) throw new Error('nothing to revoke')
   const notice = Buffer.from(`notice ${draft.seq}`)
   const bound = draft.idxNext + boundAdd
@@ -205,7 +205,7 @@ export function storeContract(name: string, driver: () => Driver): void {
         at,
         audit: auditEntry('secret_minted', 'z'),
       }
-      expect(await store.mintSecret(secret)).toBe(true)
+      expect(await store.mintSecret(secret)).toEqual({ kind: 'minted' })
       expect(await store.secret(hash)).toEqual({ fleet, deviceId: 'z', expiresAt: at + 60, contentSha256: null, issued: false })
       expect(await store.secret(sha256('wrong'))).toBeNull()
       const conflict = { kind: 'conflict', on: 'secret' }
@@ -221,6 +221,49 @@ export function storeContract(name: string, driver: () => Driver): void {
       await reopen()
       expect(await store.recordIntent(await intentFor(store, 'z', { secret: hash, epoch: 1 }))).toEqual(conflict)
       expect((await store.secret(hash))?.issued).toBe(true)
+    })
+
+    it('mints no secret for a known device and a group that it is not in', async () => {
+      const secret = (groups: string[]) =>
+        store.mintSecret({
+          ...{ hash: sha256(groups.join()), fleet, deviceId: 'a', groups, expiresAt: at + 60, at },
+          audit: auditEntry('secret_minted', 'a'),
+        })
+      expect(await secret(['batch=1', 'site=berlin'])).toEqual({ kind: 'not_in_group', group: 'site=berlin' })
+      expect(await store.secret(sha256('batch=1,site=berlin'))).toBeNull()
+      expect((await store.groups(fleet)).map(g => g.name)).toEqual(['batch=1'])
+      expect(await secret(['batch=1'])).toEqual({ kind: 'minted' })
+      expect(await secret([])).toEqual({ kind: 'minted' })
+    })
+
+    it('lets no device join a group that its living certificates lack, and counts those that did under a wrong clock', async () => {
+      const join = (serial: string, groups: string[], when = at) =>
+        store.importManifest(fleet, [manifestEntry(serial, groups)], { ...auditEntry('manifest_imported'), at: when })
+      const uncovered = async (now = at) => (await store.draftRevocation(fleet, 'recall', 64, now))?.uncovered
+      const { notAfter } = await issue(store, 'a')
+      const open = await intentFor(store, 'b')
+      await store.recordIntent(open)
+      for (const id of ['a', 'b']) {
+        const { updated, refused } = await join(id, ['batch=1', 'recall'])
+        expect([updated, refused.map(r => r.serial), /until .* recall/.test(refused[0]?.reason)], id).toEqual([0, [id], true])
+      }
+      // A refused row leaves no group without devices behind.
+      expect(await uncovered()).toBeUndefined()
+      expect(await join('c', ['recall'])).toMatchObject({ updated: 1 })
+      expect(await uncovered()).toBe(0)
+      expect(await join('a', ['recall'], notAfter + 1)).toMatchObject({ updated: 1 })
+      await store.acceptTime(auditEntry('clock_accepted'))
+      await reopen()
+      expect(await uncovered()).toBe(1)
+      expect(await uncovered(notAfter + 1)).toBe(0)
+      // What was made since names the group.
+      await issue(store, 'a', { contentSha256: sha256('new key') })
+      expect(await uncovered()).toBe(1)
+      // Another rule takes it: this one need not.
+      const { record } = await revoke(store, 'batch=1')
+      expect(await store.recordRevocation(record)).toBe('recorded')
+      expect(await uncovered()).toBe(0)
+      expect(await join('b', ['late'])).toMatchObject({ refused: [] })
     })
 
     it('imports a manifest again without effect, adds groups, and refuses a changed or borrowed birth key by row', async () => {
@@ -303,8 +346,11 @@ export function storeContract(name: string, driver: () => Driver): void {
       expect(await store.isClosed(fleet, [2])).toBe(false)
       expect((await deviceOf(store, 'b')).closedGids).toEqual([1])
       expect(await store.rules(fleet)).toEqual([{ kind: 'group', gid: 1, bound: record.bound, reason: 1 }])
-      expect((await store.draftRevocation(fleet, 'batch=1', 64))?.closed).toMatchObject({ bound: record.bound, notice: { seq: 1 } })
-      expect(await store.draftRevocation(fleet, 'nobody', 64)).toBeNull()
+      expect((await store.draftRevocation(fleet, 'batch=1', 64, at))?.closed).toMatchObject({
+        bound: record.bound,
+        notice: { seq: 1 },
+      })
+      expect(await store.draftRevocation(fleet, 'nobody', 64, at)).toBeNull()
     })
 
     it('does not close a group at a bound that a certificate has passed meanwhile', async () => {
@@ -359,6 +405,10 @@ export function storeContract(name: string, driver: () => Driver): void {
       await issue(store, 'a')
       await reopen()
       await store.appendAudit({ ...auditEntry('failure'), at: at - 5000 })
+      expect(await store.lastTime()).toBe(at)
+      // A stranger who knocks while the clock is wrong is recorded, and moves nothing.
+      await store.appendAudit({ ...auditEntry('enrollment_refused'), at: at + 365 * 86_400 })
+      await reopen()
       expect(await store.lastTime()).toBe(at)
       await store.acceptTime({ ...auditEntry('clock_accepted'), at: at - 5000 })
       expect(await store.lastTime()).toBe(at - 5000)

@@ -41,7 +41,7 @@ const SYSTEM: Record<string, [sentence: string, next: string, exit: Exit] | unde
 
 /** Codes of our packages that mean "policy says no" rather than "something broke". */
 const REFUSED =
-  /^(serial_taken|key_taken|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature)$/
+  /^(serial_taken|key_taken|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature|group_not_joined|group_not_covered)$/
 
 /** Codes of our packages that mean "nobody answered". */
 const UNREACHABLE = /^(network|timeout|est_unavailable)$/
@@ -78,6 +78,8 @@ const NEXT: Record<string, string | undefined> = {
   csr_malformed: 'make it with: openssl req -new -key key.pem -subj /serialNumber=SERIAL -outform DER',
   serial_malformed: 'use 1 to 64 of A-Z a-z 0-9 . _ : -',
   group_malformed: 'write groups as name=value, such as batch=2026-W41, at most 8',
+  group_not_joined: 'leave --group out, or add the group by a manifest before the device enrolls',
+  group_not_covered: 'revoke a group that is in those certificates, or wait until they have ended: birthmark devices',
   journal_busy: 'wait until the other process is done, or stop it',
   journal_corrupt: 'restore the journal from its copy; nothing is issued meanwhile',
   journal_write: 'free space or repair the medium, then start again: the journal resumes',

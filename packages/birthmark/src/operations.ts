@@ -31,7 +31,7 @@ export function operationsOf(parts: OperationParts): Administration {
   const by = 'operator at the local socket'
 
   async function plan(group: string): Promise<RevocationPlan> {
-    const draft = await store.draftRevocation(fleet, group, 0)
+    const draft = await store.draftRevocation(fleet, group, 0, Math.floor(clock.now()))
     if (!draft)
       throw new CommandError(
         'group_unknown',
@@ -40,6 +40,13 @@ export function operationsOf(parts: OperationParts): Administration {
         'refused',
       )
     const closed = draft.closed !== null
+    if (!closed && draft.uncovered > 0)
+      throw new CommandError(
+        'group_not_covered',
+        `nothing can be revoked by '${group}': ${draft.uncovered} certificates of its devices were made before these joined it`,
+        'revoke a group that is in those certificates, or wait until they have ended: birthmark devices',
+        'refused',
+      )
     // What the operator saw: which group, how many devices. Certificates renewed meanwhile do not make it another plan.
     const digest = createHash('sha256')
       .update(JSON.stringify([fleet, group, draft.gid, draft.devices, closed]))

@@ -450,6 +450,13 @@ describe('renewal', () => {
   })
 })
 
+it('[F39] a stranger who knocks in a second of wrong time halts nothing', async () => {
+  k.clock.at += 365 * 86_400
+  expect(await k.enroll(peerWith(null), new Uint8Array(0))).toMatchObject({ code: 'credentials_required' })
+  k.clock.at -= 365 * 86_400
+  await enrollAs(d, testKey())
+})
+
 describe('the same request', () => {
   it('[F24] fifty in parallel, also signed anew each, get one certificate', async () => {
     const key = testKey()

@@ -18,7 +18,11 @@ export type EstServerErrorCode =
   | 'permit_spent'
   | 'profile_invalid'
   | 'manifest_invalid'
+  /** A secret was asked for a device that is not in every group named. */
+  | 'group_not_joined'
   | 'group_unknown'
+  /** Members of the group hold live certificates that do not name it. */
+  | 'group_not_covered'
   | 'revocation_contended'
 
 export class EstServerError extends Error {

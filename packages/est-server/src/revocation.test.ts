@@ -122,3 +122,24 @@ it('a signer that fails revokes nothing and says so', async () => {
   await expect(dead.revokeGroup({ group: 'a', by: 'ops' })).rejects.toThrow('token removed')
   expect(await k.store.isClosed(fleet, [1])).toBe(false)
 })
+
+it('refuses to revoke by a group that living certificates of its devices do not name', async () => {
+  await enroll('a-1', 'batch=a')
+  const now = k.clock.at
+  const join = async () => {
+    const device = await k.registry.device('a-1')
+    const { birthSpkiSha256 } = (await k.store.enrollmentFacts(fleet, 'a-1', new Uint8Array(32), new Uint8Array(32))).device!
+    const entry = { serial: device!.id, spkiSha256: hexOf(birthSpkiSha256!), groups: ['recall'], keyOrigin: 'device' as const }
+    return k.registry.importManifest([entry], 'ops')
+  }
+  expect(await join()).toMatchObject({ updated: 0, refusedCount: 1 })
+  await expect(make().revokeGroup({ group: 'recall', by: 'ops' })).rejects.toMatchObject({ code: 'group_unknown' })
+  // The clock is years ahead while the manifest is read: the certificate seems to have ended.
+  k.clock.at = now + 400 * 86_400
+  expect(await join()).toMatchObject({ updated: 1 })
+  k.clock.at = now
+  await expect(make().revokeGroup({ group: 'recall', by: 'ops' })).rejects.toMatchObject({ code: 'group_not_covered' })
+  expect(said).toEqual([])
+  expect(await make().revokeGroup({ group: 'batch=a', by: 'ops' })).toMatchObject({ seq: 1 })
+  expect(await make().revokeGroup({ group: 'recall', by: 'ops' })).toMatchObject({ seq: 2, devices: 1 })
+})

@@ -49,7 +49,8 @@ export interface GroupRevocation {
 
 export interface Revocation {
   /**
-   * Throws `group_unknown`; `revocation_contended` when certificates of the group are issued faster than a notice can be signed (nothing was
+   * Throws `group_unknown`; `group_not_covered` while members hold certificates that lack the group (nothing was revoked: wait until those
+   * have ended, or revoke a group that is in them); `revocation_contended` when certificates of the group are issued faster than a notice can be signed (nothing was
    * revoked, try again); and the store's errors, of which `store_unknown` means: ask again, and `again` tells.
    */
   revokeGroup(request: { group: string; reason?: number; by: string }): Promise<GroupRevocation>
@@ -77,13 +78,19 @@ export function createRevocation({ store, fleet, signNotice, clock, log, failpoi
 
   async function revoke(group: string, reason: number | undefined, by: string): Promise<GroupRevocation> {
     for (const ahead of boundsAhead) {
-      const draft = await store.draftRevocation(fleet, group, standingRulesMax)
+      const at = Math.floor(clock.now())
+      const draft = await store.draftRevocation(fleet, group, standingRulesMax, at)
       if (draft === null) throw new EstServerError('group_unknown', `fleet ${fleet} has no group ${JSON.stringify(group)}`)
       const { gid, devices, closed, seq, previousSha256 } = draft
       // Said once, said for ever: the group was closed in the same transaction, so nothing of it can have been issued since.
       if (closed) return { seq: closed.notice.seq, gid, bound: closed.bound, devices, notice: closed.notice.notice, again: true }
+      // Better a refusal than a notice that claims more than it takes.
+      if (draft.uncovered > 0)
+        throw new EstServerError(
+          'group_not_covered',
+          `${draft.uncovered} certificates of devices in ${group} were made before these joined it, and revoking it would not reach them`,
+        )
       const bound = draft.idxNext + ahead
-      const at = Math.floor(clock.now())
       const rule: GroupRule = { kind: 'group', gid, bound, ...(reason === undefined ? {} : { reason }) }
       const signed = await signNotice({ fleet, seq, previousSha256, issuedAt: at, rules: [rule, ...draft.rules] })
       const { notice } = signed

@@ -79,4 +79,8 @@ it('mints a secret that cannot be guessed, for one device, for at most a week', 
     await expect(k.registry.mintSecret({ deviceId: 'unit-2', lifetimeSeconds: 60, by: 'ops', ...bad })).rejects.toMatchObject({
       code: 'manifest_invalid',
     })
+  await k.device('unit-3', ['batch=1'])
+  const forKnown = (groups: string[]) => k.registry.mintSecret({ deviceId: 'unit-3', groups, lifetimeSeconds: 60, by: 'ops' })
+  await expect(forKnown(['site=berlin'])).rejects.toMatchObject({ code: 'group_not_joined' })
+  expect((await forKnown(['batch=1'])).user).toBe('unit-3')
 })

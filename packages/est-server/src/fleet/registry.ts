@@ -32,7 +32,10 @@ export interface Registry {
    * whole. Rows that cannot be taken are reported, the others are in.
    */
   importManifest(entries: Iterable<ManifestEntry> | AsyncIterable<ManifestEntry>, by: string): Promise<ManifestResult>
-  /** A secret for one enrollment of one device. It is shown now and never again: the store has its hash. */
+  /**
+   * A secret for one enrollment of one device. It is shown now and never again: the store has its hash. Groups are those of a device that is
+   * not known yet; throws `group_not_joined` when it is and lacks one.
+   */
   mintSecret(request: {
     deviceId: string
     groups?: string[]
@@ -122,8 +125,10 @@ export function createRegistry({
         detail: `until ${expiresAt}`,
       } as const
       const hash = secretHash(fleet, deviceId, password)
-      if (!(await store.mintSecret({ hash, fleet, deviceId, groups, expiresAt, at: at(), audit })))
-        throw new EstServerError('manifest_invalid', 'the fleet has no room for another group')
+      const outcome = await store.mintSecret({ hash, fleet, deviceId, groups, expiresAt, at: at(), audit })
+      if (outcome.kind === 'groups_full') throw new EstServerError('manifest_invalid', 'the fleet has no room for another group')
+      if (outcome.kind === 'not_in_group')
+        throw new EstServerError('group_not_joined', `device ${deviceId} is known already, and not in group ${outcome.group}`)
       return { user: deviceId, password, expiresAt }
     },
 

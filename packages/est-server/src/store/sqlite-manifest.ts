@@ -2,13 +2,15 @@
 // Part of the writes: runs inside the writer's transaction.
 
 import type { DatabaseSync } from 'node:sqlite'
-import { prepare } from './sqlite-rows.ts'
+import { prepare, unrevoked } from './sqlite-rows.ts'
 import { groupsPerDeviceMax, groupsPerFleetMax, type ManifestEntry, type ManifestReport } from './store.ts'
 
 type Seen = { kind: 'added' | 'updated' | 'unchanged' } | { kind: 'refused'; reason: string }
 
 export interface ManifestWrites {
   importEntries(fleet: string, entries: ManifestEntry[], at: number): ManifestReport
+  /** A group of these that a known device is not in; null for none, and for a device that is not known. */
+  lacking(fleet: string, id: string, groups: string[]): string | null
   admit(fleet: string, id: string, birthSpki: Uint8Array | null, groups: string[], at: number): Seen['kind']
 }
 
@@ -32,7 +34,16 @@ export function manifestWrites(db: DatabaseSync): ManifestWrites {
   const gidByName = prepare<{ gid: number }>(db, 'SELECT gid FROM groups WHERE fleet = ? AND name = ?')
   const lastGid = prepare<{ gid: number | null }>(db, 'SELECT max(gid) AS gid FROM groups WHERE fleet = ?')
   const insertGroup = prepare(db, 'INSERT INTO groups (fleet, gid, name) VALUES (?, ?, ?)')
-  const insertMembership = prepare(db, 'INSERT INTO memberships (fleet, gid, id) VALUES (?, ?, ?)')
+  const insertMembership = prepare(db, 'INSERT INTO memberships (fleet, gid, id, joined_after) VALUES (?, ?, ?, ?)')
+  // An open intent counts: its certificate will hold the groups of the decision.
+  const highestIdx = prepare<{ idx: number | null }>(
+    db,
+    "SELECT max(idx) AS idx FROM issuances WHERE device = ? AND state <> 'void'",
+  )
+  const longestLife = prepare<{ until: number | null }>(
+    db,
+    `SELECT max(not_after) AS until FROM issuances i WHERE device = ? AND state <> 'void' AND not_after >= ? AND ${unrevoked}`,
+  )
   const countMembers = prepare(db, 'UPDATE groups SET devices = devices + ? WHERE fleet = ? AND gid = ?')
 
   /** Counts are gathered per call and written once: a chunk of 5,000 devices of one batch updates one group row, not 5,000. */
@@ -51,6 +62,10 @@ export function manifestWrites(db: DatabaseSync): ManifestWrites {
     if (gid > groupsPerFleetMax) return null
     insertGroup.run(fleet, gid, name)
     return gid
+  }
+
+  function lacking(fleet: string, gids: number[], groups: string[]): string | null {
+    return groups.find(name => !gids.includes(gidByName.get(fleet, name)?.gid ?? 0)) ?? null
   }
 
   function take(
@@ -73,6 +88,16 @@ export function manifestWrites(db: DatabaseSync): ManifestWrites {
     if (holder && (holder.fleet !== fleet || holder.id !== e.id))
       return { kind: 'refused', reason: `the birth key is that of ${holder.id} in fleet ${holder.fleet}` }
     const before = known ? (JSON.parse(known.gids) as number[]) : []
+    const joined = known ? lacking(fleet, before, e.groups) : null
+    // A rule finds certificates by the groups inside them: revoking this group would pass over one that was made without it.
+    const until = known && joined !== null ? longestLife.get(known.key, at)?.until : null
+    if (until)
+      return {
+        kind: 'refused',
+        reason:
+          `holds a certificate without group ${joined} until ${new Date(until * 1000).toISOString()}, which revoking ${joined} would not reach; ` +
+          'import the row again after that, or revoke a group that the device is in',
+      }
     const wanted = e.groups.map(name => gidOf(fleet, name))
     if (wanted.includes(null)) return { kind: 'refused', reason: `the fleet has ${groupsPerFleetMax} groups already` }
     const gids = [...new Set([...before, ...(wanted as number[])])].sort((a, b) => a - b)
@@ -81,9 +106,10 @@ export function manifestWrites(db: DatabaseSync): ManifestWrites {
     else if (gids.length > before.length || (e.birthSpki && !known.birth_spki_sha256))
       updateDevice.run(e.birthSpki, e.keyOrigin, JSON.stringify(gids), known.key)
     else return { kind: 'unchanged' }
+    const joinedAfter = known && joined !== null ? (highestIdx.get(known.key)?.idx ?? 0) : 0
     for (const gid of gids)
       if (!before.includes(gid)) {
-        insertMembership.run(fleet, gid, e.id)
+        insertMembership.run(fleet, gid, e.id, joinedAfter)
         count(gid)
       }
     return { kind: known ? 'updated' : 'added' }
@@ -102,6 +128,11 @@ export function manifestWrites(db: DatabaseSync): ManifestWrites {
         }
         return report
       }),
+
+    lacking(fleet, id, groups) {
+      const known = deviceById.get(fleet, id)
+      return known ? lacking(fleet, JSON.parse(known.gids) as number[], groups) : null
+    },
 
     admit: (fleet, id, birthSpki, groups, at) =>
       withCounts(fleet, count => {

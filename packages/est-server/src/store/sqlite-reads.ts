@@ -11,6 +11,7 @@ import {
   deviceColumns,
   deviceRecord,
   prepare,
+  unrevoked,
 } from './sqlite-rows.ts'
 import type {
   AuditEntry,
@@ -110,6 +111,12 @@ export function sqliteReads(db: DatabaseSync) {
     db,
     'SELECT gid, name, devices, bound, closed_seq FROM groups WHERE fleet = ? AND name = ?',
   )
+  const uncovered = prepare<{ count: number }>(
+    db,
+    `SELECT count(*) AS count FROM memberships s INDEXED BY memberships_late CROSS JOIN devices d ON d.fleet = s.fleet AND d.id = s.id
+     CROSS JOIN issuances i ON i.device = d.key
+     WHERE s.fleet = ? AND s.gid = ? AND s.joined_after > 0 AND i.state <> 'void' AND i.idx <= s.joined_after AND i.not_after >= ? AND ${unrevoked}`,
+  )
   const groupName = prepare<{ name: string }>(db, 'SELECT name FROM groups WHERE fleet = ? AND gid = ?')
   const rules = prepare<{ gid: number; bound: number; reason: number | null }>(
     db,
@@ -197,7 +204,7 @@ export function sqliteReads(db: DatabaseSync) {
 
     isClosed: (fleet: string, gids: number[]): boolean => gids.some(gid => isClosedGid(fleet, gid)),
 
-    draftRevocation(fleet: string, name: string, rulesMax: number): RevocationDraft | null {
+    draftRevocation(fleet: string, name: string, rulesMax: number, now: number): RevocationDraft | null {
       const group = groupByName.get(fleet, name)
       if (group === undefined) return null
       const last = lastNotice.get(fleet)
@@ -205,6 +212,7 @@ export function sqliteReads(db: DatabaseSync) {
       return {
         gid: group.gid,
         devices: group.devices,
+        uncovered: uncovered.get(fleet, group.gid, now)?.count ?? 0,
         closed: closing && group.bound !== null ? { bound: group.bound, notice: { ...closing } } : null,
         idxNext: nextIdx(fleet),
         seq: (last?.seq ?? 0) + 1,
@@ -277,6 +285,11 @@ export function sqliteCheck(db: DatabaseSync): string[] {
     [
       'a group whose count is wrong',
       'SELECT name FROM groups g WHERE devices <> (SELECT count(*) FROM memberships m WHERE m.fleet = g.fleet AND m.gid = g.gid)',
+    ],
+    [
+      'a certificate without a group that its device was in',
+      `SELECT i.idx FROM issuances i JOIN devices d ON d.key = i.device, json_each(d.gids) g JOIN memberships m ON m.fleet = d.fleet AND m.gid = g.value AND m.id = d.id
+       WHERE i.state <> 'void' AND i.idx > m.joined_after AND NOT EXISTS (SELECT 1 FROM json_each(i.gids) WHERE value = m.gid)`,
     ],
     [
       'a certificate of a closed group beyond its bound',

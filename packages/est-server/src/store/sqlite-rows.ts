@@ -92,3 +92,7 @@ export interface Query<Row> {
 export function prepare<Row>(db: DatabaseSync, sql: string): Query<Row> {
   return db.prepare(sql) as unknown as Query<Row>
 }
+
+/** Of an issuance `i`: no closed group of its certificate covers it, so that only its end takes it out of use. Superseded or not: a relying
+ * party knows the rules, and floors of devices are ours alone. */
+export const unrevoked = `NOT EXISTS (SELECT 1 FROM json_each(i.gids) m CROSS JOIN groups g ON g.fleet = i.fleet AND g.gid = m.value WHERE g.bound > i.idx)`

@@ -30,10 +30,12 @@ CREATE TABLE devices (
 -- Not per fleet: one birth key is one device.
 CREATE UNIQUE INDEX devices_birth_key ON devices (birth_spki_sha256) WHERE birth_spki_sha256 IS NOT NULL;
 
--- devices.gids again, from the group's side. The hot path never reads it.
+-- devices.gids again, from the group's side. The hot path never reads it. joined_after: the device's highest idx when it joined, of
+-- certificates that therefore lack the group; 0 for none.
 CREATE TABLE memberships (
-  fleet TEXT NOT NULL, gid INTEGER NOT NULL, id TEXT NOT NULL, PRIMARY KEY (fleet, gid, id)
+  fleet TEXT NOT NULL, gid INTEGER NOT NULL, id TEXT NOT NULL, joined_after INTEGER NOT NULL, PRIMARY KEY (fleet, gid, id)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX memberships_late ON memberships (fleet, gid) WHERE joined_after > 0;
 
 -- One row from intent to certificate. der: what is to be signed while 'intent' and for ever when 'void'; the certificate when 'issued'.
 CREATE TABLE issuances (

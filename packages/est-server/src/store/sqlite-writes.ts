@@ -16,6 +16,7 @@ import type {
   NewDevice,
   NewSecret,
   RevocationRecord,
+  SecretOutcome,
 } from './store.ts'
 
 export interface Writes {
@@ -26,7 +27,7 @@ export interface Writes {
   acceptTime(audit: AuditEntry): null
   setSuspicion(mark: { fleet: string; id: string; suspected: boolean; audit: AuditEntry }): boolean
   importManifest(chunk: { fleet: string; entries: ManifestEntry[]; audit: AuditEntry }): ManifestReport
-  mintSecret(secret: NewSecret): boolean
+  mintSecret(secret: NewSecret): SecretOutcome
   recordRevocation(revocation: RevocationRecord): 'recorded' | 'conflict'
   outboxDelivered(delivery: { fleet: string; seq: number; at: number }): null
   appendAudit(entry: AuditEntry): null
@@ -34,7 +35,7 @@ export interface Writes {
 
 export interface WriteSession {
   writes: Writes
-  /** To be called in each transaction before COMMIT: moves the store's clock to the latest time the writes carried. */
+  /** To be called in each transaction before COMMIT: moves the store's clock to the latest time that the writes but appendAudit carried. */
   settle(): void
   /** To be called after ROLLBACK: forgets what was remembered of undone writes. */
   forget(): void
@@ -50,7 +51,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
   const moveClock = prepare(db, 'UPDATE clock SET at = max(at, ?)')
   const setClock = prepare(db, 'UPDATE clock SET at = ?')
 
-  function audit(unbounded: AuditEntry): void {
+  function record(unbounded: AuditEntry): void {
     const e = boundEntry(unbounded)
     // Read in every transaction, since another process may have appended: the end of the table costs a microsecond.
     const previous = last ?? lastAudit.get() ?? { n: 0, hash: chainStart }
@@ -58,7 +59,11 @@ export function writeSession(db: DatabaseSync): WriteSession {
     const hash = auditHash(previous.hash, n, e)
     insertAudit.run(n, e.at, e.kind, e.requestId, e.fleet, e.device, e.by, e.code, e.detail, hash)
     last = { n, hash }
-    latestTime = Math.max(latestTime, e.at)
+  }
+
+  function audit(entry: AuditEntry): void {
+    record(entry)
+    latestTime = Math.max(latestTime, entry.at)
   }
 
   const closedGroup = prepare(db, 'SELECT 1 FROM groups WHERE fleet = ? AND gid = ? AND bound IS NOT NULL')
@@ -226,10 +231,12 @@ export function writeSession(db: DatabaseSync): WriteSession {
     },
 
     mintSecret(s) {
-      if (manifest.admit(s.fleet, s.deviceId, null, s.groups, s.at) === 'refused') return false
+      const lacking = manifest.lacking(s.fleet, s.deviceId, s.groups)
+      if (lacking !== null) return { kind: 'not_in_group', group: lacking }
+      if (manifest.admit(s.fleet, s.deviceId, null, s.groups, s.at) === 'refused') return { kind: 'groups_full' }
       insertSecret.run(s.hash, deviceById.get(s.fleet, s.deviceId)!.key, s.expiresAt, s.at)
       audit(s.audit)
-      return true
+      return { kind: 'minted' }
     },
 
     recordRevocation(r) {
@@ -251,7 +258,8 @@ export function writeSession(db: DatabaseSync): WriteSession {
     },
 
     appendAudit(entry) {
-      audit(entry)
+      // The clock stays: anybody can be refused, and a refusal in a second of wrong time must not halt issuance for as long as it was wrong.
+      record(entry)
       return null
     },
   }

@@ -222,9 +222,9 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
       return write('importManifest', { fleet, entries, audit })
     },
     mintSecret: secret => write('mintSecret', secret),
-    draftRevocation: (fleet, group, rulesMax) =>
+    draftRevocation: (fleet, group, rulesMax, now) =>
       read(() => {
-        const draft = reads.draftRevocation(fleet, group, rulesMax)
+        const draft = reads.draftRevocation(fleet, group, rulesMax, now)
         return draft && { ...draft, idxNext: Math.max(draft.idxNext, counters.get(fleet) ?? 0) }
       }),
     async recordRevocation(revocation) {

@@ -209,6 +209,11 @@ export interface NoticeRecord {
 export interface RevocationDraft {
   gid: number
   devices: number
+  /**
+   * Certificates of present members, made before they joined, that have not ended and that no rule reaches: this one would not either, for a
+   * rule finds certificates by the groups inside them. The import lets nobody join so; a clock that was ahead then makes it possible.
+   */
+  uncovered: number
   /** Set when the group is closed already: the notice that said so. */
   closed: { bound: number; notice: NoticeRecord } | null
   /** The lowest idx that no certificate of the fleet has. */
@@ -276,6 +281,9 @@ export interface NewSecret {
   audit: AuditEntry
 }
 
+/** `not_in_group`: the device is known, and not in this group of those asked for. `groups_full`: the fleet has no room for another group. */
+export type SecretOutcome = { kind: 'minted' } | { kind: 'not_in_group'; group: string } | { kind: 'groups_full' }
+
 export interface Store {
   // Enrollment.
   enrollmentFacts(fleet: string, deviceId: string, spkiSha256: Bytes, contentSha256: Bytes): Promise<EnrollmentFacts>
@@ -295,7 +303,7 @@ export interface Store {
   /** Gives up an intent. False when it is not open. */
   voidIntent(issuer: Bytes, serial: Bytes, audit: AuditEntry): Promise<boolean>
   openIntents(limit: number): Promise<OpenIntent[]>
-  /** The latest time of any write; −1 for an empty store. */
+  /** The latest time of any write but `appendAudit`, which anybody who is refused can cause; −1 for an empty store. */
   lastTime(): Promise<number>
   /** Puts the last time back, for an operator who has seen to the clock. */
   acceptTime(audit: AuditEntry): Promise<void>
@@ -306,14 +314,17 @@ export interface Store {
   groups(fleet: string): Promise<GroupRecord[]>
   /** Whether any of the gids is closed. */
   isClosed(fleet: string, gids: number[]): Promise<boolean>
-  /** At most manifestEntriesMax entries. A known serial with another birth key, or a birth key under another serial, is refused by row. */
+  /**
+   * At most manifestEntriesMax entries. Refused by row: a known serial with another birth key; a birth key under another serial; another group
+   * for a device with a certificate that lacks it and neither has ended (`audit.at` counts) nor is revoked.
+   */
   importManifest(fleet: string, entries: ManifestEntry[], audit: AuditEntry): Promise<ManifestReport>
-  /** Makes the device known if it is not yet. False: it cannot be, since the fleet has no room for its groups. */
-  mintSecret(secret: NewSecret): Promise<boolean>
+  /** Makes the device known, in these groups, if it is not yet; a known one must be in all of them. Anything but `minted` wrote nothing. */
+  mintSecret(secret: NewSecret): Promise<SecretOutcome>
 
   // Revocation.
-  /** What a notice that closes the group would have to say. Null for an unknown group. */
-  draftRevocation(fleet: string, group: string, rulesMax: number): Promise<RevocationDraft | null>
+  /** What a notice that closes the group would have to say at time `now`. Null for an unknown group. */
+  draftRevocation(fleet: string, group: string, rulesMax: number, now: number): Promise<RevocationDraft | null>
   /** Closes the group, appends the notice to the outbox. `conflict`: seq, previous hash or bound no longer hold; draft again. */
   recordRevocation(revocation: RevocationRecord): Promise<'recorded' | 'conflict'>
   /** Every rule of the fleet, newest first. */
