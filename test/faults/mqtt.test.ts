@@ -3,6 +3,7 @@
 import { connect as connectTls } from 'node:tls'
 import type { MqttClient } from 'mqtt'
 import { afterEach, describe, expect, it } from 'vitest'
+import { createTestAuthority } from '../../packages/fleet-revocation/src/testing/authority.ts'
 import { ended, fleet, rawPacket, startTestBroker, type TestBroker, type TestBrokerOptions, until } from '../support/broker.ts'
 
 let running: TestBroker[] = []
@@ -398,6 +399,18 @@ describe('hostile peers', () => {
     await new Promise(resolve => setTimeout(resolve, 1100))
     expect((await connect('dev-9', device('dev-9'))).connected).toBe(true)
     expect(broker.sessions().length).toBeGreaterThanOrEqual(4)
+  })
+
+  it('[F72] counts a handshake that costs much as many: strangers, and chains of certificates that nobody asked for', async () => {
+    const limits = { handshakesAtOncePerAddress: 40, handshakesPerSecondPerAddress: 1 }
+    const stranger = createTestAuthority('elsewhere').device('dev-1', { fleet, idx: 1, gids: [] })
+    const plain = await start({ limits })
+    for (let i = 0; i < 2; i++) await ended(await plain.socket(stranger))
+    expect((await plain.connect('dev-1', plain.device('dev-1'))).connected).toBe(true)
+    const long = await start({ limits })
+    const more = Array.from({ length: 80 }, (_, i) => createTestAuthority(`${i}`.padEnd(60, '.')).certPem).join('')
+    await ended(await long.socket({ ...stranger, certPem: stranger.certPem + more }))
+    await expect(long.connect('dev-1', long.device('dev-1'))).rejects.toThrow()
   })
 
   it('[F53] keeps at most its bound for an absent device', async () => {

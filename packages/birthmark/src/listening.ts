@@ -42,6 +42,8 @@ export async function openBroker(
       services: mqtt.services,
       fleet,
       status,
+      // A simulated fleet comes from one address.
+      ...(settings.development ? { limits: { connectionsPerAddressMax: 20_000, handshakesAtOncePerAddress: 20_000 } } : {}),
       clock,
       log,
     }),

@@ -5,7 +5,7 @@ import type { PacketLimits } from './packet-guard.ts'
 export interface BrokerLimits {
   /** Sockets, admitted or not. A TLS session costs ~100 KB here. */
   connectionsMax: number
-  /** Of one address: a site's devices behind one NAT. */
+  /** Of one address (IPv6: one /64): a site's devices behind one NAT. */
   connectionsPerAddressMax: number
   /** A site that comes back after a power cut: so many handshakes at once, and so many a second from then on. */
   handshakesAtOncePerAddress: number
@@ -27,9 +27,11 @@ export interface BrokerLimits {
 
 export const defaultLimits: BrokerLimits = {
   connectionsMax: 20_000,
-  connectionsPerAddressMax: 10_000,
-  handshakesAtOncePerAddress: 5000,
-  // A handshake takes ~1.6 ms: one address gets a third of a core.
+  // A large site, and no more than a fifth of all: nobody fills the broker from one place.
+  connectionsPerAddressMax: 4000,
+  // Three seconds of a core; the rest of a large site follows within ten.
+  handshakesAtOncePerAddress: 2000,
+  // A handshake takes ~1.6 ms: one address gets a third of a core. Long chains and strangers count as several (mutual-tls.ts).
   handshakesPerSecondPerAddress: 200,
   handshakeSeconds: 10,
   connectSeconds: 10,

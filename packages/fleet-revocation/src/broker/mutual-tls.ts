@@ -31,13 +31,34 @@ export interface MutualTlsListener {
 
 interface Address {
   sockets: number
-  /** Handshakes that it may still begin. */
+  /** Handshakes that it may still begin; below zero while dear ones are worked off. */
   tokens: number
   filledAt: number
 }
 
 // Addresses remembered after their last socket, until their tokens are back.
 const addressesMax = 50_000
+
+/**
+ * A device's part of a handshake is 1 to 3 KB. OpenSSL takes up to 100 KB of certificates and verifies each signature among them, which node
+ * can't bound: 70 KB of RSA-8192 were measured at 15 ms, 100 KB of RSA-16384 at 140 ms, a plain handshake at 1.2 ms.
+ */
+const handshakeBytesFree = 4096
+const handshakeBytesPerToken = 1024
+/** A chain that leads nowhere costs us up to 16 signatures to see through, of P-521 at worst 2 ms each. */
+const strangerTokens = 16
+/** What an address owes is forgiven beyond this: one bad device shuts out the site behind its NAT for a minute at most. */
+const debtSecondsMax = 60
+
+/** Under which name an address is counted: IPv4 as it is, also mapped into IPv6; IPv6 by its /64, all of which one host has (RFC 6177). */
+export function accountName(address: string): string {
+  if (address.includes('.')) return address.slice(address.lastIndexOf(':') + 1)
+  const [head, tail] = address.split('%')[0].split('::')
+  const groups = head === '' ? [] : head.split(':')
+  const after = tail ? tail.split(':').length : 0
+  if (tail !== undefined) while (groups.length + after < 8) groups.push('0')
+  return groups.slice(0, 4).join(':')
+}
 
 /** Leaf first, as received; bounded, since a chain may be cyclic in node's linked form. */
 function chainOf(socket: TLSSocket): Bytes[] {
@@ -52,6 +73,8 @@ export async function listenMutualTls(options: MutualTlsOptions): Promise<Mutual
   const { limits, clock, log } = options
   const sockets = new Set<Socket>()
   const addresses = new Map<string, Address>()
+  /** Not yet through TLS, by remote address and port: the events of TLS name another socket than the one that was accepted. */
+  const handshakes = new Map<string, { tcp: Socket; address: Address }>()
   let server: ReturnType<typeof createServer>
   try {
     server = createServer({
@@ -79,6 +102,15 @@ export async function listenMutualTls(options: MutualTlsOptions): Promise<Mutual
     address.filledAt = now
   }
 
+  function charge(address: Address, tokens: number): void {
+    refill(address)
+    address.tokens = Math.max(address.tokens - tokens, -debtSecondsMax * limits.handshakesPerSecondPerAddress)
+  }
+
+  function chargeBytes(address: Address, bytes: number): void {
+    charge(address, Math.max(0, Math.ceil((bytes - handshakeBytesFree) / handshakeBytesPerToken)))
+  }
+
   // Beyond, all newcomers share one account: a flood from everywhere leaves the known addresses theirs.
   const strangers: Address = { sockets: 0, tokens: limits.handshakesAtOncePerAddress, filledAt: clock.now() }
   let sweptAt = clock.now()
@@ -104,16 +136,25 @@ export async function listenMutualTls(options: MutualTlsOptions): Promise<Mutual
   }
 
   server.on('connection', (socket: Socket) => {
-    const address = addressOf(socket.remoteAddress ?? '')
+    const address = addressOf(accountName(socket.remoteAddress ?? ''))
+    const name = `${socket.remoteAddress} ${socket.remotePort}`
     address.sockets++
     sockets.add(socket)
     socket.once('close', () => {
       sockets.delete(socket)
       address.sockets--
+      // Failed, after all the work perhaps. The port may be another connection's by now.
+      if (handshakes.get(name)?.tcp !== socket) return
+      handshakes.delete(name)
+      chargeBytes(address, socket.bytesRead)
     })
     refill(address)
-    if (address.sockets > limits.connectionsPerAddressMax || address.tokens < 1) socket.destroy()
-    else address.tokens--
+    if (address.sockets > limits.connectionsPerAddressMax || address.tokens < 1) {
+      socket.destroy()
+      return
+    }
+    address.tokens--
+    handshakes.set(name, { tcp: socket, address })
   })
   server.on('tlsClientError', (error, socket) => {
     log.info({ code: (error as NodeJS.ErrnoException).code, address: socket.remoteAddress }, 'handshake failed')
@@ -122,12 +163,17 @@ export async function listenMutualTls(options: MutualTlsOptions): Promise<Mutual
   })
   server.on('secureConnection', (socket: TLSSocket) => {
     const address = socket.remoteAddress ?? ''
+    const name = `${address} ${socket.remotePort}`
+    const handshake = handshakes.get(name)
+    handshakes.delete(name)
     socket.setNoDelay(true)
+    if (handshake) chargeBytes(handshake.address, handshake.tcp.bytesRead)
     const peer = socket.isSessionReused() ? 'a resumed TLS session' : identifyPeer(chainOf(socket), options.rules, clock.now())
     if (typeof peer !== 'string') {
       options.onPeer(socket, peer, address)
       return
     }
+    if (handshake) charge(handshake.address, strangerTokens)
     log.warn({ address, reason: peer }, 'peer refused')
     socket.on('error', () => {})
     socket.destroy()
