@@ -1,6 +1,8 @@
 // What the device side weighs in flash, crypto injected: createAgent and all of core and agent that it reaches, in the one script that
 // tools/device-bundle.ts makes and a test enrolls with, and what gzip -9 leaves of it for an update over the air. The other rows say where
-// the bytes are; they overlap. Rows "all exports" keep what only servers and tools call.
+// the bytes are; they overlap, and their names are not tried out for gzip as those of the flashed script are (tools/tried-names.ts). Rows
+// "all exports" keep what only servers and tools call. In the flashed script an error says its code without the detail that the sources add
+// (tools/shrink.ts); every check is in it.
 import { existsSync } from 'node:fs'
 import { builtinModules } from 'node:module'
 import { join } from 'node:path'

@@ -57,11 +57,11 @@ it('the flashed script enrolls, renews and obeys a revocation on a bare engine',
   expect(boot().status().state).toBe('revoked')
   await est.close()
   // Most of the time goes into trying names.
-}, 60_000)
+}, 180_000)
 
 it('the footprint names nothing of Node, tells its figures and keeps the limit on flash', async () => {
   const { table, figures } = await run()
   expect(table).toContain('core + agent, as flashed')
   expect(Object.values(figures).every(figure => figure > 0)).toBe(true)
   expect(figures.coreAgentMinBytes).toBeLessThanOrEqual(limits.coreAgentMinBytes)
-}, 60_000)
+}, 180_000)

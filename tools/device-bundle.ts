@@ -70,10 +70,11 @@ const avoided = { 'optional-chain': false, 'nullish-coalescing': false, 'templat
 
 /**
  * Properties of values that are made and read inside the bundle alone, shortened as local names are. What a port, a caller or a listener
- * sees keeps its name: ports, settings, status, requests, Identity, and `der` and `notAfter` of its certificates.
+ * sees keeps its name: ports, settings, status, requests, of Identity `generation`, `state` and `chain`, of its certificates `der` and
+ * `notAfter`.
  */
 const inner =
-  /^(bytes|tag|head|content|end|value|text|first|type|serial|bits|kind|detail|anchors|time|certificate|oid|critical|tbs|issuer|notBefore|spki|keyAlgorithm|keyBits|signatureAlgorithm|signature|extensions|isCa|pathLength|keyUsage|extendedKeyUsage|subjectAltNames|subjectKeyId|authorityKeyId|purpose|understoodCritical|depthMax|signaturesMax|nameConstraints|foldName|serialNumber|hardwareModuleName|certificates|reenroll|basic|pending)$/
+  /^(bytes|tag|head|content|end|value|text|first|type|serial|bits|kind|detail|anchors|time|certificate|subject|since|csr|oid|critical|tbs|issuer|notBefore|spki|keyAlgorithm|keyBits|signatureAlgorithm|signature|extensions|isCa|pathLength|keyUsage|extendedKeyUsage|subjectAltNames|subjectKeyId|authorityKeyId|purpose|understoodCritical|depthMax|signaturesMax|nameConstraints|foldName|serialNumber|hardwareModuleName|certificates|reenroll|basic|pending)$/
 
 /** What to put into a bundle: names by file, relative to the repository. */
 export type Exported = Record<string, string[]>

@@ -13,6 +13,11 @@ interface Place {
   name: string
 }
 
+interface Group {
+  members: number[][]
+  taken: Set<string>
+}
+
 interface AnyNode extends Node {
   id?: Node
   key?: Node
@@ -21,7 +26,7 @@ interface AnyNode extends Node {
   shorthand?: boolean
   params?: Node[]
   param?: Node | null
-  declarations?: Node[]
+  declarations?: AnyNode[]
 }
 
 /** `code`: one minified script in a function, without shorthand properties. `properties`: those that were shortened, free to be renamed. */
@@ -33,8 +38,9 @@ export function withTriedNames(code: string, properties: string[]): string {
   const free = new Set(properties)
   const places: Place[] = []
   // Places by name of what may be renamed together, and what else each group's names must not meet.
-  const groups: { members: number[][]; taken: Set<string> }[] = []
+  const groups: Group[] = []
   const propertyPlaces = new Map<string, number[]>()
+  const shared = new Map<string, number[]>()
   for (const statement of wrapper.body.body)
     for (const unit of statement.declarations ?? [statement]) {
       const own = new Map<string, number[]>()
@@ -55,6 +61,7 @@ export function withTriedNames(code: string, properties: string[]): string {
         places.push({ start, end, name })
       })
       const members = [...own].filter(([name]) => bound.has(name)).map(([, at]) => at)
+      for (const [name, at] of own) if (!bound.has(name)) shared.set(name, [...(shared.get(name) ?? []), ...at])
       if (members.length) groups.push({ members, taken: new Set([...own.keys()].filter(name => !bound.has(name))) })
     }
   groups.push({ members: [...propertyPlaces.values()], taken: new Set() })
@@ -70,8 +77,11 @@ export function withTriedNames(code: string, properties: string[]): string {
   const name = (members: number[], to: string) => {
     for (const at of members) places[at].name = to
   }
+  const declared = new Set(
+    wrapper.body.body.flatMap(({ declarations }) => (declarations ?? []).map(({ id }) => (id as Identifier).name)),
+  )
   let least = gzipSync(text(), { level: 9 }).length
-  for (const { members, taken } of groups)
+  const tryOut = ({ members, taken }: Group) => {
     for (const one of members)
       for (const letter of members.length > 20 ? letters : letters.slice(0, 26)) {
         const before = places[one[0]].name
@@ -86,5 +96,14 @@ export function withTriedNames(code: string, properties: string[]): string {
           if (other) name(other, letter)
         }
       }
+  }
+  // A second time, since the names tried first had not seen what the later ones became.
+  for (const group of groups.concat(groups)) tryOut(group)
+  // Last the names of the whole script that no local bears anywhere: among themselves.
+  const local = new Set(groups.slice(0, -1).flatMap(({ members }) => members.map(([at]) => places[at].name)))
+  const [movable, others] = [true, false].map(own =>
+    [...shared].filter(([name]) => own === (declared.has(name) && !local.has(name))),
+  )
+  tryOut({ members: movable.map(([, at]) => at), taken: new Set([...local, ...others.map(([name]) => name)]) })
   return text()
 }

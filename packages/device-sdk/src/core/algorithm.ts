@@ -81,8 +81,8 @@ export function publicKeyOf(spki: Element): PublicKey {
   const parts = partsOf(spki, SEQUENCE, 2, 2)
   const octets = octetBits(parts[1])
   const at = KEYS.indexOf(identifierHex(parts[0]))
-  if (at < 0) return { algorithm: '', bits: 0 }
   const algorithm = KEYS[at - 1]
+  if (!algorithm) return { algorithm: '', bits: 0 }
   const curve = algorithm[0] === 'P'
   let bits = curve ? +algorithm.slice(2) : octets.length * 8
   if (at === 1) {

@@ -164,7 +164,7 @@ export function parseCertificate(der: Bytes): Certificate {
   // issuerUniqueID and subjectUniqueID are read over, as RFC 5280 4.1.2.8 asks.
   let at = 7
   for (let tag = 0x81; tag < 0x83; tag++)
-    if (at < fields.length && fields[at].tag === tag && !(contentOf(fields[at++])[0] < 8)) malformed('unique id')
+    if (fields[at] && fields[at].tag === tag && !(contentOf(fields[at++])[0] < 8)) malformed('unique id')
   const out: Certificate = {
     der: der,
     tbs: encodingOf(outer[0]),
@@ -178,7 +178,7 @@ export function parseCertificate(der: Bytes): Certificate {
     keyBits: key.bits,
     signatureAlgorithm: signatureAlgorithmOf(outer[1]),
     signature: octetBits(outer[2]),
-    extensions: at < fields.length ? readExtensions(readWhole(contentOf(expectTag(fields[at++], 0xa3)), SEQUENCE)) : [],
+    extensions: fields[at] ? readExtensions(readWhole(contentOf(expectTag(fields[at++], 0xa3)), SEQUENCE)) : [],
     isCa: false,
     pathLength: -1,
     keyUsage: -1,
@@ -187,7 +187,7 @@ export function parseCertificate(der: Bytes): Certificate {
     subjectKeyId: null,
     authorityKeyId: null,
   }
-  if (at < fields.length) malformed('fields')
+  if (fields[at]) malformed('fields')
   attributesOf(fields[5])
   out.extensions.forEach(extension => {
     readExtensionValue(out, extension)
