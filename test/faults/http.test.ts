@@ -74,8 +74,14 @@ test('a device enrolls and renews, whatever spelling of base64 it has', async ()
   expect(Buffer.from(issuedIn(chunked)[0]).equals(first[0])).toBe(true)
   const operational = { cert: encodePem('CERTIFICATE', first[0]), key }
   const renewal = await request(device.serial, certificate.subject)
-  const renewed = await answerTo(post(simplereenroll, encodeBase64(renewal.csr, 64)), operational)
-  expect(parseCertificate(issuedIn(renewed)[0]).subject).toEqual(certificate.subject)
+  const renewed = issuedIn(await answerTo(post(simplereenroll, encodeBase64(renewal.csr, 64)), operational))[0]
+  expect(parseCertificate(renewed).subject).toEqual(certificate.subject)
+  // [F26] Once the new identity has been shown, as a device does to prove it, the old one renews nothing.
+  const current = { cert: encodePem('CERTIFICATE', renewed), key: renewal.key }
+  expect((await answerTo('GET /.well-known/est/cacerts HTTP/1.1\r\nHost: x\r\n\r\n', current))?.status).toBe(200)
+  const late = await request(device.serial, certificate.subject)
+  const refused = await answerTo(post(simplereenroll, encodeBase64(late.csr, 64)), operational)
+  expect([refused?.status, refused?.body.split(':')[0]]).toEqual([403, 'certificate_superseded'])
 })
 
 test('[F5] a body over 64 KB is refused before it is read', async () => {

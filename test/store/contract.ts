@@ -181,6 +181,18 @@ export function storeContract(name: string, driver: () => Driver): void {
       expect(await deviceOf(store, 'a')).toMatchObject({ idxFloor: 7, supersedes: 1, supersedesSince: at })
     })
 
+    it('[F26] raises the floor of a device once for each certificate, and never lowers it', async () => {
+      const stale = await intentFor(store, 'a')
+      const raise = (idx: number, id = 'a') =>
+        store.raiseFloor(fleet, id, idx, { ...auditEntry('certificate_used', id), at: at + 9 })
+      expect([await raise(5), await raise(5), await raise(4), await raise(5, 'nobody')]).toEqual([true, false, false, false])
+      await reopen()
+      expect((await deviceOf(store, 'a')).idxFloor).toBe(5)
+      expect(await store.recordIntent(stale)).toEqual({ kind: 'conflict', on: 'device' })
+      expect((await store.audit(0, 100)).filter(r => r.kind === 'certificate_used')).toHaveLength(1)
+      expect(await store.lastTime()).toBe(at)
+    })
+
     it('[F26] holds a device under suspicion until it is lifted', async () => {
       const mark = (suspected: boolean, id = 'a') =>
         store.setSuspicion(fleet, id, suspected, auditEntry(suspected ? 'clone_suspected' : 'suspicion_lifted', id))

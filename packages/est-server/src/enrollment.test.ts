@@ -527,6 +527,22 @@ describe('clones', () => {
     expect((await renew(genuine, csrFor(testKey(), name))).kind).toBe('issued')
   })
 
+  it('[F26] a certificate that was shown once, as by a cacerts, leaves nothing to the holder of the key before', async () => {
+    const first = await enrollAs(d, testKey())
+    const name = currentName('m-1')
+    const second = issuedBy(await renew(first, csrFor(testKey(), name)))
+    const peer = peerWith([second])
+    await k.enrollment.noteUse(peer, null)
+    await k.enrollment.noteUse(peer, null)
+    await k.enrollment.noteUse(peerWith([second]), null)
+    // The older one, a birth certificate and a stranger's change nothing.
+    for (const chain of [[first], [d.birth], [testAuthority('Nobody').certificate], [new Uint8Array(3)], null])
+      await k.enrollment.noteUse(peerWith(chain), null)
+    expect((await k.audit()).filter(r => r.kind === 'certificate_used')).toHaveLength(1)
+    expect(await renew(first, csrFor(testKey(), name))).toMatchObject({ kind: 'refused', code: 'certificate_superseded' })
+    expect((await renew(second, csrFor(testKey(), name))).kind).toBe('issued')
+  })
+
   it('[F25] two keys at once: one after the other, the third is refused', async () => {
     const outcomes = await Promise.all([1, 2, 3, 4].map(() => k.enroll(d.peer(), csrFor(testKey(), nameOf('m-1')))))
     expect(outcomes.map(o => (o.kind === 'issued' ? 'issued' : 'code' in o ? o.code : ''))).toEqual([

@@ -9,7 +9,7 @@ import type { Issuer } from './ca/issuer-key.ts'
 import type { Lint } from './ca/lint.ts'
 import { serialSource } from './ca/serial.ts'
 import { createTurns } from './device-turns.ts'
-import type { EnrollmentOutcome, EnrollmentRequest } from './enrollment-request.ts'
+import type { EnrollmentOutcome, EnrollmentRequest, Peer } from './enrollment-request.ts'
 import { EstServerError, failureCode } from './errors.ts'
 import { attemptsMax, createIssuing, type failpoints, type Note } from './issue-certificate.ts'
 import { sha256 } from './node-crypto.ts'
@@ -43,6 +43,11 @@ export interface Enrollment {
   enroll(request: EnrollmentRequest): Promise<EnrollmentOutcome>
   /** For /cacerts: the issuer and everything above it, DER. Empty for an unknown label. */
   caCertificates(label: string | null): Bytes[]
+  /**
+   * Counts what a peer does besides enrolling as the first use of its certificate: from then on everything older of its device is superseded,
+   * so that nobody renews with a copy of the last key. Settles when that is durable; never rejects.
+   */
+  noteUse(peer: Peer, label: string | null): Promise<void>
   /** Resolves every open intent, as the first request would otherwise wait for. Call it before listening. */
   reconcile(): Promise<{ voided: number }>
 }
@@ -241,6 +246,21 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     return { voided }
   }
 
+  const noted = new WeakSet<Peer>()
+  async function noteUse(peer: Peer, profile: EnrollmentProfile): Promise<void> {
+    const identity = await identities.operational(peer, profile)
+    if (identity === null) return
+    const { certificate, deviceId } = identity
+    const { fleet, idx, gids } = certificate
+    if (status({ fleet, idx, gids }, certificate.issuer) !== 'good') return
+    const { device } = await store.enrollmentFacts(fleet, deviceId, certificate.spkiSha256, certificate.spkiSha256)
+    // Which of two suspected holders this is cannot be told, so it decides nothing between them.
+    if (device === null || device.suspectedAt !== null || idx <= device.idxFloor) return
+    const detail = `idx ${idx}: what came before is superseded`
+    const entry = { at: at(), requestId: '', fleet, device: deviceId, by: peer.address, code: '', detail }
+    await store.raiseFloor(fleet, deviceId, idx, { ...entry, kind: 'certificate_used' })
+  }
+
   let ready: Promise<{ voided: number }> | null = null
   const reconcile = () => {
     ready ??= voidOpenIntents().catch(error => {
@@ -260,6 +280,17 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       }
     },
     caCertificates: label => (profiles.has(label) ? above : []),
+    async noteUse(peer, label) {
+      const profile = profiles.get(label)
+      if (profile === undefined || noted.has(peer)) return
+      try {
+        await noteUse(peer, profile)
+        noted.add(peer)
+      } catch (error) {
+        // Its next connection, or its next renewal, says it again.
+        log.warn({ code: failureCode(error), err: error }, 'the use of a certificate could not be noted')
+      }
+    },
     reconcile,
   }
 }

@@ -1,11 +1,11 @@
 // Who a peer is: the registrar's judgement of its credentials joined with what the store holds about them. Remembers per connection what does
 // not change; what does change (records, status, time) is looked up at every request.
 
-import { equalBytes, parseCertificate } from '@birthmark/device-sdk/core'
+import { codeOf, equalBytes, parseCertificate } from '@birthmark/device-sdk/core'
 import type { Peer } from './enrollment-request.ts'
 import { createVerifier } from './node-crypto.ts'
 import type { Clock } from './ports.ts'
-import { type Claim, claimOfChain, claimOfSecret, type IssuerName } from './registrar/authenticate.ts'
+import { type Claim, claimOfChain, claimOfSecret, type IssuerName, operationalClaim } from './registrar/authenticate.ts'
 import type { Identity } from './registrar/decide.ts'
 import type { KeyMemory } from './registrar/possession.ts'
 import type { EnrollmentProfile } from './registrar/profile.ts'
@@ -17,6 +17,8 @@ export interface PeerIdentities {
   claimOf(peer: Peer, profile: EnrollmentProfile): Claim | Refusal
   /** A claim with the store's record of it. */
   identify(claim: Claim, profile: EnrollmentProfile): Promise<Identity | Refusal>
+  /** The operational certificate that the peer shows, if we issued it to this fleet and it has not ended. Spends no signature on others. */
+  operational(peer: Peer, profile: EnrollmentProfile): Promise<Extract<Identity, { kind: 'operational' }> | null>
   keyMemoryOf(peer: Peer): KeyMemory
 }
 
@@ -49,6 +51,26 @@ export function createPeerIdentities(
     return claim.kind !== 'birth' || (now >= claim.notBefore && now <= claim.notAfter)
   }
 
+  async function identify(claim: Claim, profile: EnrollmentProfile): Promise<Identity | Refusal> {
+    if (claim.kind === 'birth') return claim
+    if (claim.kind === 'secret') {
+      const secret = await store.secret(claim.hash)
+      return secret === null ? refusal('secret_refused', 'unknown device or secret') : { ...claim, secret }
+    }
+    // By issuer, serial and key, never by the certificate's own hash: the twin of an ECDSA certificate has another one. What else the
+    // peer's copy says is not read; our record speaks for it, and TLS has shown that the peer holds the recorded key.
+    const certificate = await store.certificate(claim.issuerKeyId, claim.serial)
+    if (certificate === null || certificate.fleet !== profile.fleet || !equalBytes(certificate.spkiSha256, claim.spkiSha256))
+      return refusal('certificate_unknown', 'this operational certificate was not issued here, or to another fleet')
+    if (clock.now() > certificate.notAfter)
+      return refusal(
+        'certificate_expired',
+        `the operational certificate ended ${new Date(certificate.notAfter * 1000).toISOString()}`,
+      )
+    const { subject } = parseCertificate(certificate.der)
+    return { kind: 'operational', deviceId: certificate.deviceId, certificate, subject }
+  }
+
   return {
     claimOf(peer, profile) {
       // Together with a certificate the credentials are left alone: the stronger of the two identifies, and no failure falls back.
@@ -64,24 +86,19 @@ export function createPeerIdentities(
       return claim
     },
 
-    async identify(claim, profile) {
-      if (claim.kind === 'birth') return claim
-      if (claim.kind === 'secret') {
-        const secret = await store.secret(claim.hash)
-        return secret === null ? refusal('secret_refused', 'unknown device or secret') : { ...claim, secret }
+    identify,
+
+    async operational({ chain }, profile) {
+      if (!chain?.length) return null
+      let claim: Claim | null
+      try {
+        claim = operationalClaim(parseCertificate(chain[0]), issuers)
+      } catch (error) {
+        if (codeOf(error) === null) throw error
+        return null
       }
-      // By issuer, serial and key, never by the certificate's own hash: the twin of an ECDSA certificate has another one. What else the
-      // peer's copy says is not read; our record speaks for it, and TLS has shown that the peer holds the recorded key.
-      const certificate = await store.certificate(claim.issuerKeyId, claim.serial)
-      if (certificate === null || certificate.fleet !== profile.fleet || !equalBytes(certificate.spkiSha256, claim.spkiSha256))
-        return refusal('certificate_unknown', 'this operational certificate was not issued here, or to another fleet')
-      if (clock.now() > certificate.notAfter)
-        return refusal(
-          'certificate_expired',
-          `the operational certificate ended ${new Date(certificate.notAfter * 1000).toISOString()}`,
-        )
-      const { subject } = parseCertificate(certificate.der)
-      return { kind: 'operational', deviceId: certificate.deviceId, certificate, subject }
+      const identity = claim && (await identify(claim, profile))
+      return identity && !isRefusal(identity) && identity.kind === 'operational' ? identity : null
     },
 
     keyMemoryOf: peer => memoryOf(peer).key,

@@ -3,7 +3,7 @@
 
 import { type Bytes, codeOf } from '@birthmark/device-sdk/core'
 import type { Context } from 'hono'
-import type { EnrollmentOutcome, EnrollmentRequest } from '../enrollment-request.ts'
+import type { EnrollmentOutcome, EnrollmentRequest, Peer } from '../enrollment-request.ts'
 import type { Log } from '../ports.ts'
 import { certsOnlyBody, certsOnlyType, csrOfBody, type EstOperation, estMethods, parseEstPath } from '../wire/est.ts'
 import { basicCredentials, withBasic } from './client-certificate.ts'
@@ -16,6 +16,8 @@ export interface EstService {
   enroll(request: EnrollmentRequest): Promise<EnrollmentOutcome>
   /** DER, for cacerts. Empty for an unknown label. */
   caCertificates(label: string | null): Bytes[]
+  /** Told when a peer with a certificate asks for anything but one: a device proves a new identity by a cacerts. */
+  noteUse?(peer: Peer, label: string | null): Promise<void>
 }
 
 type EstContext = Context<{ Bindings: Exchange }>
@@ -31,9 +33,10 @@ export function estRoute(service: EstService, limits: Limits, log: Log): (c: Est
     return refuse(requestId, code, options)
   }
 
-  function cacerts(c: EstContext, label: string | null): Response {
+  async function cacerts(c: EstContext, label: string | null): Promise<Response> {
     const certificates = service.caCertificates(label)
     if (certificates.length === 0) return refused(c, 'label_unknown')
+    if (c.env.peer.chain) await service.noteUse?.(c.env.peer, label)
     return respond(c.env.requestId, 200, encoded(certsOnlyType), certsOnlyBody(certificates))
   }
 

@@ -90,6 +90,14 @@ function birthClaim(
   return answer
 }
 
+/** The claim of a leaf that names one of our issuers; null for any other. RFC 5280 names an issuer by name; a renewed one has another key. */
+export function operationalClaim(leaf: Certificate, issuers: IssuerName[]): Extract<Claim, { kind: 'operational' }> | null {
+  const issuer = issuers.find(i => equalBytes(i.subject, leaf.issuer))
+  if (!issuer) return null
+  const { serial, spki } = leaf
+  return { kind: 'operational', issuerKeyId: leaf.authorityKeyId ?? issuer.keyId, serial, spkiSha256: sha256(spki) }
+}
+
 /** Judges a client certificate chain, leaf first. `verify` must answer at once. */
 export function claimOfChain(
   chain: Bytes[],
@@ -109,16 +117,7 @@ export function claimOfChain(
     if (codeOf(error) === null) throw error
     return refusal('certificate_malformed', (error as Error).message)
   }
-  // RFC 5280 names its issuer by name; a renewed issuer keeps the name and has another key.
-  const issuer = issuers.find(i => equalBytes(i.subject, leaf.issuer))
-  if (issuer)
-    return {
-      kind: 'operational',
-      issuerKeyId: leaf.authorityKeyId ?? issuer.keyId,
-      serial: leaf.serial,
-      spkiSha256: sha256(leaf.spki),
-    }
-  return birthClaim(leaf, rest, profile, now, verify)
+  return operationalClaim(leaf, issuers) ?? birthClaim(leaf, rest, profile, now, verify)
 }
 
 export function claimOfSecret(basic: { user: string; password: string }, profile: EnrollmentProfile): Claim | Refusal {

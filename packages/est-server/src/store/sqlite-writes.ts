@@ -26,6 +26,7 @@ export interface Writes {
   voidIntent(intent: { issuer: Uint8Array; serial: Uint8Array; audit: AuditEntry }): boolean
   acceptTime(audit: AuditEntry): null
   setSuspicion(mark: { fleet: string; id: string; suspected: boolean; audit: AuditEntry }): boolean
+  raiseFloor(used: { fleet: string; id: string; idx: number; audit: AuditEntry }): boolean
   importManifest(chunk: { fleet: string; entries: ManifestEntry[]; audit: AuditEntry }): ManifestReport
   mintSecret(secret: NewSecret): SecretOutcome
   recordRevocation(revocation: RevocationRecord): 'recorded' | 'conflict'
@@ -35,7 +36,7 @@ export interface Writes {
 
 export interface WriteSession {
   writes: Writes
-  /** To be called in each transaction before COMMIT: moves the store's clock to the latest time that the writes but appendAudit carried. */
+  /** To be called in each transaction before COMMIT: moves the store's clock to the latest time that the writes carried, bar appendAudit and raiseFloor. */
   settle(): void
   /** To be called after ROLLBACK: forgets what was remembered of undone writes. */
   forget(): void
@@ -130,6 +131,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
     `UPDATE devices SET suspected_at = ?, supersedes = CASE WHEN ? THEN supersedes ELSE 0 END, version = version + 1
      WHERE fleet = ? AND id = ?`,
   )
+  const raise = prepare(db, 'UPDATE devices SET idx_floor = ?, version = version + 1 WHERE fleet = ? AND id = ? AND idx_floor < ?')
   const groupByGid = prepare<{ bound: number | null }>(db, 'SELECT bound FROM groups WHERE fleet = ? AND gid = ?')
   const lastNotice = prepare<{ seq: number; sha256: Uint8Array }>(
     db,
@@ -220,6 +222,12 @@ export function writeSession(db: DatabaseSync): WriteSession {
     setSuspicion({ fleet, id, suspected, audit: entry }) {
       if (mark.run(suspected ? entry.at : null, suspected ? 1 : 0, fleet, id).changes !== 1) return false
       audit(entry)
+      return true
+    },
+
+    raiseFloor({ fleet, id, idx, audit: entry }) {
+      if (raise.run(idx, fleet, id, idx).changes !== 1) return false
+      record(entry)
       return true
     },
 

@@ -208,6 +208,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     voidIntent: (issuer, serial, audit) => write('voidIntent', { issuer, serial, audit }),
     openIntents: limit => read(() => reads.openIntents(limit)),
     lastTime: () => read(reads.lastTime),
+    raiseFloor: (fleet, id, idx, audit) => write('raiseFloor', { fleet, id, idx, audit }),
     setSuspicion: (fleet, id, suspected, audit) => write('setSuspicion', { fleet, id, suspected, audit }),
     async acceptTime(audit) {
       await write('acceptTime', audit)

@@ -144,6 +144,7 @@ export interface OpenIntent {
 export type AuditKind =
   | 'certificate_issued'
   | 'certificate_returned'
+  | 'certificate_used'
   | 'enrollment_refused'
   | 'intent_voided'
   | 'device_admitted'
@@ -296,6 +297,8 @@ export interface Store {
   admitDevice(device: NewDevice): Promise<DeviceRecord | null>
   /** Notes since when (`audit.at`) a device is suspected to be two, or that it no longer is; its superseding count starts anew then. False: unknown. */
   setSuspicion(fleet: string, id: string, suspected: boolean, audit: AuditEntry): Promise<boolean>
+  /** Supersedes the device's certificates below `idx`. False, with nothing written: they are already, or the device is unknown. */
+  raiseFloor(fleet: string, id: string, idx: number, audit: AuditEntry): Promise<boolean>
   /** Voids the device's open intent, if any; then records this one, spending its serial, idx and secret. */
   recordIntent(intent: IssuanceIntent): Promise<{ kind: 'recorded' } | { kind: 'conflict'; on: IntentConflict }>
   /** Turns an open intent into a certificate. `conflict`: the intent is not open (any more), and nothing was written. */
@@ -303,7 +306,7 @@ export interface Store {
   /** Gives up an intent. False when it is not open. */
   voidIntent(issuer: Bytes, serial: Bytes, audit: AuditEntry): Promise<boolean>
   openIntents(limit: number): Promise<OpenIntent[]>
-  /** The latest time of any write but `appendAudit`, which anybody who is refused can cause; −1 for an empty store. */
+  /** The latest time of any write but `appendAudit` and `raiseFloor`, which need no decision about time; −1 for an empty store. */
   lastTime(): Promise<number>
   /** Puts the last time back, for an operator who has seen to the clock. */
   acceptTime(audit: AuditEntry): Promise<void>
