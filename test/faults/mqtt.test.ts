@@ -430,6 +430,27 @@ describe('hostile peers', () => {
     expect(messages).toEqual(Array.from({ length: 10 }, (_, i) => `${i}`))
   })
 
+  it('[F53] keeps at most its bytes for an absent device, and for all of them', async () => {
+    const { connect, device, broker } = await start({ limits: { heldBytesMax: 500_000 } })
+    const credentials = [0, 1, 2, 3].map(i => device(`dev-${i}`))
+    for (const [i, credential] of credentials.entries()) {
+      const client = await connect(`dev-${i}`, credential, { clean: false })
+      await client.subscribeAsync(`devices/dev-${i}/cmd`, { qos: 1 })
+      await client.endAsync()
+      for (let n = 0; n < 10; n++) await broker.publish(`devices/dev-${i}/cmd`, Buffer.alloc(60_000), { qos: 1, retain: false })
+      await broker.publish(`devices/dev-${i}/cmd`, Buffer.from('small'), { qos: 1, retain: false })
+    }
+    const got: number[][] = []
+    for (const [i, credential] of credentials.entries()) {
+      const sizes: number[] = []
+      got.push(sizes)
+      const client = await connect(`dev-${i}`, credential, { clean: false })
+      client.on('message', (_topic, payload) => sizes.push(payload.length))
+      await until(() => sizes.includes(5), 'the small one is delivered')
+    }
+    expect(got).toEqual([[60_000, 60_000, 60_000, 60_000, 5], [60_000, 60_000, 60_000, 60_000, 5], [5], [5]])
+  })
+
   it('[F53] a subscriber that does not read is cut, and delays neither denial nor, for long, the others', async () => {
     const { connect, device, broker, rules, services } = await start({ limits: { drainSeconds: 0.5 } })
     const stalled = await connect('watcher', services.service('watcher'))

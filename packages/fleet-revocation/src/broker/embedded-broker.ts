@@ -199,6 +199,9 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
   const store = (broker as unknown as { persistence: SessionStore }).persistence
   const bounded = boundSessions(store, {
     queueMax: limits.queueMax,
+    // Services are few and ours; their messages may be larger than a device's whole queue.
+    queueBytesMax: id => (stored.get(id)?.kind === 'service' ? limits.heldBytesMax : limits.queueBytesMax),
+    heldBytesMax: limits.heldBytesMax,
     maySubscribe: (client, filter) => {
       const session = live(client as Client)
       return session !== null && maySubscribe(session.access, filter)

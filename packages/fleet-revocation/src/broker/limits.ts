@@ -19,6 +19,10 @@ export interface BrokerLimits {
   drainSeconds: number
   /** Messages kept for one absent device. */
   queueMax: number
+  /** Bytes of these messages; a service's have only the bound of all. */
+  queueBytesMax: number
+  /** Bytes of all that is kept for sessions: their queues, and messages of QoS 2 that their sender hasn't released. */
+  heldBytesMax: number
   /** Devices whose session is kept while they are away; beyond, a session ends with its connection. */
   storedSessionsMax: number
   devicePackets: PacketLimits
@@ -38,6 +42,10 @@ export const defaultLimits: BrokerLimits = {
   keepaliveSecondsMax: 3600,
   drainSeconds: 1,
   queueMax: 100,
+  // Three of the largest messages, or a hundred commands of 2 KB.
+  queueBytesMax: 256 << 10,
+  // A quarter of a small server, and 4 KB for each stored session beside. Notices don't depend on it: they are retained.
+  heldBytesMax: 64 << 20,
   storedSessionsMax: 10_000,
   // 64 KB: what the catalogue of faults asks for. Subscribing to all 64 ring topics by name takes 3 KB.
   devicePackets: { connectBytesMax: 4096, controlBytesMax: 8192, publishBytesMax: 65_536 },
