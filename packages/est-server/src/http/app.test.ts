@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from '../enrollment-request.ts'
 import type { Log } from '../ports.ts'
-import { createApp } from './app.ts'
+import { answer, createApp } from './app.ts'
 import { basicCredentials } from './client-certificate.ts'
 import type { BodyOutcome, Exchange } from './exchange.ts'
 import { defaultLimits } from './limits.ts'
@@ -46,16 +46,13 @@ function setUp({
       target,
       peer,
       requestId: 'r-1',
+      header: name => new Headers(init.headers).get(name) ?? undefined,
       readBody: async () => {
         bodiesRead++
         return typeof sent === 'string' ? { kind: 'body', bytes: utf8Bytes(sent) } : sent
       },
     }
-    const response = await app.request(
-      new Request(target.startsWith('/') ? `https://localhost${target}` : target, init),
-      undefined,
-      exchange,
-    )
+    const response = await answer(app, new Request(target.startsWith('/') ? `https://localhost${target}` : target, init), exchange)
     return { response, status: response.status, text: await response.text() }
   }
   const post = (target: string, headers: Record<string, string> = {}, sent?: string | BodyOutcome) =>

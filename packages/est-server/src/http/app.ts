@@ -4,7 +4,7 @@ import { Hono } from 'hono'
 import type { Log } from '../ports.ts'
 import { estPrefix } from '../wire/est.ts'
 import { type EstService, estRoute } from './est-routes.ts'
-import { type Exchange, pathOf, refuse, respond } from './exchange.ts'
+import { type Exchange, isPlainPath, pathOf, refuse, respond } from './exchange.ts'
 import type { Limits } from './limits.ts'
 
 export type App = Hono<{ Bindings: Exchange }>
@@ -17,14 +17,14 @@ export interface AppOptions {
   unready: () => string | null
 }
 
+/** The way into the app, for the listener as for tests. */
+export function answer(app: App, request: Request, exchange: Exchange): Response | Promise<Response> {
+  if (!isPlainPath(pathOf(exchange.target))) return refuse(exchange.requestId, 'not_found')
+  return app.fetch(request, exchange)
+}
+
 export function createApp({ enrollment, limits, log, unready }: AppOptions): App {
   const app: App = new Hono()
-
-  // Hono decodes and normalises before it matches. Where that changes anything, the path is another one than it looks: nobody's.
-  app.use(async (c, next) => {
-    if (c.req.path !== pathOf(c.env.target)) return refuse(c.env.requestId, 'not_found')
-    await next()
-  })
 
   app.all(estPrefix + '*', estRoute(enrollment, limits, log))
 

@@ -42,13 +42,13 @@ export function estRoute(service: EstService, limits: Limits, log: Log): (c: Est
 
   async function enroll(c: EstContext, operation: 'enroll' | 'reenroll', label: string | null): Promise<Response> {
     const { requestId } = c.env
-    const encoding = c.req.header('content-encoding')
+    const encoding = c.env.header('content-encoding')
     // RFC 7030 knows no content coding, and undoing one would let 64 KB grow without bound.
     if (encoding !== undefined && encoding.toLowerCase() !== 'identity') return refused(c, 'content_encoding_refused')
-    const basic = basicCredentials(c.req.header('authorization'))
+    const basic = basicCredentials(c.env.header('authorization'))
     // Many clients show a secret only to a challenge (RFC 7030 3.2.3): this answer is the first half of their request.
     if (!basic && !c.env.peer.chain) return challenge(requestId)
-    const type = c.req.header('content-type')?.split(';')[0].trim().toLowerCase()
+    const type = c.env.header('content-type')?.split(';')[0].trim().toLowerCase()
     if (type !== 'application/pkcs10') return refused(c, 'content_type_refused')
     const body = await c.env.readBody()
     if (body.kind === 'refused') return refused(c, body.code)

@@ -13,6 +13,8 @@ export interface Exchange {
   /** Without the request's own Basic credentials. */
   peer: Peer
   requestId: string
+  /** A request header by its name in lower case, as node:http joins what comes twice. */
+  header(name: string): string | undefined
   /** Reads the body, at most once; bounded in bytes and time. */
   readBody(): Promise<BodyOutcome>
 }
@@ -23,6 +25,17 @@ export function pathOf(target: string): string {
   if (start < 0) return ''
   const end = target.search(/[?#]/)
   return target.slice(start, end < 0 ? undefined : end)
+}
+
+// One or more segments of the characters that stand for themselves (RFC 3986 3.3), none of them a dot segment.
+const plainPath = /^(?:\/(?!\.{1,2}(?:\/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+$/
+
+/**
+ * Whether a path has one spelling only. Routers decode and normalise before they match; a path on which that changes anything looks like
+ * another one than it is, and is nobody's.
+ */
+export function isPlainPath(path: string): boolean {
+  return path === '/' || plainPath.test(path)
 }
 
 /** The one place that makes an answer: each has its length and the id that finds it in the log. `body` is ASCII or UTF-8 text. */

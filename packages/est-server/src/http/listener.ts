@@ -11,7 +11,7 @@ import { createServer as createTlsServer, type SecureContext, type TLSSocket } f
 import { getRequestListener } from '@hono/node-server'
 import type { Peer } from '../enrollment-request.ts'
 import type { Log } from '../ports.ts'
-import { type App, createApp } from './app.ts'
+import { type App, answer, createApp } from './app.ts'
 import { peerOf } from './client-certificate.ts'
 import { type Connection, createConnectionGate } from './connection-gate.ts'
 import type { EstService } from './est-routes.ts'
@@ -150,11 +150,14 @@ export function createListener({ tls, enrollment, limits: given, log, requestId,
     ...(tls.contextOf && { SNICallback: sniCallback(tls.contextOf) }),
   })
 
-  const listener = getRequestListener((request, { incoming }) => app.fetch(request, exchanges.get(incoming as IncomingMessage)!), {
-    autoCleanupIncoming: false,
-    // Only a missing Host, or a Host or target that is no URL, gets here.
-    errorHandler: () => refuse(requestId(), 'request_malformed'),
-  })
+  const listener = getRequestListener(
+    (request, { incoming }) => answer(app, request, exchanges.get(incoming as IncomingMessage)!),
+    {
+      autoCleanupIncoming: false,
+      // Only a missing Host, or a Host or target that is no URL, gets here.
+      errorHandler: () => refuse(requestId(), 'request_malformed'),
+    },
+  )
 
   const http = createServer(
     // The gate keeps the deadlines: Node's own are looked at every 30 s and only on servers that listen themselves.
@@ -195,7 +198,8 @@ export function createListener({ tls, enrollment, limits: given, log, requestId,
     connection.requests++
     gate.enter(connection, 'answer')
     outgoing.once('finish', () => answered(session, incoming, outgoing))
-    if (Number(incoming.headers['content-length'] ?? 0) > limits.bodyBytesMax) {
+    const { headers } = incoming
+    if (Number(headers['content-length'] ?? 0) > limits.bodyBytesMax) {
       sendProblem(outgoing, 'body_too_large', id)
       return
     }
@@ -206,6 +210,7 @@ export function createListener({ tls, enrollment, limits: given, log, requestId,
       target: incoming.url ?? '',
       peer: connection.peer!,
       requestId: id,
+      header: name => headers[name] as string | undefined,
       readBody: async () => {
         const reading = readBody(incoming, limits.bodyBytesMax)
         gate.enter(connection, 'body')

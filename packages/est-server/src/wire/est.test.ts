@@ -1,4 +1,4 @@
-import { encodeBase64, encodePem, hexOf, parseCertsOnly, utf8Bytes } from '@birthmark/device-sdk/core'
+import { encodeBase64, encodeCertsOnly, encodePem, hexOf, parseCertsOnly, utf8Bytes } from '@birthmark/device-sdk/core'
 import { expect, test } from 'vitest'
 import { certsOnlyBody, csrOfBody, parseEstPath } from './est.ts'
 
@@ -63,4 +63,11 @@ test('[RFC 7030 4.1.3] an answer is wrapped base64 of a certs-only message in th
   const body = certsOnlyBody(certificates)
   expect(body).toMatch(/^([A-Za-z0-9+/]{64}\n)*[A-Za-z0-9+/]{1,64}={0,2}\n$/)
   expect(parseCertsOnly(Buffer.from(body, 'base64')).map(hexOf)).toEqual(certificates.map(hexOf))
+})
+
+test('a certs-only message of any size is the one that the core encodes', () => {
+  for (const sizes of [[], [0], [60], [100], [127], [200], [230], [255, 1], [65_000], [65_535], [65_536, 300], [600, 450, 450]]) {
+    const certificates = sizes.map(size => new Uint8Array(size).fill(0x30))
+    expect(hexOf(Buffer.from(certsOnlyBody(certificates), 'base64')), String(sizes)).toBe(hexOf(encodeCertsOnly(certificates)))
+  }
 })

@@ -2,7 +2,7 @@
 // Pure: bytes and text in and out, no socket, no decision about who may do what. What comes out of a request is not yet a well-formed
 // CSR, only bytes that were well encoded.
 
-import { type Bytes, decodeBase64, decodePem, encodeCertsOnly } from '@birthmark/device-sdk/core'
+import { type Bytes, decodeBase64, decodePem } from '@birthmark/device-sdk/core'
 
 export const estPrefix = '/.well-known/est/'
 
@@ -62,12 +62,52 @@ export function csrOfBody(body: Bytes, bytesMax: number): Bytes {
 /** RFC 7030 4.1.3. Also the answer to an enrollment; `smime-type` tells it from the other bodies of this type. */
 export const certsOnlyType = 'application/pkcs7-mime; smime-type=certs-only'
 
+const signedData = Buffer.from('06092a864886f70d010702', 'hex')
+// version 1, no digest algorithm, data without content.
+const fieldsBefore = Buffer.from('0201013100300b06092a864886f70d010701', 'hex')
+// No signer.
+const fieldsAfter = Buffer.from('3100', 'hex')
+
+const headSize = (length: number) => (length < 0x80 ? 2 : length < 0x100 ? 3 : length < 0x10000 ? 4 : 5)
+
+function putHead(out: Buffer, at: number, tag: number, length: number): number {
+  const size = headSize(length)
+  out[at] = tag
+  if (size === 2) out[at + 1] = length
+  else {
+    out[at + 1] = 0x7e + size
+    out.writeUIntBE(length, at + 2, size - 2)
+  }
+  return at + size
+}
+
+/** What the core's encodeCertsOnly makes, in one buffer: in the hot path it costs a tenth. */
+function certsOnly(certificates: Bytes[]): Buffer {
+  let length = 0
+  for (const certificate of certificates) length += certificate.length
+  const inner = fieldsBefore.length + headSize(length) + length + fieldsAfter.length
+  const middle = headSize(inner) + inner
+  const outer = signedData.length + headSize(middle) + middle
+  const out = Buffer.allocUnsafe(headSize(outer) + outer)
+  let at = putHead(out, 0, 0x30, outer)
+  at += signedData.copy(out, at)
+  at = putHead(out, at, 0xa0, middle)
+  at = putHead(out, at, 0x30, inner)
+  at += fieldsBefore.copy(out, at)
+  at = putHead(out, at, 0xa0, length)
+  for (const certificate of certificates) {
+    out.set(certificate, at)
+    at += certificate.length
+  }
+  fieldsAfter.copy(out, at)
+  return out
+}
+
 /**
  * The certs-only body, in base64 with lines of 64: some decoders cannot take a longer one. `certificates`: DER, the issued one first.
  */
 export function certsOnlyBody(certificates: Bytes[]): string {
-  const der = encodeCertsOnly(certificates)
-  const text = Buffer.from(der.buffer, der.byteOffset, der.byteLength).toString('base64')
+  const text = certsOnly(certificates).toString('base64')
   let out = ''
   for (let at = 0; at < text.length; at += 64) out += text.slice(at, at + 64) + '\n'
   return out
