@@ -31,6 +31,7 @@ it('the flashed script enrolls, renews and obeys a revocation on a bare engine',
         birthAnchors: [est.authorities.birth.certificate],
         operationalAnchors: [],
         secret: null,
+        name: new Uint8Array(0),
         algorithms: defaultAlgorithms,
         timeFloor: start - 86400,
         prove: null,
@@ -64,4 +65,5 @@ it('the footprint names nothing of Node, tells its figures and keeps the limit o
   expect(table).toContain('core + agent, as flashed')
   expect(Object.values(figures).every(figure => figure > 0)).toBe(true)
   expect(figures.coreAgentMinBytes).toBeLessThanOrEqual(limits.coreAgentMinBytes)
+  expect(figures.coreAgentGzipBytes).toBeLessThanOrEqual(limits.coreAgentGzipBytes)
 }, 180_000)

@@ -24,6 +24,8 @@ export interface AgentSettings {
   operationalAnchors: Bytes[]
   /** Answers a 401 once. `user` is the device id. */
   secret: BasicSecret | null
+  /** DER Name to ask for with the secret, such as `encodeDeviceName(secret.user)`. A certificate that is shown gives its own name. */
+  name: Bytes
   /** Signature algorithms accepted in a path. */
   algorithms: string[]
   /** Seconds since 1970 that have surely passed: the firmware's build. An earlier clock is not trusted. */

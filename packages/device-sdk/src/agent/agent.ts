@@ -6,7 +6,7 @@ import { readBirthIdentity } from '../core/birth-certificate.ts'
 import { type Bytes, equalBytes } from '../core/bytes.ts'
 import { type Certificate, parseCertificate } from '../core/certificate.ts'
 import { csrAssemble, csrInfo } from '../core/csr.ts'
-import { COMMON_NAME, encodeDeviceName, nameAttribute, SERIAL_NUMBER } from '../core/distinguished-name.ts'
+import { COMMON_NAME, nameAttribute, SERIAL_NUMBER } from '../core/distinguished-name.ts'
 import { type DeviceError, type DeviceErrorCode, deviceError, fail } from '../core/errors.ts'
 import { type BasicSecret, cacertsRequest, enrollRequest } from '../core/est-request.ts'
 import { type EstVerdict, judgeCacerts, judgeEnroll } from '../core/est-response.ts'
@@ -302,11 +302,11 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
     }
   }
 
-  /** Who asks: `name` is that of the certificate to be renewed, null to enroll as `id`. Without configured issuers, /cacerts is asked first. */
-  const introduce = (id: string, name: Bytes | null, from: string | null, certificates: Certificate[]): void => {
+  /** Who asks, under the name of the certificate it shows. Without configured issuers, /cacerts is asked first. */
+  const introduce = (id: string, renewal: boolean, from: string | null, certificates: Certificate[]): void => {
     deviceId = id
-    reenroll = name !== null
-    subject = name || encodeDeviceName(id)
+    reenroll = renewal
+    subject = certificates.length ? certificates[0].subject : settings.name
     slot = from
     chain = certificates
     if (anchored.length) ask()
@@ -326,7 +326,7 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
         const anchors = settings.birthAnchors.map(parseCertificate)
         validate(certificates, anchors.length ? anchors : certificates.slice(-1), null, () => {
           onEvent('birth', id)
-          introduce(id, null, 'birth', certificates)
+          introduce(id, false, 'birth', certificates)
         })
       }),
     )
@@ -338,10 +338,9 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
     const birth = store.get('birth.chain')
     if (usable && !renew) finish(null)
     else if (issued && pending) prove()
-    else if (usable && !(distrusted && (birth || secret)))
-      introduce(deviceId, usable.chain[0].subject, slotOf(usable), usable.chain)
+    else if (usable && !(distrusted && (birth || secret))) introduce(deviceId, true, slotOf(usable), usable.chain)
     else if (birth) introduceByBirth(decodeChain(birth))
-    else if (secret) introduce(secret.user, null, null, [])
+    else if (secret) introduce(secret.user, false, null, [])
     else fail('identity_missing', 'birth.chain')
   }
 

@@ -31,10 +31,7 @@ function estRequest(label: string | null, operation: string, csr: Bytes | null):
   if (label !== null && !/^\w[\w.~-]{0,63}$/.test(label)) fail('est_refused', 'label')
   const body = csr && utf8Bytes(base64Of(csr).replace(/.{1,64}/g, '$&\n'))
   const headers: HttpRequest['headers'] = { accept: 'application/pkcs7-mime' }
-  if (body) {
-    headers['content-type'] = 'application/pkcs10'
-    headers['content-length'] = '' + body.length
-  }
+  if (body) headers['content-type'] = 'application/pkcs10'
   return {
     method: body ? 'POST' : 'GET',
     path: '/.well-known/est/' + (label ? label + '/' : '') + operation,

@@ -6,6 +6,7 @@ export interface HttpRequest {
   method: string
   path: string
   headers: { [name: string]: string }
+  /** Sent whole, under a Content-Length that the port writes: libest's server takes no chunked request. */
   body: Bytes | null
   /** A longer answer is cut off and fails with `est_response_malformed`. */
   bodyBytesMax: number

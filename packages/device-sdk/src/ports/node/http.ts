@@ -71,7 +71,7 @@ export function nodeHttp(url: string, anchors: Uint8Array[], keys: NodeKeyStore,
           port: port || 443,
           method: request.method,
           path: request.path,
-          headers: request.headers,
+          headers: request.body ? { ...request.headers, 'content-length': request.body.length } : request.headers,
           // A fresh connection and no session cache: a new identity must prove itself, a revoked one must not ride on a ticket.
           agent: false,
           maxHeaderSize: 16384,

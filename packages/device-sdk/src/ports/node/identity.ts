@@ -7,6 +7,7 @@ import { type Identity as SlotIdentity, slotOf } from '../../agent/identity-slot
 import type { Bus, Clock, Http, NoticeReceiver, Rng, Store, Verify } from '../../agent/ports.ts'
 import { decodePem } from '../../core/base64.ts'
 import { parseCertificate } from '../../core/certificate.ts'
+import { encodeDeviceName } from '../../core/distinguished-name.ts'
 import type { BasicSecret } from '../../core/est-request.ts'
 import { defaultAlgorithms } from '../../core/validate-path.ts'
 import { systemClock } from './clock.ts'
@@ -227,6 +228,7 @@ export function createIdentity(options: IdentityOptions): Identity {
         birthAnchors: anchors('birth'),
         operationalAnchors: anchors('operational'),
         secret: options.secret ?? null,
+        name: options.secret ? encodeDeviceName(options.secret.user) : new Uint8Array([0x30, 0]),
         algorithms: options.algorithms ?? defaultAlgorithms,
         timeFloor: options.timeFloor ?? releaseTime,
         prove: options.prove
