@@ -10,7 +10,7 @@ export { EstServerError, type EstServerErrorCode, failureCode } from './errors.t
 export { createRegistry, type ManifestResult, type Registry } from './fleet/registry.ts'
 export type { App } from './http/app.ts'
 export type { EstService } from './http/est-routes.ts'
-export { type Exchange, pathOf, refuse, respond } from './http/exchange.ts'
+export { type Answer, answer, type Exchange, pathOf, refuse, responseOf } from './http/exchange.ts'
 export { defaultLimits, type Limits } from './http/limits.ts'
 export { createListener, type Listener, type ListenerOptions, type ListenerTls } from './http/listener.ts'
 export { type Problem, type ProblemCode, type ProblemOptions, problem, type RequestProblemCode } from './http/problem.ts'

@@ -4,9 +4,9 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from '../enrollment-request.ts'
 import type { Log } from '../ports.ts'
-import { answer, createApp } from './app.ts'
+import { createFront } from './app.ts'
 import { basicCredentials } from './client-certificate.ts'
-import type { BodyOutcome, Exchange } from './exchange.ts'
+import { type BodyOutcome, type Exchange, responseOf } from './exchange.ts'
 import { defaultLimits } from './limits.ts'
 import { type ProblemCode, problem, statusOf } from './problem.ts'
 
@@ -40,9 +40,10 @@ function setUp({
     },
     caCertificates: (label: string | null): Bytes[] => (label === null || label === 'plant-7' ? [issuer] : []),
   }
-  const app = createApp({ enrollment, limits: defaultLimits, log, unready: () => unready })
+  const front = createFront({ enrollment, limits: defaultLimits, log, unready: () => unready })
   async function ask(target: string, init: RequestInit = {}, sent: string | BodyOutcome = body) {
     const exchange: Exchange = {
+      method: init.method ?? 'GET',
       target,
       peer,
       requestId: 'r-1',
@@ -52,7 +53,9 @@ function setUp({
         return typeof sent === 'string' ? { kind: 'body', bytes: utf8Bytes(sent) } : sent
       },
     }
-    const response = await answer(app, new Request(target.startsWith('/') ? `https://localhost${target}` : target, init), exchange)
+    const given = await front.answer(exchange)
+    const url = target.startsWith('/') ? `https://localhost${target}` : target
+    const response = given ? responseOf(given) : await front.app.request(new Request(url, init), undefined, exchange)
     return { response, status: response.status, text: await response.text() }
   }
   const post = (target: string, headers: Record<string, string> = {}, sent?: string | BodyOutcome) =>

@@ -1,10 +1,11 @@
-// The routes, without a socket. A path means something in exactly one spelling.
+// Which answer a request gets, without a socket. A path means something in exactly one spelling. EST, which carries the load, is answered as it
+// is; everything else is a route of a Hono app, for further routes to join.
 
 import { Hono } from 'hono'
 import type { Log } from '../ports.ts'
 import { estPrefix } from '../wire/est.ts'
-import { type EstService, estRoute } from './est-routes.ts'
-import { type Exchange, isPlainPath, pathOf, refuse, respond } from './exchange.ts'
+import { type EstService, estEndpoint } from './est-routes.ts'
+import { type Answer, answer, type Exchange, isPlainPath, pathOf, refuse, responseOf } from './exchange.ts'
 import type { Limits } from './limits.ts'
 
 export type App = Hono<{ Bindings: Exchange }>
@@ -17,32 +18,47 @@ export interface AppOptions {
   unready: () => string | null
 }
 
-/** The way into the app, for the listener as for tests. */
-export function answer(app: App, request: Request, exchange: Exchange): Response | Promise<Response> {
-  if (!isPlainPath(pathOf(exchange.target))) return refuse(exchange.requestId, 'not_found')
-  return app.fetch(request, exchange)
+export interface Front {
+  /** The answer to what this file knows by itself; null for what is the app's. Never rejects. */
+  answer(exchange: Exchange): Answer | Promise<Answer> | null
+  app: App
 }
 
-export function createApp({ enrollment, limits, log, unready }: AppOptions): App {
+const text = { 'content-type': 'text/plain; charset=utf-8' }
+
+export function createFront({ enrollment, limits, log, unready }: AppOptions): Front {
   const app: App = new Hono()
+  const est = estEndpoint(enrollment, limits, log)
 
-  app.all(estPrefix + '*', estRoute(enrollment, limits, log))
-
-  // Liveness: that this answers at all. Readiness: that an enrollment would.
-  app.get('/healthz', c => respond(c.env.requestId, 200, { 'content-type': 'text/plain; charset=utf-8' }, 'ok\n'))
-  app.get('/readyz', c => {
-    const reason = unready()
-    if (reason !== null) return refuse(c.env.requestId, 'busy', { detail: `not ready: ${reason}` })
-    return respond(c.env.requestId, 200, { 'content-type': 'text/plain; charset=utf-8' }, 'ready\n')
-  })
-  app.all('/healthz', c => refuse(c.env.requestId, 'method_not_allowed', { allow: 'GET, HEAD' }))
-  app.all('/readyz', c => refuse(c.env.requestId, 'method_not_allowed', { allow: 'GET, HEAD' }))
-
-  app.notFound(c => refuse(c.env.requestId, 'not_found'))
-  app.onError((error, c) => {
-    const { requestId, peer, target } = c.env
+  function failed(error: unknown, { requestId, peer, target }: Exchange): Answer {
     log.error({ requestId, address: peer.address, target: target.slice(0, 200), err: error }, 'request failed')
     return refuse(requestId, 'internal')
+  }
+
+  // Liveness: that this answers at all. Readiness: that an enrollment would.
+  app.get('/healthz', c => responseOf(answer(c.env.requestId, 200, { ...text }, 'ok\n')))
+  app.get('/readyz', c => {
+    const reason = unready()
+    if (reason !== null) return responseOf(refuse(c.env.requestId, 'busy', { detail: `not ready: ${reason}` }))
+    return responseOf(answer(c.env.requestId, 200, { ...text }, 'ready\n'))
   })
-  return app
+  for (const path of ['/healthz', '/readyz'])
+    app.all(path, c => responseOf(refuse(c.env.requestId, 'method_not_allowed', { allow: 'GET, HEAD' })))
+  app.notFound(c => responseOf(refuse(c.env.requestId, 'not_found')))
+  app.onError((error, c) => responseOf(failed(error, c.env)))
+
+  return {
+    app,
+    answer(exchange) {
+      const path = pathOf(exchange.target)
+      if (!isPlainPath(path)) return refuse(exchange.requestId, 'not_found')
+      if (!path.startsWith(estPrefix)) return null
+      try {
+        const given = est(exchange)
+        return given instanceof Promise ? given.catch(error => failed(error, exchange)) : given
+      } catch (error) {
+        return failed(error, exchange)
+      }
+    },
+  }
 }

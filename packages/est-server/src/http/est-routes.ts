@@ -2,12 +2,11 @@
 // EST request before a body is read, and reads no body of a client that shows no credential at all.
 
 import { type Bytes, codeOf } from '@birthmark/device-sdk/core'
-import type { Context } from 'hono'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from '../enrollment-request.ts'
 import type { Log } from '../ports.ts'
 import { certsOnlyBody, certsOnlyType, csrOfBody, type EstOperation, estMethods, parseEstPath } from '../wire/est.ts'
 import { basicCredentials, withBasic } from './client-certificate.ts'
-import { type Exchange, pathOf, refuse, respond } from './exchange.ts'
+import { type Answer, answer, type Exchange, pathOf, refuse } from './exchange.ts'
 import type { Limits } from './limits.ts'
 import { type ProblemCode, type ProblemOptions, problem, statusOf } from './problem.ts'
 
@@ -20,12 +19,12 @@ export interface EstService {
   noteUse?(peer: Peer, label: string | null): Promise<void>
 }
 
-type EstContext = Context<{ Bindings: Exchange }>
+/** Answers one request under estPrefix. What it throws is a failure of the server. */
+export type EstEndpoint = (exchange: Exchange) => Answer | Promise<Answer>
 
 /** `limits.bodyBytesMax` bounds the decoded CSR too. */
-export function estRoute(service: EstService, limits: Limits, log: Log): (c: EstContext) => Response | Promise<Response> {
-  function refused(c: EstContext, code: ProblemCode, options?: ProblemOptions): Response {
-    const { requestId, peer, target } = c.env
+export function estEndpoint(service: EstService, limits: Limits, log: Log): EstEndpoint {
+  function refused({ requestId, peer, target }: Exchange, code: ProblemCode, options?: ProblemOptions): Answer {
     log.info(
       { requestId, code, status: statusOf(code), address: peer.address, target: target.slice(0, 200) },
       'EST request refused',
@@ -33,25 +32,25 @@ export function estRoute(service: EstService, limits: Limits, log: Log): (c: Est
     return refuse(requestId, code, options)
   }
 
-  async function cacerts(c: EstContext, label: string | null): Promise<Response> {
+  async function cacerts(exchange: Exchange, label: string | null): Promise<Answer> {
     const certificates = service.caCertificates(label)
-    if (certificates.length === 0) return refused(c, 'label_unknown')
-    if (c.env.peer.chain) await service.noteUse?.(c.env.peer, label)
-    return respond(c.env.requestId, 200, encoded(certsOnlyType), certsOnlyBody(certificates))
+    if (certificates.length === 0) return refused(exchange, 'label_unknown')
+    if (exchange.peer.chain) await service.noteUse?.(exchange.peer, label)
+    return answer(exchange.requestId, 200, encoded(certsOnlyType), certsOnlyBody(certificates))
   }
 
-  async function enroll(c: EstContext, operation: 'enroll' | 'reenroll', label: string | null): Promise<Response> {
-    const { requestId } = c.env
-    const encoding = c.env.header('content-encoding')
+  async function enroll(exchange: Exchange, operation: 'enroll' | 'reenroll', label: string | null): Promise<Answer> {
+    const { requestId } = exchange
+    const encoding = exchange.header('content-encoding')
     // RFC 7030 knows no content coding, and undoing one would let 64 KB grow without bound.
-    if (encoding !== undefined && encoding.toLowerCase() !== 'identity') return refused(c, 'content_encoding_refused')
-    const basic = basicCredentials(c.env.header('authorization'))
+    if (encoding !== undefined && encoding.toLowerCase() !== 'identity') return refused(exchange, 'content_encoding_refused')
+    const basic = basicCredentials(exchange.header('authorization'))
     // Many clients show a secret only to a challenge (RFC 7030 3.2.3): this answer is the first half of their request.
-    if (!basic && !c.env.peer.chain) return challenge(requestId)
-    const type = c.env.header('content-type')?.split(';')[0].trim().toLowerCase()
-    if (type !== 'application/pkcs10') return refused(c, 'content_type_refused')
-    const body = await c.env.readBody()
-    if (body.kind === 'refused') return refused(c, body.code)
+    if (!basic && !exchange.peer.chain) return challenge(requestId)
+    const type = exchange.header('content-type')?.split(';')[0].trim().toLowerCase()
+    if (type !== 'application/pkcs10') return refused(exchange, 'content_type_refused')
+    const body = await exchange.readBody()
+    if (body.kind === 'refused') return refused(exchange, body.code)
     let csr: Bytes = new Uint8Array(0)
     let undecodable = ''
     try {
@@ -62,43 +61,43 @@ export function estRoute(service: EstService, limits: Limits, log: Log): (c: Est
       undecodable = `the body is not the base64 of a CSR: ${(error as Error).message}`
     }
     // Beside a certificate a secret is not looked at, so that the peer stays the one that its connection is remembered by.
-    const peer = basic && !c.env.peer.chain ? withBasic(c.env.peer, basic) : c.env.peer
+    const peer = basic && !exchange.peer.chain ? withBasic(exchange.peer, basic) : exchange.peer
     const outcome = await service.enroll({ operation, label, csr, peer, requestId })
     switch (outcome.kind) {
       case 'issued':
-        return respond(requestId, 200, encoded(certsOnlyType), certsOnlyBody([outcome.certificate, ...outcome.chain]))
+        return answer(requestId, 200, encoded(certsOnlyType), certsOnlyBody([outcome.certificate, ...outcome.chain]))
       case 'pending':
         // No text: BouncyCastle takes a body that it need not read for a broken stream.
-        return respond(requestId, 202, { 'retry-after': String(Math.max(1, Math.ceil(outcome.retryAfterSeconds))) }, '')
+        return answer(requestId, 202, { 'retry-after': String(Math.max(1, Math.ceil(outcome.retryAfterSeconds))) }, '')
       case 'unavailable':
-        return refused(c, outcome.code, { detail: outcome.detail, retryAfterSeconds: outcome.retryAfterSeconds })
+        return refused(exchange, outcome.code, { detail: outcome.detail, retryAfterSeconds: outcome.retryAfterSeconds })
       default: {
         const detail = outcome.code === 'csr_malformed' && undecodable ? undecodable : outcome.detail
-        const answer = refused(c, outcome.code, { detail })
+        const refusal = refused(exchange, outcome.code, { detail })
         // The certificate is the connection's and will not get better on it; judging another one costs another handshake.
-        if (outcome.kind === 'unauthenticated' && c.env.peer.chain) answer.headers.set('connection', 'close')
-        return answer
+        if (outcome.kind === 'unauthenticated' && exchange.peer.chain) refusal.headers.connection = 'close'
+        return refusal
       }
     }
   }
 
-  const operations: Record<EstOperation, (c: EstContext, label: string | null) => Response | Promise<Response>> = {
+  const operations: Record<EstOperation, (exchange: Exchange, label: string | null) => Answer | Promise<Answer>> = {
     cacerts,
-    simpleenroll: (c, label) => enroll(c, 'enroll', label),
-    simplereenroll: (c, label) => enroll(c, 'reenroll', label),
+    simpleenroll: (exchange, label) => enroll(exchange, 'enroll', label),
+    simplereenroll: (exchange, label) => enroll(exchange, 'reenroll', label),
     // RFC 7030 4.5.2: no attribute is asked for, and clients go on without.
-    csrattrs: c => respond(c.env.requestId, 204, {}, ''),
-    serverkeygen: c => refused(c, 'operation_not_offered', { detail: 'this server makes no device keys' }),
-    fullcmc: c => refused(c, 'operation_not_offered', { detail: 'this server does not speak full CMC' }),
+    csrattrs: ({ requestId }) => answer(requestId, 204, {}, ''),
+    serverkeygen: exchange => refused(exchange, 'operation_not_offered', { detail: 'this server makes no device keys' }),
+    fullcmc: exchange => refused(exchange, 'operation_not_offered', { detail: 'this server does not speak full CMC' }),
   }
 
-  return c => {
-    const named = parseEstPath(pathOf(c.env.target))
-    if (!named) return refused(c, 'operation_unknown')
+  return exchange => {
+    const named = parseEstPath(pathOf(exchange.target))
+    if (!named) return refused(exchange, 'operation_unknown')
     const method = estMethods[named.operation]
-    if (c.req.method !== method && !(method === 'GET' && c.req.method === 'HEAD'))
-      return refused(c, 'method_not_allowed', { allow: method === 'GET' ? 'GET, HEAD' : method })
-    return operations[named.operation](c, named.label)
+    if (exchange.method !== method && !(method === 'GET' && exchange.method === 'HEAD'))
+      return refused(exchange, 'method_not_allowed', { allow: method === 'GET' ? 'GET, HEAD' : method })
+    return operations[named.operation](exchange, named.label)
   }
 }
 
@@ -106,10 +105,10 @@ export function estRoute(service: EstService, limits: Limits, log: Log): (c: Est
  * The 401 that most clients expect before they show a secret. Its words are in a header, because BouncyCastle drops the connection at a 401
  * with a body that it has no reader for.
  */
-function challenge(requestId: string): Response {
+function challenge(requestId: string): Answer {
   const { status, headers, body } = problem('credentials_required')
   const { 'www-authenticate': scheme } = headers
-  return respond(requestId, status, { 'www-authenticate': scheme, 'x-problem': body.trim().replace('\n', '. ') }, '')
+  return answer(requestId, status, { 'www-authenticate': scheme, 'x-problem': body.trim().replace('\n', '. ') }, '')
 }
 
 // RFC 7030 4.1.3 asks for the header and RFC 8951 forbids relying on it: clients of both kinds exist.

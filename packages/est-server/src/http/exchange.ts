@@ -3,11 +3,12 @@
 
 import type { Bytes } from '@birthmark/device-sdk/core'
 import type { Peer } from '../enrollment-request.ts'
-import { type Problem, type ProblemCode, type ProblemOptions, problem, type RequestProblemCode } from './problem.ts'
+import { type ProblemCode, type ProblemOptions, problem, type RequestProblemCode } from './problem.ts'
 
 export type BodyOutcome = { kind: 'body'; bytes: Bytes } | { kind: 'refused'; code: RequestProblemCode }
 
 export interface Exchange {
+  method: string
   /** The request target as it came, undecoded. */
   target: string
   /** Without the request's own Basic credentials. */
@@ -38,16 +39,27 @@ export function isPlainPath(path: string): boolean {
   return path === '/' || plainPath.test(path)
 }
 
-/** The one place that makes an answer: each has its length and the id that finds it in the log. `body` is ASCII or UTF-8 text. */
-export function respond(requestId: string, status: number, headers: Record<string, string>, body: string): Response {
-  headers['x-request-id'] = requestId
-  // RFC 9110 8.6: a 204 has neither.
-  if (status === 204) return new Response(null, { status, headers })
-  headers['content-length'] = String(Buffer.byteLength(body))
-  return new Response(body, { status, headers })
+/** A whole answer. `headers` have their names in lower case. */
+export interface Answer {
+  status: number
+  headers: Record<string, string>
+  body: string
 }
 
-export function refuse(requestId: string, code: ProblemCode, options?: ProblemOptions): Response {
-  const { status, headers, body }: Problem = problem(code, options)
-  return respond(requestId, status, headers, body)
+/** The one place that makes an answer: each has its length and the id that finds it in the log. `body` is ASCII or UTF-8 text. */
+export function answer(requestId: string, status: number, headers: Record<string, string>, body: string): Answer {
+  headers['x-request-id'] = requestId
+  // RFC 9110 8.6: a 204 has neither length nor body.
+  if (status !== 204) headers['content-length'] = String(Buffer.byteLength(body))
+  return { status, headers, body }
+}
+
+export function refuse(requestId: string, code: ProblemCode, options?: ProblemOptions): Answer {
+  const { status, headers, body } = problem(code, options)
+  return answer(requestId, status, headers, body)
+}
+
+/** The same for a route of the app. */
+export function responseOf({ status, headers, body }: Answer): Response {
+  return new Response(status === 204 ? null : body, { status, headers })
 }
