@@ -2,7 +2,23 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 
-export const debianPackages = ['curl', 'openssl', 'mosquitto', 'mosquitto-clients', 'default-jdk-headless', 'libbcpkix-java']
+export const debianPackages = [
+  'certmonger',
+  'curl',
+  'dbus',
+  'default-jdk-headless',
+  'g++',
+  'libbcpkix-java',
+  'make',
+  'mosquitto',
+  'mosquitto-clients',
+  'nginx-light',
+  'openssl',
+  'postgresql',
+  'python3',
+  'scep',
+  'softhsm2',
+]
 
 function missingPackages() {
   return debianPackages.filter(
