@@ -20,6 +20,8 @@ export { type Approval, decide, type Question } from './registrar/decide.ts'
 export { type ProvenCsr, prove } from './registrar/possession.ts'
 export { type EnrollmentProfile, enrollmentProfile, type ProfileOptions } from './registrar/profile.ts'
 export { isUnauthenticated, type Refusal, type RefusalCode, refusal } from './registrar/refusal.ts'
+export { type TokenRule, type TokenRuleOptions, tokenAlgorithms, tokenRule } from './registrar/token-rule.ts'
+export { type WebhookRule, type WebhookRuleOptions, webhookRule } from './registrar/webhook-rule.ts'
 export {
   createRevocation,
   type GroupRevocation,
