@@ -1,31 +1,22 @@
 // The composition root: settings in, a running server out. The one place that knows every part, reads no configuration and decides
 // nothing. What the parts are lent (clock, randomness, log) comes from here.
 //
-//   store → rule set → status ─┬→ enrollment → EST listener
+//   store → rule set → status ─┬→ enrollment → EST listener (enrollment-front.ts)
 //                              └→ broker (CONNECT, PUBLISH, delivery)
 //   revocation → notice signer → outbox → publisher → broker
 
-import { randomUUID } from 'node:crypto'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Bytes, equalBytes, type Membership, parseCertificate } from '@birthmark/device-sdk/core'
-import {
-  createEnrollment,
-  createListener,
-  createRegistry,
-  createRevocation,
-  enrollmentProfile,
-  type Log,
-  openSqliteStore,
-  softwareIssuer,
-} from '@birthmark/est-server'
+import { createRegistry, createRevocation, type Log, openSqliteStore, resolveOpenIntents } from '@birthmark/est-server'
 import { keyIdOf } from '@birthmark/factory-line'
 import { type Clock, createPublisher, createRuleSet, type Status, statusOf } from '@birthmark/fleet-revocation'
 import { type AdminSocket, openAdminSocket } from './admin-socket.ts'
 import type { Administration } from './administration.ts'
 import type { Settings } from './configuration.ts'
 import { type DeviceFolder, writeDeviceFolder } from './device-folder.ts'
-import { named, openBroker, reachableName } from './listening.ts'
+import { openEnrollmentFront } from './enrollment-front.ts'
+import { openBroker, reachableName } from './listening.ts'
 import { heartbeatSecret, newestNotice, noticeSigner, noticeSpki, outboxOf } from './notice-signing.ts'
 import { operationsOf } from './operations.ts'
 
@@ -46,9 +37,6 @@ export interface Running {
   device: DeviceFolder
   close(): Promise<void>
 }
-
-/** Requests under way at a stop get this long. */
-const graceMs = 5000
 
 export async function compose(settings: Settings, ports: Ports): Promise<Running> {
   const { clock, random, log } = ports
@@ -80,15 +68,12 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const rules = createRuleSet(await store.rules(fleet))
     const status = statusOf(rules, fleet)
 
-    const [issuing, ...above] = settings.issuer.certificates
-    const issuer = softwareIssuer({ certificate: issuing, chain: above, privateKeyPem: settings.issuer.key })
-    const { birthAnchors, lifetimeSeconds } = settings
-    const profile = enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds, admitSecrets: true })
-    const enrollment = createEnrollment({ store, issuer, profiles: [profile], status, clock, random, log })
+    const front = { store, rules, clock, random, log, unready: () => stopped, port: settings.est.port }
     // A crash may have left intents that are neither issued nor void; they are settled before anybody asks.
-    await enrollment.reconcile()
+    await resolveOpenIntents({ store, clock })
     const registry = createRegistry({ store, fleet, clock, random })
 
+    const [issuing, ...above] = settings.issuer.certificates
     const operationalAnchors = [above.at(-1) ?? issuing]
     // Not the root: it may sign other CAs, for another fleet or purpose, and none of those is ours to admit.
     const issuers = [issuing, ...settings.issuer.previous]
@@ -108,22 +93,13 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     })
     closers.push(() => publisher.close())
 
-    const listener = createListener({
-      tls: { key: settings.est.key, cert: settings.est.certificate },
-      enrollment,
-      log,
-      requestId: randomUUID,
-      unready: () => stopped,
-      ...(settings.development ? { limits: oneMachine } : {}),
-    })
-    const { host } = settings.est
-    const { port } = await named('est', host, settings.est.port, () => listener.listen(host, settings.est.port))
-    closers.push(() => listener.close(graceMs))
+    const est = await openEnrollmentFront(settings, front)
+    closers.push(() => est.close())
 
-    const urls = { est: `https://${reachableName(host, settings.est.certificate)}:${port}`, mqtt }
-    administration = operationsOf({ settings, store, registry, revocation, rules, listener, publisher, broker, clock, urls })
+    const urls = { est: `https://${reachableName(settings.est.host, settings.est.certificate)}:${est.port}`, mqtt }
+    administration = operationsOf({ settings, store, registry, revocation, rules, front: est, publisher, broker, clock, urls })
 
-    const { serverAnchors } = settings
+    const { serverAnchors, birthAnchors } = settings
     const device = { fleet, ...urls, serverAnchors, birthAnchors, operationalAnchors, noticeKey: noticeSpki(settings.noticeKey) }
     writeDeviceFolder(join(state, 'device'), device)
     // What was recorded before a crash and not delivered goes out now.
@@ -145,12 +121,4 @@ function issuedBy(issuers: Bytes[], status: StatusOf): StatusOf {
   const keyIds = issuers.map(parseCertificate).map(({ subjectKeyId, spki }) => subjectKeyId ?? keyIdOf(spki))
   return (membership, issuerKeyId) =>
     issuerKeyId && keyIds.some(keyId => equalBytes(keyId, issuerKeyId)) ? status(membership, issuerKeyId) : 'unknown'
-}
-
-/** In `dev` every device comes from one address; what guards a server from one attacker would refuse a simulated fleet. */
-const oneMachine = {
-  connectionsMax: 4096,
-  connectionsPerAddressMax: 4096,
-  connectionBurstPerAddress: 20_000,
-  connectionsPerSecondPerAddress: 20_000,
 }

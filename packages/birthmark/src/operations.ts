@@ -2,14 +2,15 @@
 // recorded and signed → denied → live sessions cut → told to everybody else.
 
 import { createHash } from 'node:crypto'
-import { anchorOf, membershipOf, parseCertificate, type TrustAnchor } from '@birthmark/device-sdk/core'
-import type { DeviceRow, Listener, Peer, Registry, Revocation, Store } from '@birthmark/est-server'
+import { anchorOf, parseCertificate, type TrustAnchor } from '@birthmark/device-sdk/core'
+import type { DeviceRow, Registry, Revocation, Store } from '@birthmark/est-server'
 import { verifyManifest } from '@birthmark/factory-line'
 import type { Clock, Publisher, RuleSet } from '@birthmark/fleet-revocation'
 import type { EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
 import type { Administration, DeviceView, RevocationPlan } from './administration.ts'
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
+import type { EnrollmentFront } from './enrollment-front.ts'
 
 export interface OperationParts {
   settings: Settings
@@ -17,7 +18,7 @@ export interface OperationParts {
   registry: Registry
   revocation: Revocation
   rules: RuleSet
-  listener: Listener
+  front: Pick<EnrollmentFront, 'enforce'>
   publisher: Publisher
   broker: EmbeddedBroker | null
   clock: Clock
@@ -25,7 +26,7 @@ export interface OperationParts {
 }
 
 export function operationsOf(parts: OperationParts): Administration {
-  const { settings, store, registry, revocation, rules, listener, publisher, broker, clock } = parts
+  const { settings, store, registry, revocation, rules, front, publisher, broker, clock } = parts
   const { fleet } = settings
   const anchors: TrustAnchor[] = settings.birthAnchors.map(der => anchorOf(parseCertificate(der)))
   const by = 'operator at the local socket'
@@ -113,7 +114,7 @@ export function operationsOf(parts: OperationParts): Administration {
       const done = await revocation.revokeGroup({ group, by })
       rules.merge([{ kind: 'group', gid: done.gid, bound: done.bound }])
       const enforced = broker ? await broker.enforce() : null
-      const connectionsClosed = listener.closeConnections(peer => isRevoked(peer, fleet, rules))
+      const connectionsClosed = await front.enforce()
       // Deriving the notice's heartbeats takes the publisher some 60 ms of this thread; sockets that were just cut get their turn first.
       if (broker) clock.setTimer(0.02, () => publisher.wake())
       else publisher.wake()
@@ -127,19 +128,6 @@ export function operationsOf(parts: OperationParts): Administration {
         notice: Buffer.from(done.notice).toString('base64'),
       }
     },
-  }
-}
-
-/** A peer with a revoked operational certificate. One with a birth certificate is refused by the registrar at its next request. */
-function isRevoked(peer: Peer, fleet: string, rules: RuleSet): boolean {
-  if (!peer.chain?.[0]) return false
-  try {
-    const leaf = parseCertificate(peer.chain[0])
-    const membership = membershipOf(leaf)
-    return membership !== null && membership.fleet === fleet && rules.isRevoked(membership, leaf.authorityKeyId)
-  } catch {
-    // Not a certificate that we issued; it admits nobody anyway.
-    return false
   }
 }
 

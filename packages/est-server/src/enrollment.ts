@@ -13,6 +13,7 @@ import type { EnrollmentOutcome, EnrollmentRequest, Peer } from './enrollment-re
 import { EstServerError, failureCode } from './errors.ts'
 import { attemptsMax, createIssuing, type failpoints, type Note } from './issue-certificate.ts'
 import { sha256 } from './node-crypto.ts'
+import { resolveOpenIntents } from './open-intents.ts'
 import { createPeerIdentities } from './peer-identity.ts'
 import type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
 import { type Approval, decide, type Identity } from './registrar/decide.ts'
@@ -34,6 +35,8 @@ export interface EnrollmentOptions {
   log: Log
   /** An operator's own rules for certificates, beside the built-in ones. */
   lints?: Lint[]
+  /** Other processes issue from this store too: an open intent may be theirs, and whoever started them sees to those of the dead. */
+  shared?: boolean
   /** Called with each of `failpoints`. */
   failpoint?: Failpoint
 }
@@ -234,16 +237,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   }
 
   async function voidOpenIntents(): Promise<{ voided: number }> {
-    let voided = 0
     latestTime = await store.lastTime()
-    for (let open = await store.openIntents(100); open.length > 0; open = await store.openIntents(100))
-      for (const { issuer: issuerId, serial, fleet, deviceId: device, requestId, at: since } of open) {
-        // No certificate was recorded under it, so none was released: whatever was signed is in nobody's hands, and its serial stays spent.
-        const detail = `serial ${Buffer.from(serial).toString('hex')}, open since ${iso(since)}`
-        const entry = { at: at(), kind: 'intent_voided', requestId, fleet, device, by: 'reconcile', code: '', detail } as const
-        if (await store.voidIntent(issuerId, serial, entry)) voided++
-      }
-    return { voided }
+    return options.shared ? { voided: 0 } : resolveOpenIntents({ store, clock })
   }
 
   const noted = new WeakSet<Peer>()

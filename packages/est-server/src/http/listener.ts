@@ -45,8 +45,11 @@ export interface ListenerOptions {
 }
 
 export interface Listener {
-  /** `port` 0 takes a free one. Rejects where the address cannot be had. */
-  listen(host: string, port: number): Promise<{ port: number }>
+  /**
+   * `port` 0 takes a free one. Rejects where the address cannot be had. `shared`: other processes of this user may listen there too, and the
+   * kernel spreads connections over them (SO_REUSEPORT); who else holds the port is then not noticed.
+   */
+  listen(host: string, port: number, options?: { shared?: boolean }): Promise<{ port: number }>
   /** Accepts nothing new, finishes what was asked within `graceMs`, then cuts. */
   close(graceMs: number): Promise<void>
   /** Cuts the live connections of matching peers; how many. For a revocation that just took effect. */
@@ -324,10 +327,10 @@ export function createListener({ tls, enrollment, limits: given, log, requestId,
       return gate.size
     },
 
-    listen(host, port) {
+    listen(host, port, { shared = false } = {}) {
       return new Promise((resolve, reject) => {
         server.once('error', reject)
-        server.listen(port, host, () => {
+        server.listen({ port, host, reusePort: shared }, () => {
           server.off('error', reject)
           server.on('error', error => log.error({ err: error }, 'listener failed'))
           resolve({ port: (server.address() as AddressInfo).port })

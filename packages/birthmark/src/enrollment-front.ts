@@ -1,0 +1,78 @@
+// What answers devices: issuer, profiles, enrollment and the listener, over a store and a rule set that it is given. The same in the one
+// process of a small server and in each worker of a large one (worker.ts); it holds nothing that the others would have to be told.
+
+import { randomUUID } from 'node:crypto'
+import { membershipOf, parseCertificate } from '@birthmark/device-sdk/core'
+import { createEnrollment, createListener, enrollmentProfile, type Peer, type Store, softwareIssuer } from '@birthmark/est-server'
+import { type RuleSet, statusOf } from '@birthmark/fleet-revocation'
+import type { Ports } from './compose.ts'
+import type { Settings } from './configuration.ts'
+import { named } from './listening.ts'
+
+export interface EnrollmentFront {
+  port: number
+  /** Cuts the live connections of peers that the rule set now denies; how many. A peer with a birth certificate is refused at its next request. */
+  enforce(): Promise<number>
+  /** Why a request would not be served now, or null. */
+  unready(): string | null
+  close(): Promise<void>
+}
+
+export interface FrontParts extends Pick<Ports, 'clock' | 'random' | 'log'> {
+  store: Store
+  rules: RuleSet
+  /** Why no traffic is wanted, or null. */
+  unready: () => string | null
+  port: number
+  /** Other processes listen on the port and issue from the store too. */
+  shared?: boolean
+}
+
+/** Requests under way at a stop get this long. */
+export const graceMs = 5000
+
+export async function openEnrollmentFront(settings: Settings, parts: FrontParts): Promise<EnrollmentFront> {
+  const { store, rules, clock, random, log, shared = false } = parts
+  const { fleet, birthAnchors, lifetimeSeconds } = settings
+  const [issuing, ...above] = settings.issuer.certificates
+  const issuer = softwareIssuer({ certificate: issuing, chain: above, privateKeyPem: settings.issuer.key })
+  const profiles = [enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds, admitSecrets: true })]
+  const enrollment = createEnrollment({ store, issuer, profiles, status: statusOf(rules, fleet), clock, random, log, shared })
+  const listener = createListener({
+    tls: { key: settings.est.key, cert: settings.est.certificate },
+    enrollment,
+    log,
+    requestId: randomUUID,
+    unready: parts.unready,
+    ...(settings.development ? { limits: oneMachine } : {}),
+  })
+  const { host } = settings.est
+  const { port } = await named('est', host, parts.port, () => listener.listen(host, parts.port, { shared }))
+  return {
+    port,
+    enforce: async () => listener.closeConnections(peer => isRevoked(peer, fleet, rules)),
+    unready: parts.unready,
+    close: () => listener.close(graceMs),
+  }
+}
+
+/** A peer with a revoked operational certificate. One with a birth certificate is refused by the registrar at its next request. */
+function isRevoked(peer: Peer, fleet: string, rules: RuleSet): boolean {
+  if (!peer.chain?.[0]) return false
+  try {
+    const leaf = parseCertificate(peer.chain[0])
+    const membership = membershipOf(leaf)
+    return membership !== null && membership.fleet === fleet && rules.isRevoked(membership, leaf.authorityKeyId)
+  } catch {
+    // Not a certificate that we issued; it admits nobody anyway.
+    return false
+  }
+}
+
+/** In `dev` every device comes from one address; what guards a server from one attacker would refuse a simulated fleet. */
+const oneMachine = {
+  connectionsMax: 4096,
+  connectionsPerAddressMax: 4096,
+  connectionBurstPerAddress: 20_000,
+  connectionsPerSecondPerAddress: 20_000,
+}
