@@ -31,8 +31,12 @@ import {
 } from '@birthmark/device-sdk/core'
 import { derWriter } from './der-writer.ts'
 import type { Issuer } from './issuer-key.ts'
+import { crlFile, crlFolder, ocspPath, shardOf } from './status-urls.ts'
 
 export const CLIENT_AUTH = '2b06010505070302' // 1.3.6.1.5.5.7.3.2
+const AUTHORITY_INFORMATION_ACCESS = '2b06010505070101' // 1.3.6.1.5.5.7.1.1
+const AD_OCSP = '2b06010505073001' // 1.3.6.1.5.5.7.48.1
+const CRL_DISTRIBUTION_POINTS = '551d1f' // 2.5.29.31
 
 export interface CertificateDetails {
   deviceId: string
@@ -70,6 +74,11 @@ function extension(oid: string, critical: boolean, value: Bytes): Bytes {
   return encodeSequence(parts)
 }
 
+/** AuthorityInfoAccessSyntax of one OCSP responder (RFC 5280 4.2.2.1). */
+function ocspAt(url: string): Bytes {
+  return encodeSequence([encodeSequence([objectIdentifier(AD_OCSP), encodeElement(0x86, [Buffer.from(url, 'latin1')])])])
+}
+
 const objectIdentifier = (oid: string) => encodeElement(OBJECT_IDENTIFIER, [bytesOfHex(oid)])
 
 /** The template of one issuer. Its result is what the issuer signs. */
@@ -77,6 +86,7 @@ export function certificateTemplate(issuer: Issuer): (details: CertificateDetail
   const w = derWriter()
   const version = encodeElement(0xa0, [encodeElement(INTEGER, [new Uint8Array([2])])])
   const algorithmAndIssuer = Buffer.concat([signatureAlgorithmIdentifier(issuer.algorithm), issuer.certificate.subject])
+  const base = issuer.statusUrl ?? null
   const fixedExtensions = Buffer.concat([
     // cA is DEFAULT FALSE, so DER leaves it out; critical as 4.2.1.9 allows, so that nobody overlooks it.
     extension(BASIC_CONSTRAINTS, true, encodeSequence([])),
@@ -84,6 +94,7 @@ export function certificateTemplate(issuer: Issuer): (details: CertificateDetail
     extension(KEY_USAGE, true, new Uint8Array([0x03, 0x02, 0x07, 0x80])),
     extension(EXTENDED_KEY_USAGE, false, encodeSequence([encodeElement(OBJECT_IDENTIFIER, [bytesOfHex(CLIENT_AUTH)])])),
     extension(AUTHORITY_KEY_ID, false, encodeSequence([encodeElement(0x80, [issuer.keyId])])),
+    ...(base === null ? [] : [extension(AUTHORITY_INFORMATION_ACCESS, false, ocspAt(`${base}${ocspPath}`))]),
     // Of one length for all certificates: everything but its last 20 octets, which follow.
     extension(SUBJECT_KEY_ID, false, encodeElement(OCTET_STRING, [new Uint8Array(20)])).subarray(0, -20),
   ])
@@ -91,6 +102,7 @@ export function certificateTemplate(issuer: Issuer): (details: CertificateDetail
   const serialNumber = objectIdentifier(SERIAL_NUMBER)
   const alternativeName = objectIdentifier(SUBJECT_ALT_NAME)
   const fleetExtension = objectIdentifier(FLEET_EXTENSION)
+  const distributionPoints = objectIdentifier(CRL_DISTRIBUTION_POINTS)
 
   // Requests of one second share their two times, so the last ones are kept.
   let validity: Bytes = new Uint8Array()
@@ -136,6 +148,21 @@ export function certificateTemplate(issuer: Issuer): (details: CertificateDetail
     w.put(fleetExtension)
     w.wrap(SEQUENCE, end)
   }
+  let points = ''
+  let pointsOf = ''
+  /** The one distribution point of the certificate's shard: DistributionPoint → [0] → fullName [0] → URI [6]. */
+  const crlAt = (base: string, { fleet, idx }: Membership) => {
+    if (fleet !== pointsOf) {
+      points = `${base}${crlFolder(issuer.keyId, fleet)}`
+      pointsOf = fleet
+    }
+    const end = w.mark()
+    w.text(crlFile(shardOf(idx)))
+    w.text(points)
+    for (const tag of [0x86, 0xa0, 0xa0, SEQUENCE, SEQUENCE, OCTET_STRING]) w.wrap(tag, end)
+    w.put(distributionPoints)
+    w.wrap(SEQUENCE, end)
+  }
   const uriOf = (uri: string) => {
     const end = w.mark()
     w.text(uri)
@@ -150,6 +177,7 @@ export function certificateTemplate(issuer: Issuer): (details: CertificateDetail
   return d => {
     const end = w.mark()
     if (d.uri !== null) uriOf(d.uri)
+    if (base !== null) crlAt(base, d.membership)
     fleetOf(d.membership)
     // RFC 7093 2 (4), truncated as its other methods are: the hash is at hand, and RFC 5280 leaves the method open.
     w.put(d.spkiSha256.subarray(0, 20))

@@ -12,6 +12,11 @@ import { serialSource } from './serial.ts'
 
 const ca = testAuthority('Operational CA')
 const issuer = softwareIssuer({ certificate: ca.pem, privateKeyPem: ca.privateKeyPem })
+/** The same with addresses for the status of its certificates. */
+const listed = softwareIssuer({
+  ...{ certificate: ca.pem, privateKeyPem: ca.privateKeyPem },
+  statusUrl: 'http://status.acme.example:8080/pki',
+})
 const { spki } = testKey()
 const template = certificateTemplate(issuer)
 const lint = createLinter(issuer, [], () => {
@@ -52,9 +57,10 @@ const anyDetails: fc.Arbitrary<CertificateDetails> = fc
 
 describe('the template and the linter', () => {
   it('agree for every device, and the strict parser reads back what was meant', async () => {
-    const authority = createAuthority(issuer)
+    const [plain, withStatus] = [createAuthority(issuer), createAuthority(listed)]
     await fc.assert(
-      fc.asyncProperty(anyDetails, async d => {
+      fc.asyncProperty(anyDetails, fc.boolean(), async (d, status) => {
+        const authority = status ? withStatus : plain
         const c = parseCertificate(authority.verify(await authority.issue(authority.prepare(d))).der)
         expect(hexOf(c.serial)).toBe(hexOf(d.serial))
         expect(hexOf(c.subject)).toBe(hexOf(deviceSubject(d.deviceId)))
@@ -64,23 +70,33 @@ describe('the template and the linter', () => {
         expect([c.isCa, c.keyUsage, c.extendedKeyUsage]).toEqual([false, 1, ['2b06010505070302']])
         expect(hexOf(c.subjectKeyId!)).toBe(hexOf(d.spkiSha256.subarray(0, 20)))
         expect(hexOf(c.authorityKeyId!)).toBe(hexOf(issuer.keyId))
+        const texts = new Map(c.extensions.map(e => [e.oid, Buffer.from(e.value).toString('latin1')]))
+        const crl = `http://status.acme.example:8080/pki/crl/${hexOf(issuer.keyId).slice(0, 16)}/${d.membership.fleet}/${Math.floor(d.membership.idx / 4096)}.crl`
+        expect(texts.get('551d1f')?.slice(-crl.length)).toBe(status ? crl : undefined)
+        expect(texts.get('2b06010505070101')?.endsWith('http://status.acme.example:8080/pki/ocsp')).toBe(status || undefined)
       }),
       { numRuns: 200 },
     )
   })
 
-  it('[F37] a change of any bit of any byte is refused, and so is a byte more or less', () => {
-    const tbs = template(details)
-    expect(lint(tbs, details)).toBeNull()
-    for (let i = 0; i < tbs.length; i++)
-      for (let bit = 0; bit < 8; bit++) {
-        const changed = tbs.slice()
-        changed[i] ^= 1 << bit
-        expect(lint(changed, details), `bit ${bit} of byte ${i}`).not.toBeNull()
-      }
-    for (let length = 0; length < tbs.length; length++) expect(lint(tbs.slice(0, length), details)).not.toBeNull()
-    expect(lint(Buffer.concat([tbs, new Uint8Array(1)]), details)).not.toBeNull()
-  })
+  it.each([
+    ['without', template, lint],
+    ['with', certificateTemplate(listed), createLinter(listed, [], parseCertificate)],
+  ])(
+    '[F37] a change of any bit of any byte is refused, and so is a byte more or less: %s status addresses',
+    (_, template, lint) => {
+      const tbs = template(details)
+      expect(lint(tbs, details)).toBeNull()
+      for (let i = 0; i < tbs.length; i++)
+        for (let bit = 0; bit < 8; bit++) {
+          const changed = tbs.slice()
+          changed[i] ^= 1 << bit
+          expect(lint(changed, details), `bit ${bit} of byte ${i}`).not.toBeNull()
+        }
+      for (let length = 0; length < tbs.length; length++) expect(lint(tbs.slice(0, length), details)).not.toBeNull()
+      expect(lint(Buffer.concat([tbs, new Uint8Array(1)]), details)).not.toBeNull()
+    },
+  )
 
   it('[F37] details that do not fit the bytes are refused by name', () => {
     const tbs = template(details)
@@ -104,6 +120,32 @@ describe('the template and the linter', () => {
     expect(strange(tbs, details)).toBe('issuer')
     const ending: Issuer = { ...issuer, certificate: { ...issuer.certificate, notAfter: 1_800_000_001 } }
     expect(createLinter(ending, [], parseCertificate)(tbs, details)).toBe('validity beyond the issuer')
+  })
+
+  it('[F37] addresses of another issuer, fleet or shard are refused by name', () => {
+    const wrong = (issuing: Issuer, d: CertificateDetails) =>
+      createLinter(issuing, [], parseCertificate)(certificateTemplate(listed)(d), details)
+    expect(wrong(listed, details)).toBeNull()
+    expect(wrong({ ...listed, statusUrl: 'http://status.acme.example:8080/PKI' }, details)).toBe('authority information access')
+    expect(wrong(issuer, details)).toBe('subject key identifier')
+    expect(createLinter(listed, [], parseCertificate)(template(details), details)).toBe('authority information access')
+    // 4,095 is the last index of the first shard.
+    const at = (idx: number) => ({ ...details, membership: { ...details.membership, idx } })
+    const text = (idx: number) => Buffer.from(certificateTemplate(listed)(at(idx))).toString('latin1')
+    expect(text(4095)).toContain('/meters/0.crl')
+    expect(text(4096)).toContain('/meters/1.crl')
+    expect(text(0x7fffffff)).toContain('/meters/524287.crl')
+    for (const url of [
+      'https://status.acme.example',
+      'http://a/',
+      'http://a b',
+      `http://${'a'.repeat(130)}`,
+      'http://a/?x',
+      'http://a/../b c',
+    ])
+      expect(() => softwareIssuer({ certificate: ca.pem, privateKeyPem: ca.privateKeyPem, statusUrl: url }), url).toThrow(
+        /status URL/,
+      )
   })
 
   it('a rule of an operator refuses, and refuses as well when it fails', () => {

@@ -14,6 +14,7 @@ import {
 } from '@birthmark/device-sdk/core'
 import { EstServerError } from '../errors.ts'
 import { importKey, sha256, signingParameters, verifyWith } from '../node-crypto.ts'
+import { isStatusUrl } from './status-urls.ts'
 
 export interface Issuer {
   readonly certificate: Certificate
@@ -22,10 +23,15 @@ export interface Issuer {
   /** Subject key identifier: what its certificates name as authority key identifier, and the store and the rule set know it by. */
   readonly keyId: Bytes
   readonly algorithm: string
+  /** Where the status of its certificates is found, written into each of them (status-urls.ts); null or absent for nowhere. */
+  readonly statusUrl?: string | null
   /** Signature in X.509 form over the TBSCertificate. */
   sign(tbs: Bytes): Bytes | Promise<Bytes>
   verify(tbs: Bytes, signature: Bytes): boolean
 }
+
+/** cRLSign, as Certificate.keyUsage has it. */
+const CRL_SIGN = 64
 
 const algorithms: Record<string, string> = {
   'P-256': 'ecdsa-sha256',
@@ -46,6 +52,8 @@ export interface SoftwareIssuerOptions {
   privateKeyPem: string
   /** Signature algorithm name; by default the one that goes with the key. */
   algorithm?: string
+  /** As Issuer.statusUrl. */
+  statusUrl?: string | null
 }
 
 /** An issuer whose key node:crypto holds. Throws `issuer_unusable` when certificate and key cannot issue, or are not of one pair. */
@@ -77,6 +85,11 @@ export function softwareIssuer(options: SoftwareIssuerOptions): Issuer {
   const publicKey = importKey(certificate.spki)
   if (!parameters || !publicKey || !defaultAlgorithms.includes(algorithm) || !algorithmFitsKey(algorithm, certificate.keyAlgorithm))
     throw unusable(`issuer key: a ${certificate.keyAlgorithm || 'foreign'} key cannot sign with ${algorithm || 'anything known'}`)
+  const statusUrl = options.statusUrl ?? null
+  if (statusUrl !== null && !isStatusUrl(statusUrl)) throw unusable(`status URL: ${statusUrl} is not like http://host:port/path`)
+  // RFC 5280 6.3.3 (f): a CRL of a key that may not sign one is refused by whoever reads it.
+  if (statusUrl !== null && certificate.keyUsage >= 0 && !(certificate.keyUsage & CRL_SIGN))
+    throw unusable('issuer certificate: its key usage has no cRLSign, so nobody would accept its revocation lists')
   const { digest, options: padding } = parameters
   const key = padding ? { key: privateKey, ...padding } : privateKey
   return {
@@ -85,6 +98,7 @@ export function softwareIssuer(options: SoftwareIssuerOptions): Issuer {
     // A CA without the identifier is known by its key all the same.
     keyId: certificate.subjectKeyId ?? sha256(certificate.spki).subarray(0, 20),
     algorithm,
+    statusUrl,
     sign: tbs => sign(digest, tbs, key),
     verify: (tbs, signature) => verifyWith(publicKey, algorithm, tbs, signature),
   }

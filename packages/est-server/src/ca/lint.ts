@@ -23,6 +23,9 @@ const AUTHORITY_KEY_ID_HEAD = bytesOfHex('0603551d23')
 const ALTERNATIVE_NAME_HEAD = bytesOfHex('0603551d11')
 // 2.25.40901418635637316715433643824028820534
 const FLEET_HEAD = bytesOfHex('061369bdc5a9e8c2b692b09d98cd898a9988cec836')
+const DISTRIBUTION_POINTS_HEAD = bytesOfHex('0603551d1f')
+const INFORMATION_ACCESS_HEAD = bytesOfHex('06082b06010505070101')
+const OCSP_HEAD = bytesOfHex('06082b06010505073001')
 const COMMON_NAME_HEAD = bytesOfHex('0603550403')
 const SERIAL_NUMBER_HEAD = bytesOfHex('0603550405')
 
@@ -121,11 +124,40 @@ function sameAlternativeName(bytes: Bytes, at: At, uri: string): At {
   return sameText(bytes, enterTo(bytes, enterTo(bytes, value, 0x30, end), 0x86, end), uri) === end ? end : -1
 }
 
+/** cRLDistributionPoints of one URL: `base`/crl/<first 8 octets of the key identifier>/<fleet>/<idx in units of 4,096>.crl. */
+function sameDistributionPoint(
+  bytes: Bytes,
+  at: At,
+  base: string,
+  issuer: string,
+  { fleet, idx }: CertificateDetails['membership'],
+): At {
+  const end = endOf(bytes, at)
+  let next = enterTo(bytes, same(bytes, enterTo(bytes, at, 0x30, end), DISTRIBUTION_POINTS_HEAD), 0x04, end)
+  for (let i = 0; i < distributionPointTags.length; i++) next = enterTo(bytes, next, distributionPointTags[i], end)
+  const name = sameText(bytes, sameText(bytes, next, base), '/crl/')
+  const folder = sameText(bytes, sameText(bytes, sameText(bytes, sameText(bytes, name, issuer), '/'), fleet), '/')
+  return sameText(bytes, sameText(bytes, folder, String((idx - (idx % 4096)) / 4096)), '.crl') === end ? end : -1
+}
+
+// DistributionPoints, DistributionPoint, distributionPoint [0], fullName [0], uniformResourceIdentifier [6] (RFC 5280 4.2.1.13).
+const distributionPointTags = [0x30, 0x30, 0xa0, 0xa0, 0x86]
+
+/** authorityInfoAccess of one OCSP responder: `base`/ocsp. */
+function sameResponder(bytes: Bytes, at: At, base: string): At {
+  const end = endOf(bytes, at)
+  const value = enterTo(bytes, same(bytes, enterTo(bytes, at, 0x30, end), INFORMATION_ACCESS_HEAD), 0x04, end)
+  const access = same(bytes, enterTo(bytes, enterTo(bytes, value, 0x30, end), 0x30, end), OCSP_HEAD)
+  return sameText(bytes, sameText(bytes, enterTo(bytes, access, 0x86, end), base), '/ocsp') === end ? end : -1
+}
+
 /** A linter without rules of an operator's own. */
 function exactLinter(issuer: Issuer): Linter {
   const algorithm = signatureAlgorithmIdentifier(issuer.algorithm)
   const { subject: issuerName, notAfter: issuerEnd } = issuer.certificate
   const { keyId } = issuer
+  const statusUrl = issuer.statusUrl ?? null
+  const keyName = Buffer.from(keyId.subarray(0, 8)).toString('hex')
   return (tbs, d) => {
     const end = tbs.length
     let at = same(tbs, enterTo(tbs, 0, 0x30, end), VERSION_3)
@@ -160,10 +192,14 @@ function exactLinter(issuer: Issuer): Linter {
     at = enterTo(tbs, same(tbs, enterTo(tbs, at, 0x30, authorityEnd), AUTHORITY_KEY_ID_HEAD), 0x04, authorityEnd)
     at = same(tbs, enterTo(tbs, enterTo(tbs, at, 0x30, authorityEnd), 0x80, authorityEnd), keyId)
     if (at < 0 || at !== authorityEnd) return 'authority key identifier'
+    if (statusUrl !== null) at = sameResponder(tbs, at, statusUrl)
+    if (at < 0) return 'authority information access'
     at = same(tbs, same(tbs, at, SUBJECT_KEY_ID_OF_20), d.spkiSha256, 20)
     if (at < 0) return 'subject key identifier'
     at = sameFleet(tbs, at, d.membership)
     if (at < 0) return 'fleet extension'
+    if (statusUrl !== null) at = sameDistributionPoint(tbs, at, statusUrl, keyName, d.membership)
+    if (at < 0) return 'CRL distribution point'
     if (d.uri !== null) at = sameAlternativeName(tbs, at, d.uri)
     return at === end ? null : 'alternative name'
   }
