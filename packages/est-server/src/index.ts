@@ -19,7 +19,14 @@ export { type OpenIntentParts, resolveOpenIntents } from './open-intents.ts'
 export type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
 export { type Approval, decide, type Question } from './registrar/decide.ts'
 export { type ProvenCsr, prove } from './registrar/possession.ts'
-export { type EnrollmentProfile, enrollmentProfile, type ProfileOptions } from './registrar/profile.ts'
+export {
+  type ApprovalRule,
+  type EnrollmentProfile,
+  enrollmentProfile,
+  keyTypes,
+  type ProfileOptions,
+  type RenewalRule,
+} from './registrar/profile.ts'
 export { isUnauthenticated, type Refusal, type RefusalCode, refusal } from './registrar/refusal.ts'
 export { type TokenRule, type TokenRuleOptions, tokenAlgorithms, tokenRule } from './registrar/token-rule.ts'
 export { type WebhookRule, type WebhookRuleOptions, webhookRule } from './registrar/webhook-rule.ts'

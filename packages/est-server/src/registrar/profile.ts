@@ -3,6 +3,36 @@
 import { anchorOf, type Bytes, parseCertificate, type TrustAnchor } from '@birthmark/device-sdk/core'
 import { EstServerError } from '../errors.ts'
 import { sha256 } from '../node-crypto.ts'
+import { purposesOf } from './certificate-purpose.ts'
+import {
+  alternativeNamesMax,
+  type NameTemplate,
+  parseNameTemplate,
+  parseSubjectTemplate,
+  type SubjectTemplate,
+  templatesNeedGroups,
+} from './name-template.ts'
+import { type Pattern, parsePattern } from './pattern.ts'
+import { type TokenRule, type TokenRuleOptions, tokenRule } from './token-rule.ts'
+import { type WebhookRule, type WebhookRuleOptions, webhookRule } from './webhook-rule.ts'
+
+/** Who waits for a person: nobody, a device's first enrollment, every enrollment and renewal. */
+export type ApprovalRule = 'none' | 'first' | 'every'
+
+export interface RenewalRule {
+  /** Renewing is refused before this fraction of the current certificate's life has passed; 0 for at any time. Below 0.9. */
+  readonly windowFraction: number
+  /** How long after its end the operational certificate still renews. */
+  readonly graceSeconds: number
+  /** Whether a renewal may give another subject or alternative names than the current certificate has (RFC 7030 4.2.2). */
+  readonly nameMayChange: boolean
+  /** Labels whose certificates renew here. Its own unless told: a certificate of another profile was never admitted by this one. */
+  readonly labels: readonly (string | null)[]
+  /** Hex key identifiers of the issuers whose certificates renew here; null for every issuer that this server knows. */
+  readonly issuers: readonly string[] | null
+  /** Whether an enrolled device may enroll again by its birth certificate, secret or token: yes, once its certificate has ended, or never. */
+  readonly byEnrolling: 'always' | 'expired' | 'never'
+}
 
 export interface ProfileOptions {
   fleet: string
@@ -14,75 +44,165 @@ export interface ProfileOptions {
   requireManifest?: boolean
   /** Whether a one-time secret admits. Off by default. */
   admitSecrets?: boolean
+  /** Patterns (pattern.ts) for the serial number of the birth certificates admitted, and for one of their URIs. */
+  serialPattern?: string | readonly string[] | null
+  uriPattern?: string | readonly string[] | null
+  /** Bearer tokens that admit; null, the default, for none. */
+  tokens?: TokenRuleOptions | null
+  /** Whom to ask besides; null, the default, for nobody. */
+  webhook?: WebhookRuleOptions | null
   /** Groups of devices that are admitted without a manifest. */
-  groups?: string[]
+  groups?: readonly string[]
+  /** 'device' (the default: CN and serialNumber, both the device id) or attributes such as `CN={id}`, `OU={model}`. */
+  subject?: 'device' | readonly string[]
+  /** Alternative names such as `dns:{id}.devices.example`. */
+  alternativeNames?: readonly string[]
+  /** SPIFFE trust domain; certificates then carry spiffe://<domain>/<fleet>/<device id>. */
+  trustDomain?: string | null
   /** Seconds a certificate lives: 10 minutes to 30 years, never beyond the issuer. */
   lifetimeSeconds: number
   /** Seconds before now at which it starts, for poor clocks. 300 unless told. */
   backdateSeconds?: number
-  /** SPIFFE trust domain; certificates then carry spiffe://<domain>/<fleet>/<device id>. */
-  trustDomain?: string | null
-  keys?: string[]
+  keys?: readonly string[]
+  /** Names or dotted OIDs; clientAuth is there in any case. */
+  extendedKeyUsage?: readonly string[]
+  approval?: ApprovalRule
+  renewal?: Partial<RenewalRule>
+  /** 'csr', the default: the CSR's signature proves possession. 'channel': the CSR must also name its TLS session (RFC 7030 3.5). */
+  possession?: 'csr' | 'channel'
+  /** Whether /serverkeygen makes keys. Off by default. */
+  serverKeys?: boolean
   /** How often within `supersedeWindowSeconds` a device may replace a live certificate's key otherwise than by renewing it. */
   supersedesMax?: number
   supersedeWindowSeconds?: number
 }
 
-export type EnrollmentProfile = Readonly<
-  Required<Omit<ProfileOptions, 'birthAnchors'>> & {
-    birthAnchors: TrustAnchor[]
-    keys: readonly string[]
-    groups: readonly string[]
-  }
->
+export type EnrollmentProfile = Readonly<{
+  label: string | null
+  fleet: string
+  birthAnchors: TrustAnchor[]
+  requireManifest: boolean
+  admitSecrets: boolean
+  serialPattern: Pattern | null
+  uriPattern: Pattern | null
+  tokens: TokenRule | null
+  webhook: WebhookRule | null
+  subject: 'device' | SubjectTemplate
+  alternativeNames: readonly NameTemplate[]
+  /** Whether the names need the device's groups to be looked up. */
+  namesNeedGroups: boolean
+  trustDomain: string | null
+  lifetimeSeconds: number
+  backdateSeconds: number
+  keys: readonly string[]
+  /** Hex OIDs, clientAuth first. One object for the life of the profile: encodings are remembered by it. */
+  extendedKeyUsage: readonly string[]
+  groups: readonly string[]
+  approval: ApprovalRule
+  renewal: RenewalRule
+  possession: 'csr' | 'channel'
+  serverKeys: boolean
+  supersedesMax: number
+  supersedeWindowSeconds: number
+}>
 
 const defaultKeys = ['P-256', 'P-384', 'Ed25519', 'RSA']
+/** Besides those: ML-DSA where a profile asks for it, since a certificate with such a key is 2 to 3 KB. */
+export const keyTypes: readonly string[] = [...defaultKeys, 'ML-DSA-44', 'ML-DSA-65']
 const group = /^[\x21-\x7e]{1,128}$/
 
 export function isGroupName(name: string): boolean {
   return group.test(name)
 }
 
-/** Throws `profile_invalid` with what is wrong. */
-export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
-  const wrong = (detail: string) => new EstServerError('profile_invalid', detail)
-  if (!/^[a-z0-9-]{1,32}$/.test(o.fleet)) throw wrong('fleet: 1 to 32 of a-z, 0-9 and hyphen')
-  // RFC 7030 3.2.2: a label is a path segment and none of EST's own operation names.
+/** RFC 7030 3.2.2: a label is a path segment and none of EST's own operation names. */
+export function isLabel(label: string): boolean {
   const operations = ['cacerts', 'simpleenroll', 'simplereenroll', 'fullcmc', 'serverkeygen', 'csrattrs']
-  if (o.label != null && (!/^[A-Za-z0-9._-]{1,64}$/.test(o.label) || operations.includes(o.label) || o.label.startsWith('.')))
+  return /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/.test(label) && !operations.includes(label)
+}
+
+/** Throws `profile_invalid`: the option's name, a colon, and what is wrong. */
+export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
+  const wrong = (detail: string, cause?: unknown) => new EstServerError('profile_invalid', detail, cause)
+  const named = <T>(name: string, make: () => T): T => {
+    try {
+      return make()
+    } catch (error) {
+      throw wrong(`${name}: ${(error as Error).message}`, error)
+    }
+  }
+  if (!/^[a-z0-9-]{1,32}$/.test(o.fleet)) throw wrong('fleet: 1 to 32 of a-z, 0-9 and hyphen')
+  const label = o.label ?? null
+  if (label !== null && !isLabel(label))
     throw wrong('label: 1 to 64 of A-Z, a-z, 0-9, dot, underscore, hyphen, and no EST operation')
   if (!(o.lifetimeSeconds >= 600 && o.lifetimeSeconds <= 30 * 366 * 86_400)) throw wrong('lifetimeSeconds: 10 minutes to 30 years')
   const backdateSeconds = o.backdateSeconds ?? 300
   if (!(backdateSeconds >= 0 && backdateSeconds <= 86_400)) throw wrong('backdateSeconds: at most a day')
-  const keys = o.keys ?? defaultKeys
-  for (const key of keys) if (!defaultKeys.includes(key)) throw wrong(`keys: ${key} is none of ${defaultKeys.join(', ')}`)
+  const keys = [...new Set(o.keys ?? defaultKeys)]
+  for (const key of keys) if (!keyTypes.includes(key)) throw wrong(`keys: ${key} is none of ${keyTypes.join(', ')}`)
+  if (keys.length === 0) throw wrong('keys: none is allowed, so nobody could enroll')
   const groups = [...new Set(o.groups ?? [])]
   if (groups.length > 8 || !groups.every(isGroupName)) throw wrong('groups: at most eight, of printable ASCII without spaces')
   const trustDomain = o.trustDomain ?? null
   // SPIFFE ID 2.1: lower-case letters, digits, dots, hyphens, underscores.
   if (trustDomain !== null && !/^[a-z0-9._-]{1,255}$/.test(trustDomain)) throw wrong('trustDomain: a SPIFFE trust domain name')
-  if (o.birthAnchors.length === 0 && !o.admitSecrets) throw wrong('birthAnchors: nobody could enroll')
-  let birthAnchors: TrustAnchor[]
-  try {
-    birthAnchors = o.birthAnchors.map(der => anchorOf(parseCertificate(der)))
-  } catch (error) {
-    throw new EstServerError('profile_invalid', `birthAnchors: ${(error as Error).message}`, error)
+  const tokens = o.tokens ? tokenRule(o.tokens) : null
+  const webhook = o.webhook ? webhookRule(o.webhook) : null
+  const admitSecrets = o.admitSecrets ?? false
+  if (o.birthAnchors.length === 0 && !admitSecrets && tokens === null) throw wrong('birthAnchors: nobody could enroll')
+  const birthAnchors = named('birthAnchors', () => o.birthAnchors.map(der => anchorOf(parseCertificate(der))))
+  const patternOf = (name: 'serialPattern' | 'uriPattern') => {
+    const source = o[name] ?? null
+    return source === null ? null : named(name, () => parsePattern(source))
   }
+  const { subject: subjectOption = 'device' } = o
+  const subject = subjectOption === 'device' ? subjectOption : named('subject', () => parseSubjectTemplate(subjectOption))
+  const alternativeNames = named('alternativeNames', () => (o.alternativeNames ?? []).map(parseNameTemplate))
+  if (alternativeNames.length > alternativeNamesMax) throw wrong(`alternativeNames: at most ${alternativeNamesMax}`)
+  const approval = o.approval ?? 'none'
+  if (!['none', 'first', 'every'].includes(approval)) throw wrong('approval: none, first or every')
+  const possession = o.possession ?? 'csr'
+  if (possession !== 'csr' && possession !== 'channel') throw wrong('possession: csr or channel')
   return {
     fleet: o.fleet,
-    label: o.label ?? null,
+    label,
     birthAnchors,
     requireManifest: o.requireManifest ?? true,
-    admitSecrets: o.admitSecrets ?? false,
+    admitSecrets,
+    serialPattern: patternOf('serialPattern'),
+    uriPattern: patternOf('uriPattern'),
+    tokens,
+    webhook,
     groups,
+    subject,
+    alternativeNames,
+    namesNeedGroups: templatesNeedGroups(subject, alternativeNames),
+    trustDomain,
     lifetimeSeconds: o.lifetimeSeconds,
     backdateSeconds,
-    trustDomain,
     keys,
+    extendedKeyUsage: named('extendedKeyUsage', () => purposesOf(o.extendedKeyUsage ?? [])),
+    approval,
+    renewal: renewalRule(o.renewal ?? {}, label),
+    possession,
+    serverKeys: o.serverKeys ?? false,
     // A device that was reset gets a new key once; a second new key within a week is rather two devices than one.
     supersedesMax: o.supersedesMax ?? 1,
     supersedeWindowSeconds: o.supersedeWindowSeconds ?? 7 * 86_400,
   }
+}
+
+function renewalRule(o: Partial<RenewalRule>, ownLabel: string | null): RenewalRule {
+  const wrong = (detail: string) => new EstServerError('profile_invalid', `renewal.${detail}`)
+  const { windowFraction = 0, graceSeconds = 0, byEnrolling = 'always', labels = [ownLabel], issuers = null } = o
+  // Beyond nine tenths a device that was off for a while finds the window shut by its end.
+  if (!(windowFraction >= 0 && windowFraction <= 0.9)) throw wrong('windowFraction: 0 to 0.9 of the life')
+  if (!(graceSeconds >= 0 && graceSeconds <= 10 * 366 * 86_400)) throw wrong('graceSeconds: at most ten years')
+  if (!['always', 'expired', 'never'].includes(byEnrolling)) throw wrong('byEnrolling: always, expired or never')
+  if (labels.length > 64 || labels.some(label => label !== null && !isLabel(label))) throw wrong('labels: at most 64 labels')
+  if (issuers !== null && (issuers.length === 0 || issuers.length > 16 || issuers.some(id => !/^(?:[0-9a-f]{2}){1,64}$/.test(id))))
+    throw wrong('issuers: 1 to 16 key identifiers in lower-case hex')
+  return { windowFraction, graceSeconds, byEnrolling, labels: [...labels], issuers, nameMayChange: o.nameMayChange ?? false }
 }
 
 /**
