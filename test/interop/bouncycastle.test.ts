@@ -83,8 +83,10 @@ describe.skipIf(!available(needs))('BouncyCastle', () => {
     expect((await drive('cacerts')).sort()).toEqual(['ca CN=Test operational CA', 'ca CN=Test operational root', 'trusted true'])
   })
 
-  test('[RFC 7030 4.5] csrattrs: none are asked for', async () => {
-    expect(await drive('csrattrs')).toEqual(['csrattrs false'])
+  test('[RFC 7030 4.5] csrattrs: extensions in the list, and the template that it does not know beside them', async () => {
+    const asked = ['asks 1.2.840.113549.1.9.14', 'asks 1.2.840.113549.1.9.16.2.61']
+    expect((await drive('csrattrs')).sort()).toEqual(asked)
+    expect((await drive('csrattrs', { client: 'bc-13' })).sort()).toEqual(asked)
   })
 
   test.each(['TLSv1.2', 'TLSv1.3'] as const)(

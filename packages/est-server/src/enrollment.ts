@@ -8,6 +8,7 @@ import { createAuthority } from './ca/issuance.ts'
 import type { Issuer } from './ca/issuer-key.ts'
 import type { Lint } from './ca/lint.ts'
 import { serialSource } from './ca/serial.ts'
+import { csrDemand } from './csr-demand.ts'
 import { createTurns } from './device-turns.ts'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from './enrollment-request.ts'
 import { EstServerError, failureCode } from './errors.ts'
@@ -46,6 +47,8 @@ export interface Enrollment {
   enroll(request: EnrollmentRequest): Promise<EnrollmentOutcome>
   /** For /cacerts: the issuer and everything above it, DER. Empty for an unknown label. */
   caCertificates(label: string | null): Bytes[]
+  /** For /csrattrs: DER CsrAttrs, the names filled in where the peer's certificate says whose they are. Null for an unknown label; never refuses. */
+  csrAttributes(peer: Peer, label: string | null): Promise<Bytes | null>
   /**
    * Counts what a peer does besides enrolling as the first use of its certificate: from then on everything older of its device is superseded,
    * so that nobody renews with a copy of the last key. Settles when that is durable; never rejects.
@@ -275,6 +278,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       }
     },
     caCertificates: label => (profiles.has(label) ? above : []),
+    async csrAttributes(peer, label) {
+      const profile = profiles.get(label)
+      return profile === undefined ? null : csrDemand(profile, await identities.deviceIdOf(peer, profile))
+    },
     async noteUse(peer, label) {
       const profile = profiles.get(label)
       if (profile === undefined || noted.has(peer)) return

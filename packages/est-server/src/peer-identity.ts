@@ -19,6 +19,8 @@ export interface PeerIdentities {
   identify(claim: Claim, profile: EnrollmentProfile): Promise<Identity | Refusal>
   /** The operational certificate that the peer shows, if we issued it to this fleet and it has not ended. Spends no signature on others. */
   operational(peer: Peer, profile: EnrollmentProfile): Promise<Extract<Identity, { kind: 'operational' }> | null>
+  /** The device that the peer's certificate is of, null for none: enough to tell it its own name, not to give it anything. */
+  deviceIdOf(peer: Peer, profile: EnrollmentProfile): Promise<string | null>
   keyMemoryOf(peer: Peer): KeyMemory
 }
 
@@ -71,22 +73,29 @@ export function createPeerIdentities(
     return { kind: 'operational', deviceId: certificate.deviceId, certificate, subject }
   }
 
-  return {
-    claimOf(peer, profile) {
-      // Together with a certificate the credentials are left alone: the stronger of the two identifies, and no failure falls back.
-      if (peer.chain === null || peer.chain.length === 0) {
-        if (peer.basic === null) return refusal('credentials_required', 'no client certificate and no secret came with the request')
-        return claimOfSecret(peer.basic, profile)
-      }
-      const { claims } = memoryOf(peer)
-      const known = claims.get(profile)
-      if (known && stillStands(known)) return known
-      const claim = claimOfChain(peer.chain, profile, issuers, clock.now(), verifier)
-      claims.set(profile, claim)
-      return claim
-    },
+  function claimOf(peer: Peer, profile: EnrollmentProfile): Claim | Refusal {
+    // Together with a certificate the credentials are left alone: the stronger of the two identifies, and no failure falls back.
+    if (peer.chain === null || peer.chain.length === 0) {
+      if (peer.basic === null) return refusal('credentials_required', 'no client certificate and no secret came with the request')
+      return claimOfSecret(peer.basic, profile)
+    }
+    const { claims } = memoryOf(peer)
+    const known = claims.get(profile)
+    if (known && stillStands(known)) return known
+    const claim = claimOfChain(peer.chain, profile, issuers, clock.now(), verifier)
+    claims.set(profile, claim)
+    return claim
+  }
 
+  return {
+    claimOf,
     identify,
+    async deviceIdOf(peer, profile) {
+      if (peer.chain === null) return null
+      const claim = claimOf(peer, profile)
+      const identity = isRefusal(claim) ? claim : await identify(claim, profile)
+      return isRefusal(identity) ? null : identity.deviceId
+    },
 
     async operational({ chain }, profile) {
       if (!chain?.length) return null

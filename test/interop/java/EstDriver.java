@@ -21,6 +21,7 @@ import java.util.List;
 import java.util.Set;
 import javax.net.ssl.KeyManagerFactory;
 import javax.net.ssl.X509TrustManager;
+import org.bouncycastle.asn1.ASN1ObjectIdentifier;
 import org.bouncycastle.asn1.pkcs.PrivateKeyInfo;
 import org.bouncycastle.asn1.x500.X500Name;
 import org.bouncycastle.cert.X509CertificateHolder;
@@ -85,7 +86,8 @@ public final class EstDriver {
         for (X509CertificateHolder c : ESTService.storeToArray(response.getCertificateStore())) System.out.println("ca " + c.getSubject());
         System.out.println("trusted " + response.isTrusted());
       } else if (command.equals("csrattrs")) {
-        System.out.println("csrattrs " + est.getCSRAttributes().hasAttributesResponse());
+        if (est.getCSRAttributes().hasAttributesResponse())
+          for (ASN1ObjectIdentifier oid : est.getCSRAttributes().getAttributesResponse().getRequirements()) System.out.println("asks " + oid);
       } else {
         KeyPairGenerator generator = KeyPairGenerator.getInstance("EC");
         generator.initialize(new ECGenParameterSpec("secp256r1"));

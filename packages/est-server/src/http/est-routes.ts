@@ -1,7 +1,7 @@
 // EST over HTTP (RFC 7030 3.2): from request to enrollment story and back. Decides nothing about who may have what; refuses what is no
 // EST request before a body is read, and reads no body of a client that shows no credential at all.
 
-import { type Bytes, codeOf } from '@birthmark/device-sdk/core'
+import { type Bytes, codeOf, encodeBase64 } from '@birthmark/device-sdk/core'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from '../enrollment-request.ts'
 import type { Log } from '../ports.ts'
 import { certsOnlyBody, certsOnlyType, csrOfBody, type EstOperation, estMethods, parseEstPath } from '../wire/est.ts'
@@ -15,6 +15,8 @@ export interface EstService {
   enroll(request: EnrollmentRequest): Promise<EnrollmentOutcome>
   /** DER, for cacerts. Empty for an unknown label. */
   caCertificates(label: string | null): Bytes[]
+  /** DER CsrAttrs for csrattrs, as far as the peer is recognised its names filled in; null for an unknown label. */
+  csrAttributes?(peer: Peer, label: string | null): Promise<Bytes | null>
   /** Told when a peer with a certificate asks for anything but one: a device proves a new identity by a cacerts. */
   noteUse?(peer: Peer, label: string | null): Promise<void>
 }
@@ -37,6 +39,14 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log): EstE
     if (certificates.length === 0) return refused(exchange, 'label_unknown')
     if (exchange.peer.chain) await service.noteUse?.(exchange.peer, label)
     return answer(exchange.requestId, 200, encoded(certsOnlyType), certsOnlyBody(certificates))
+  }
+
+  async function csrattrs(exchange: Exchange, label: string | null): Promise<Answer> {
+    // RFC 7030 4.5.2: nothing is asked for, and clients go on without.
+    if (!service.csrAttributes) return answer(exchange.requestId, 204, {}, '')
+    const attributes = await service.csrAttributes(exchange.peer, label)
+    if (attributes === null) return refused(exchange, 'label_unknown')
+    return answer(exchange.requestId, 200, encoded('application/csrattrs'), encodeBase64(attributes, 64))
   }
 
   async function enroll(exchange: Exchange, operation: 'enroll' | 'reenroll', label: string | null): Promise<Answer> {
@@ -85,8 +95,7 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log): EstE
     cacerts,
     simpleenroll: (exchange, label) => enroll(exchange, 'enroll', label),
     simplereenroll: (exchange, label) => enroll(exchange, 'reenroll', label),
-    // RFC 7030 4.5.2: no attribute is asked for, and clients go on without.
-    csrattrs: ({ requestId }) => answer(requestId, 204, {}, ''),
+    csrattrs,
     serverkeygen: exchange => refused(exchange, 'operation_not_offered', { detail: 'this server makes no device keys' }),
     fullcmc: exchange => refused(exchange, 'operation_not_offered', { detail: 'this server does not speak full CMC' }),
   }
