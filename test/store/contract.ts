@@ -365,6 +365,15 @@ export function storeContract(name: string, driver: () => Driver): void {
       expect(await store.draftRevocation(fleet, 'nobody', 64, at)).toBeNull()
     })
 
+    it('takes no intent whose idx is not above that of the device’s last certificate', async () => {
+      const low = await store.reserveIdx(fleet)
+      const { idx } = await issue(store, 'a')
+      expect(idx).toBeGreaterThan(low)
+      const late = await intentFor(store, 'a', { idx: low, contentSha256: sha256('another') })
+      expect(await store.recordIntent(late)).toEqual({ kind: 'conflict', on: 'idx' })
+      expect(await store.recordIntent({ ...late, idx: await store.reserveIdx(fleet) })).toEqual({ kind: 'recorded' })
+    })
+
     it('does not close a group at a bound that a certificate has passed meanwhile', async () => {
       const { record } = await revoke(store, 'batch=1')
       await issue(store, 'a')

@@ -64,6 +64,19 @@ describe('sqlite driver', () => {
     await b.close()
   })
 
+  it('several processes draw indices in blocks of their own, above everything that was given out or revoked', async () => {
+    const alone = await open()
+    await alone.importManifest('meters', [manifestEntry('x')], auditEntry('manifest_imported'))
+    const [a, b] = [await open({ shared: true }), await open({ shared: true })]
+    const drawn = await Promise.all(Array.from({ length: 600 }, (_, i) => (i % 2 ? a : b).reserveIdx('meters')))
+    expect(new Set(drawn).size).toBe(600)
+    // What a revocation now says lies above every one of them, and so does what the next process draws.
+    const draft = await alone.draftRevocation('meters', 'batch=1', 64, 1_800_000_000)
+    expect(draft?.idxNext).toBeGreaterThan(Math.max(...drawn))
+    expect(await alone.reserveIdx('meters')).toBeGreaterThan(Math.max(...drawn))
+    for (const store of [alone, a, b]) await store.close()
+  })
+
   it('[F68] a full disk stops the store: the write definitely failed, everything after is refused, and a restart has what was acknowledged', async () => {
     const stopped: string[] = []
     const store = await open({ bytesMax: 400_000, onStopped: e => stopped.push(e.code) })

@@ -136,7 +136,9 @@ export function sqliteReads(db: DatabaseSync) {
       .all(fleet, limit)
       .map(r => ({ kind: 'group', gid: r.gid, bound: r.bound, ...(r.reason === null ? {} : { reason: r.reason }) }))
 
-  const nextIdx = (fleet: string) => Math.max((lastIdx.get(fleet)?.idx ?? 0) + 1, highestBound.get(fleet)?.bound ?? 1)
+  const leasedIdx = prepare<{ next: number }>(db, 'SELECT next FROM idx_leases WHERE fleet = ?')
+  const nextIdx = (fleet: string) =>
+    Math.max((lastIdx.get(fleet)?.idx ?? 0) + 1, highestBound.get(fleet)?.bound ?? 1, leasedIdx.get(fleet)?.next ?? 1)
 
   const listedDevice = (fleet: string, row: ListedDevice): DeviceRow => ({
     id: row.id,

@@ -52,6 +52,9 @@ CREATE UNIQUE INDEX issuances_content ON issuances (device, content_sha256, epoc
 CREATE INDEX issuances_spki ON issuances (spki_sha256) WHERE state = 'issued';
 CREATE INDEX issuances_open ON issuances (device) WHERE state = 'intent';
 
+-- Below next, every idx of the fleet has been given out to some process, used or not.
+CREATE TABLE idx_leases (fleet TEXT PRIMARY KEY, next INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
 CREATE TABLE secrets (
   hash BLOB PRIMARY KEY, device INTEGER NOT NULL REFERENCES devices (key), expires_at INTEGER NOT NULL, minted_at INTEGER NOT NULL,
   content_sha256 BLOB, issued INTEGER NOT NULL DEFAULT 0

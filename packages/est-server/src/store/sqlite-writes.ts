@@ -21,6 +21,8 @@ import type {
 
 export interface Writes {
   admitDevice(device: NewDevice): DeviceRecord | null
+  /** The first of `count` indices that nobody has been given. */
+  leaseIdx(lease: { fleet: string; count: number }): number
   recordIntent(intent: IssuanceIntent): { kind: 'recorded' } | { kind: 'conflict'; on: IntentConflict }
   recordCertificate(issued: IssuedRecord): 'recorded' | 'conflict'
   voidIntent(intent: { issuer: Uint8Array; serial: Uint8Array; audit: AuditEntry }): boolean
@@ -88,6 +90,13 @@ export function writeSession(db: DatabaseSync): WriteSession {
   )
   const serialTaken = prepare(db, 'SELECT 1 FROM issuances WHERE issuer = ? AND serial = ?')
   const idxTaken = prepare(db, 'SELECT 1 FROM issuances WHERE fleet = ? AND idx = ?')
+  const idxOf = prepare<{ idx: number }>(db, 'SELECT idx FROM issuances WHERE key = ?')
+  const nextIdx = prepare<{ next: number }>(
+    db,
+    `SELECT max(coalesce((SELECT max(idx) + 1 FROM issuances WHERE fleet = ?1), 1), coalesce((SELECT max(bound) FROM groups WHERE fleet = ?1), 1),
+       coalesce((SELECT next FROM idx_leases WHERE fleet = ?1), 1)) AS next`,
+  )
+  const leaseTo = prepare(db, 'INSERT INTO idx_leases VALUES (?, ?) ON CONFLICT (fleet) DO UPDATE SET next = excluded.next')
   const openOfDevice = prepare<{ issuer: Uint8Array; serial: Uint8Array; fleet: string; request_id: string }>(
     db,
     `SELECT issuer, serial, fleet, request_id FROM issuances WHERE device = ? AND state = 'intent' AND serial <> ?`,
@@ -156,10 +165,18 @@ export function writeSession(db: DatabaseSync): WriteSession {
       return deviceRecord(deviceById.get(d.fleet, d.id)!, isClosed)
     },
 
+    leaseIdx({ fleet, count }) {
+      const { next } = nextIdx.get(fleet)!
+      leaseTo.run(fleet, next + count)
+      return next
+    },
+
     recordIntent(i) {
       const conflict = (on: IntentConflict) => ({ kind: 'conflict' as const, on })
       const device = deviceByKey.get(i.device)
       if (device === undefined || device.version !== i.deviceVersion) return conflict('device')
+      // Indices order a device's certificates; another process may have drawn the last one from a higher block.
+      if (device.latest !== null && idxOf.get(device.latest)!.idx >= i.idx) return conflict('idx')
       // Asked here and not only before: from the commit of a revocation on, no intent of its group gets in.
       if (i.gids.some(gid => isClosed(i.fleet, gid))) return conflict('group')
       if (i.secret !== null) {

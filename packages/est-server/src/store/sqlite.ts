@@ -7,6 +7,7 @@ import { dirname, resolve } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { Worker } from 'node:worker_threads'
 import { EstServerError } from '../errors.ts'
+import { createIdxBlocks } from './idx-blocks.ts'
 import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
 import type { JobAnswer, WriteArgument, WriteJob, WriteName, WriteResult, WriterMessage, WriterOptions } from './sqlite-writer.ts'
 import { manifestEntriesMax, type Store } from './store.ts'
@@ -28,6 +29,8 @@ export interface SqliteStoreOptions {
   bytesMax?: number
   /** Writes that may wait, beyond which `store_busy`. 8,192 is about half a second of a slow disk. */
   queueMax?: number
+  /** Other processes issue from the file at the same time: indices come in blocks (idx-blocks.ts) instead of one after the other. */
+  shared?: boolean
   /** Told once when the store stops for good after a disk error, so that the process can end. */
   onStopped?: (error: EstServerError) => void
   spawnWriter?: (options: WriterOptions) => WriterThread
@@ -186,22 +189,28 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
 
   // The counters run ahead of the file by what was reserved and not yet recorded. The unique index is what forbids a second use.
   const counters = new Map<string, number>()
+  const blocks = options.shared ? createIdxBlocks((fleet, count) => write('leaseIdx', { fleet, count })) : null
 
   return {
     enrollmentFacts: (fleet, id, spki, content) => read(() => reads.enrollmentFacts(fleet, id, spki, content)),
     certificate: (issuer, serial) => read(() => reads.certificate(issuer, serial)),
     secret: hash => read(() => reads.secret(hash)),
-    reserveIdx: fleet =>
-      read(() => {
+    reserveIdx(fleet) {
+      if (blocks) return blocks.reserve(fleet)
+      return read(() => {
         const idx = counters.get(fleet) ?? reads.nextIdx(fleet)
         counters.set(fleet, idx + 1)
         return idx
-      }),
+      })
+    },
     admitDevice: device => write('admitDevice', device),
     async recordIntent(intent) {
       const result = await write('recordIntent', intent)
       // Another process issues into the same fleet: look again where the counter stands.
-      if (result.kind === 'conflict' && result.on === 'idx') counters.delete(intent.fleet)
+      if (result.kind === 'conflict' && result.on === 'idx') {
+        counters.delete(intent.fleet)
+        blocks?.drop(intent.fleet)
+      }
       return result
     },
     recordCertificate: issued => write('recordCertificate', issued),

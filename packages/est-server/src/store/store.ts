@@ -117,7 +117,7 @@ export interface IssuanceIntent {
   at: number
 }
 
-/** What stood against an intent. `device`: it changed since the decision. */
+/** What stood against an intent. `device`: it changed since the decision. `idx`: taken, or not above that of the device's last certificate. */
 export type IntentConflict = 'serial' | 'idx' | 'content' | 'secret' | 'group' | 'device'
 
 export interface IssuedRecord {
