@@ -25,7 +25,7 @@ function rewriteDeclarations(folder) {
   }
 }
 
-for (const name of ['device-sdk', 'fleet-revocation', 'est-server', 'factory-line', 'birthmark']) {
+for (const name of ['device-sdk', 'fleet-revocation', 'est-server', 'pkcs11', 'factory-line', 'birthmark']) {
   const folder = join(root, 'packages', name)
   const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
   const entry = entriesOf(manifest)

@@ -11,6 +11,7 @@ const mayImport = {
   'fleet-revocation': ['@birthmark/device-sdk/core', '@birthmark/device-sdk/agent'],
   'factory-line': ['@birthmark/device-sdk/core'],
   'est-server': ['@birthmark/device-sdk/core'],
+  pkcs11: ['@birthmark/device-sdk/core', '@birthmark/est-server', '@birthmark/est-server/secret-source'],
   birthmark: [
     '@birthmark/device-sdk/core',
     '@birthmark/device-sdk/node',
@@ -20,6 +21,7 @@ const mayImport = {
     '@birthmark/fleet-revocation',
     '@birthmark/fleet-revocation/broker',
     '@birthmark/fleet-revocation/device',
+    '@birthmark/pkcs11',
   ],
 }
 

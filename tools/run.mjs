@@ -13,6 +13,7 @@ const tasks = {
   birthmark: ['packages/birthmark/src/birthmark.ts'],
   bench: ['bench/bench.ts'],
   test: ['tools/test.mjs'],
+  pkcs11: ['tools/pkcs11.mjs'],
   build: ['tools/build.mjs'],
   lint: ['tools/lint.mjs'],
   format: ['node_modules/@biomejs/biome/bin/biome', 'check', '--write', '.'],

@@ -5,6 +5,7 @@ import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ensureDebianPackages } from './debian.mjs'
+import { ensurePkcs11Binding } from './pkcs11.mjs'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const ci = Boolean(process.env.CI)
@@ -22,6 +23,9 @@ const missing = ensureDebianPackages()
 const failures = []
 const must = (title, good) => good || failures.push(title)
 must('Debian packages', missing.length === 0 || !ci)
+const binding = ensurePkcs11Binding()
+if (binding !== null) process.stdout.write(`pkcs11js: ${binding}\n`)
+must('PKCS #11 binding', binding === null)
 must('lint', step('lint', ['tools/lint.mjs']))
 must('types', step('types', ['tools/typecheck.mjs']))
 must('build', step('build', ['tools/build.mjs']))

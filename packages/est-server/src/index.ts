@@ -1,6 +1,7 @@
 // The public face of the server. Nothing inside the package imports this file.
 export { type CertificateDetails, CLIENT_AUTH, certificateTemplate, deviceSubject } from './ca/certificate-template.ts'
 export { type Authority, createAuthority, type IssuancePermit, type IssuedCertificate } from './ca/issuance.ts'
+export { type IssuerCertificate, type IssuerCertificateOptions, readIssuerCertificate } from './ca/issuer-certificate.ts'
 export { type Issuer, type SoftwareIssuerOptions, softwareIssuer } from './ca/issuer-key.ts'
 export { createLinter, type Lint, type Linter } from './ca/lint.ts'
 export { serialSource } from './ca/serial.ts'
@@ -38,6 +39,7 @@ export {
   type RevocationOptions,
   type SignedNotice,
 } from './revocation.ts'
+export { readSecret, SecretError, type SecretSource } from './secret-source.ts'
 export { auditHash, chainStart, firstBroken } from './store/audit-chain.ts'
 export { openSqliteStore, type SqliteStoreOptions, spawnWriterThread, type WriterThread } from './store/sqlite.ts'
 export * from './store/store.ts'

@@ -1,4 +1,4 @@
-// Certificate authorities for tests: P-256, a fresh key each, profiles as the real ones have them. They sign whatever they are asked to;
+// Certificate authorities for tests: a fresh key each, P-256 unless told, profiles as the real ones have them. They sign whatever they are asked to;
 // the keys last as long as the process.
 
 import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto'
@@ -53,7 +53,38 @@ export interface TestAuthority {
   privateKeyPem: string
   issue(request: CertificateRequest): Bytes
   /** A CA below this one. */
-  subordinate(name: string): TestAuthority
+  subordinate(name: string, kind?: KeyKind): TestAuthority
+}
+
+/** Every kind of key that a device or a CA may have. */
+export const keyKinds = ['P-256', 'P-384', 'RSA-2048', 'RSA-3072', 'RSA-4096', 'Ed25519', 'ML-DSA-44', 'ML-DSA-65'] as const
+export type KeyKind = (typeof keyKinds)[number]
+
+/** A new key, and the signature algorithm that goes with it. */
+export function generateTestKey(kind: KeyKind): { privateKey: KeyObject; algorithm: string } {
+  switch (kind) {
+    case 'P-256':
+    case 'P-384':
+      return {
+        privateKey: generateKeyPairSync('ec', { namedCurve: kind }).privateKey,
+        algorithm: kind === 'P-256' ? 'ecdsa-sha256' : 'ecdsa-sha384',
+      }
+    case 'Ed25519':
+      return { privateKey: generateKeyPairSync('ed25519').privateKey, algorithm: 'ed25519' }
+    case 'ML-DSA-44':
+      return { privateKey: generateKeyPairSync('ml-dsa-44').privateKey, algorithm: 'ml-dsa-44' }
+    case 'ML-DSA-65':
+      return { privateKey: generateKeyPairSync('ml-dsa-65').privateKey, algorithm: 'ml-dsa-65' }
+    default: {
+      const modulusLength = Number(kind.slice(4))
+      return { privateKey: generateKeyPairSync('rsa', { modulusLength }).privateKey, algorithm: 'rsa-pkcs1-sha256' }
+    }
+  }
+}
+
+/** Signature in X.509 form. */
+export function signWith(key: KeyObject, algorithm: string, message: Bytes): Bytes {
+  return new Uint8Array(sign(/sha\d+$/.exec(algorithm)?.[0] ?? null, message, key))
 }
 
 /** The end of time in X.509 (RFC 5280 4.1.2.5): what birth certificates say. */
@@ -112,10 +143,10 @@ export function loopbackNames(): Bytes {
   )
 }
 
-function authority(name: Bytes, key: KeyObject, certificate: Bytes | null): TestAuthority {
+function authority(name: Bytes, key: KeyObject, signing: string, certificate: Bytes | null): TestAuthority {
   const spki = new Uint8Array(createPublicKey(key).export({ type: 'spki', format: 'der' }))
   const issue = (request: CertificateRequest): Bytes => {
-    const algorithm = signatureAlgorithmIdentifier('ecdsa-sha256')
+    const algorithm = signatureAlgorithmIdentifier(signing)
     const serial = randomBytes(16)
     serial[0] = (serial[0] & 0x3f) | 0x40
     const tbs = encodeSequence([
@@ -128,7 +159,7 @@ function authority(name: Bytes, key: KeyObject, certificate: Bytes | null): Test
       request.spki,
       encodeElement(0xa3, [encodeSequence([...extensionsOf(request.profile, request.spki, spki), ...(request.extensions ?? [])])]),
     ])
-    return encodeSequence([tbs, algorithm, encodeBits(new Uint8Array(sign('sha256', tbs, key)))])
+    return encodeSequence([tbs, algorithm, encodeBits(signWith(key, signing, tbs))])
   }
   const forCa = (subject: Bytes, subjectSpki: Bytes) =>
     issue({ profile: 'ca', subject, spki: subjectSpki, notBefore: 1577836800, notAfter: neverExpires })
@@ -139,17 +170,17 @@ function authority(name: Bytes, key: KeyObject, certificate: Bytes | null): Test
     spki,
     privateKeyPem: key.export({ type: 'pkcs8', format: 'pem' }).toString(),
     issue,
-    subordinate(below) {
+    subordinate(below, kind = 'P-256') {
       const subject = encodeName([{ oid: COMMON_NAME, value: below }])
-      const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+      const { privateKey, algorithm } = generateTestKey(kind)
       const belowSpki = new Uint8Array(createPublicKey(privateKey).export({ type: 'spki', format: 'der' }))
-      return authority(subject, privateKey, forCa(subject, belowSpki))
+      return authority(subject, privateKey, algorithm, forCa(subject, belowSpki))
     },
   }
 }
 
 /** A self-signed root named CN=`name`, valid from 2020 to the end of time. */
-export function testAuthority(name: string): TestAuthority {
-  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
-  return authority(encodeName([{ oid: COMMON_NAME, value: name }]), privateKey, null)
+export function testAuthority(name: string, kind: KeyKind = 'P-256'): TestAuthority {
+  const { privateKey, algorithm } = generateTestKey(kind)
+  return authority(encodeName([{ oid: COMMON_NAME, value: name }]), privateKey, algorithm, null)
 }

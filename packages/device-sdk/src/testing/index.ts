@@ -24,9 +24,13 @@ export { memoryStore } from '../ports/node/store.ts'
 export {
   type CertificateRequest,
   encodeExtension,
+  generateTestKey,
+  type KeyKind,
+  keyKinds,
   loopbackNames,
   neverExpires,
   type Profile,
+  signWith,
   type TestAuthority,
   testAuthority,
 } from './authority.ts'

@@ -37,7 +37,7 @@ export interface IssuedCertificate {
 }
 
 export interface Authority {
-  /** Throws `lint_failed`, and `issuer_unusable` when the issuer's own time is over. Uses no key. */
+  /** Throws `lint_failed`, `issuer_unusable` when the issuer's own time is over, `issuer_failed` when its key is known to be away. Uses no key. */
   prepare(details: CertificateDetails): IssuancePermit
   /** Throws `permit_spent` for a permit that this authority did not give or has taken already, `issuer_failed` when the key does not answer. */
   issue(permit: IssuancePermit): Promise<SignedCertificate>
@@ -101,6 +101,9 @@ export function createAuthority(issuer: Issuer, lints: readonly Lint[] = []): Au
           'issuer_unusable',
           `the issuer is valid until ${new Date(issuer.certificate.notAfter * 1000).toISOString()}`,
         )
+      // Said before anything is recorded: a token that is away for an hour leaves no thousand void intents.
+      const away = issuer.unready?.() ?? null
+      if (away !== null) throw new EstServerError('issuer_failed', `the issuer key is not available: ${away}`)
       const tbs = template(details)
       const wrong = lint(tbs, details)
       if (wrong !== null) throw new EstServerError('lint_failed', wrong)

@@ -21,7 +21,7 @@ import {
   SERIAL_NUMBER,
   UTF8_STRING,
 } from '@birthmark/device-sdk/core'
-import { neverExpires, type TestAuthority, testAuthority } from '@birthmark/device-sdk/testing'
+import { type KeyKind, neverExpires, type TestAuthority, testAuthority } from '@birthmark/device-sdk/testing'
 import { type Issuer, softwareIssuer } from '../ca/issuer-key.ts'
 import { createEnrollment, type Enrollment, type EnrollmentOptions } from '../enrollment.ts'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from '../enrollment-request.ts'
@@ -101,6 +101,8 @@ export interface KernelOptions extends Partial<Pick<EnrollmentOptions, 'status' 
   profile?: Partial<ProfileOptions>
   more?: ProfileOptions[]
   issuer?: (issuer: Issuer) => Issuer
+  /** The issuing CA's key, P-256 unless told. */
+  issuerKind?: KeyKind
   storeOptions?: Partial<SqliteStoreOptions>
   /** Something between the story and the store. */
   between?: (store: Store) => Store
@@ -139,7 +141,7 @@ export async function kernel(options: KernelOptions = {}): Promise<Kernel> {
   const folder = options.folder ?? options.of?.folder ?? mkdtempSync(join(tmpdir(), 'birthmark-kernel-'))
   const root = options.authorities?.root ?? options.of?.root ?? testAuthority('Maker root')
   const maker = options.authorities?.maker ?? options.of?.maker ?? root.subordinate('Maker devices')
-  const ca = options.authorities?.issuer ?? options.of?.ca ?? testAuthority('Operational CA')
+  const ca = options.authorities?.issuer ?? options.of?.ca ?? testAuthority('Operational CA', options.issuerKind)
   const clock = { at: options.of?.clock.at ?? start, now: () => clock.at }
   const logged: Kernel['logged'] = []
   const level = (name: string) => (fields: object, message: string) =>

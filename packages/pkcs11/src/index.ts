@@ -1,0 +1,5 @@
+// Issuer keys in a PKCS #11 token. Nothing inside the package imports this file.
+export { openPkcs11Issuer, type Pkcs11IssuerOptions } from './issuer.ts'
+export type { KeyName, TokenErrorCode, TokenName } from './protocol.ts'
+export { TokenError } from './token-error.ts'
+export { defaultTokenLimits, type TokenLimits } from './token-keeper.ts'

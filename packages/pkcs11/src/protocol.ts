@@ -1,0 +1,64 @@
+// What the server and the token process say to each other. The PIN is in none of it: the token process reads it where it lies.
+
+import type { SecretSource } from '@birthmark/est-server/secret-source'
+
+/** Which token: by label or by serial number, never by slot, since slots are renumbered when readers are plugged in. */
+export type TokenName = { label: string; serial?: string } | { serial: string; label?: string }
+
+/** Which private key on it: by CKA_LABEL, CKA_ID (hex), or both. */
+export type KeyName = { label: string; id?: string } | { id: string; label?: string }
+
+/** A PIN that the token refused, so that it is not tried again: salt and scrypt of it, hex. */
+export interface RefusedPin {
+  salt: string
+  hash: string
+}
+
+export interface TokenRequest {
+  /** Path of the vendor's PKCS#11 library. */
+  library: string
+  token: TokenName
+  key: KeyName
+  pin: SecretSource
+  /** As in core: `ecdsa-sha256`, `rsa-pkcs1-sha256`, … */
+  algorithm: string
+  /** Octets of one coordinate for EC; 0 for RSA. */
+  coordinateBytes: number
+  refusedPin: RefusedPin | null
+}
+
+export type TokenErrorCode =
+  | 'binding_missing'
+  | 'library_unusable'
+  | 'token_absent'
+  | 'token_ambiguous'
+  | 'pin_unreadable'
+  | 'pin_wrong'
+  /** Not tried, since one more failure may lock the token, or since the same PIN was refused before. */
+  | 'pin_withheld'
+  | 'pin_locked'
+  | 'key_absent'
+  | 'key_ambiguous'
+  | 'key_mismatch'
+  /** The token refused or failed a call. */
+  | 'call_failed'
+  | 'process_ended'
+  | 'timeout'
+  | 'queue_full'
+  | 'closed'
+
+export interface Failure {
+  code: TokenErrorCode
+  detail: string
+  next: string
+}
+
+export type ToToken = { kind: 'open'; request: TokenRequest } | { kind: 'sign'; id: number; data: Uint8Array }
+
+export type FromToken =
+  | { kind: 'open'; token: string }
+  | { kind: 'unopened'; failure: Failure; refusedPin: RefusedPin | null }
+  /** X.509 form. */
+  | { kind: 'signed'; id: number; signature: Uint8Array }
+  /** The session is of no more use; the process ends after this. */
+  | { kind: 'unsigned'; id: number; failure: Failure }

@@ -1,0 +1,254 @@
+// Keeps a token process: starts it, gives it one signature at a time, ends it when it stalls, starts the next one when the token is there
+// again. Promises that a caller hears within a bounded time and that what waits is bounded. It leaves to the caller what is signed and
+// whether a signature is good, but for one: a key that is not the certificate's is found out before anything real is signed with it.
+
+import { type ChildProcess, fork } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import type { Bytes } from '@birthmark/device-sdk/core'
+import type { Log } from '@birthmark/est-server'
+import type { FromToken, RefusedPin, TokenRequest } from './protocol.ts'
+import { TokenError } from './token-error.ts'
+
+export interface TokenLimits {
+  /** A token that has not signed by then is stalled. Network HSMs answer within tens of milliseconds, smart cards within a second. */
+  signMs: number
+  /** Loading the library, logging in and finding the key. */
+  openMs: number
+  /** Signatures that wait. More than a few seconds' worth would only be late. */
+  pendingMax: number
+  /** Pause before the next try after the first failure; doubled up to `retryMsMax`. */
+  retryMs: number
+  retryMsMax: number
+}
+
+export const defaultTokenLimits: TokenLimits = { signMs: 3000, openMs: 10_000, pendingMax: 256, retryMs: 1000, retryMsMax: 30_000 }
+
+export interface TokenKeeperOptions {
+  request: Omit<TokenRequest, 'refusedPin'>
+  /** Whether `signature` over `data` is of the key that is meant. */
+  verify(data: Bytes, signature: Bytes): boolean
+  /** File that remembers a refused PIN (salted and hashed) over restarts, so that a service that is restarted by itself locks no token. */
+  refusedPinFile: string | null
+  limits: TokenLimits
+  log: Log
+  /** Starts the token process. */
+  spawn?: () => ChildProcess
+}
+
+export interface TokenKeeper {
+  /** X.509 form, unverified. Rejects with TokenError. */
+  sign(data: Bytes): Promise<Bytes>
+  unready(): string | null
+  close(): Promise<void>
+}
+
+interface Job {
+  data: Bytes
+  /** A lost session costs one more try, not two: the second failure is the answer. */
+  retried: boolean
+  resolve(signature: Bytes): void
+  reject(error: TokenError): void
+}
+
+type State = { kind: 'opening' } | { kind: 'open' } | { kind: 'down'; error: TokenError } | { kind: 'closed' }
+
+const processFile = new URL(import.meta.url.endsWith('.ts') ? './token-process.ts' : './token-process.js', import.meta.url)
+
+/** Without core files: a crashed library's would hold the PIN. */
+function spawnTokenProcess(): ChildProcess {
+  const conditions = processFile.pathname.endsWith('.ts') ? ['--conditions=source', '--disable-warning=ExperimentalWarning'] : []
+  const execArgv = ['-c', 'ulimit -c 0; exec "$0" "$@"', process.execPath, ...conditions]
+  // A vendor's library may write what it likes to its output; what we know of it comes as messages.
+  return fork(processFile, [], {
+    execPath: '/bin/sh',
+    execArgv,
+    serialization: 'advanced',
+    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+  })
+}
+
+/** Nothing that could be taken for a certificate: text, and random so that its signature proves this moment. */
+const probe = () => Buffer.concat([Buffer.from('birthmark key check, not a certificate '), randomBytes(32)])
+
+function readRefusedPin(file: string | null): RefusedPin | null {
+  if (file === null || !existsSync(file)) return null
+  const [salt, hash] = readFileSync(file, 'latin1').trim().split(':')
+  return /^[0-9a-f]{32}$/.test(salt) && /^[0-9a-f]{64}$/.test(hash ?? '') ? { salt, hash } : null
+}
+
+/** Resolves when the token is open and its key is the right one. Rejects with TokenError; nothing is left running then. */
+export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeeper> {
+  const { limits, log, refusedPinFile } = options
+  const waiting: Job[] = []
+  let inHand: Job | null = null
+  let state: State = { kind: 'opening' }
+  let child: ChildProcess | null = null
+  let timer: NodeJS.Timeout | undefined
+  let retry: NodeJS.Timeout | undefined
+  let retryMs = limits.retryMs
+  let refusedPin = readRefusedPin(refusedPinFile)
+  let counter = 0
+  /** Settles when the opening in hand has ended, either way. */
+  let opened: { resolve(): void; reject(error: TokenError): void } | null = null
+
+  function rememberPin(refused: RefusedPin | null): void {
+    refusedPin = refused
+    if (refusedPinFile === null) return
+    if (refused === null) rmSync(refusedPinFile, { force: true })
+    else writeFileSync(refusedPinFile, `${refused.salt}:${refused.hash}\n`, { mode: 0o600, flush: true })
+  }
+
+  function endChild(): void {
+    clearTimeout(timer)
+    // SIGKILL, since a library that stalls hears nothing else.
+    child?.removeAllListeners()
+    child?.on('error', () => {})
+    child?.kill('SIGKILL')
+    child = null
+  }
+
+  const takeWaiting = () => [...(inHand ? [inHand] : []), ...waiting.splice(0)]
+
+  function fail(error: TokenError): void {
+    endChild()
+    const jobs = takeWaiting()
+    inHand = null
+    state = { kind: 'down', error }
+    log.error({ code: error.code, detail: error.message, next: error.next }, 'the token of the issuer key does not serve')
+    for (const job of jobs) job.reject(error)
+    opened?.reject(error)
+    opened = null
+    retry = setTimeout(open, retryMs)
+    retry.unref()
+    retryMs = Math.min(retryMs * 2, limits.retryMsMax)
+  }
+
+  /** The session is gone: what was in hand is tried once more on the next one. */
+  function reopen(error: TokenError): void {
+    const lost = inHand
+    inHand = null
+    if (lost) {
+      if (lost.retried) {
+        lost.reject(error)
+        fail(error)
+        return
+      }
+      waiting.unshift({ ...lost, retried: true })
+    }
+    log.warn({ code: error.code, detail: error.message }, 'the session with the token was lost; opening another')
+    endChild()
+    open()
+  }
+
+  function pump(): void {
+    if (state.kind !== 'open' || inHand !== null) return
+    inHand = waiting.shift() ?? null
+    if (inHand === null) return
+    request(inHand.data)
+  }
+
+  function request(data: Bytes): void {
+    timer = setTimeout(() => {
+      const detail = `no signature within ${limits.signMs} ms`
+      fail(new TokenError({ code: 'timeout', detail, next: 'is the token, or the way to it, overloaded or stuck?' }))
+    }, limits.signMs)
+    child?.send({ kind: 'sign', id: ++counter, data })
+  }
+
+  function open(): void {
+    if (state.kind === 'closed') return
+    state = { kind: 'opening' }
+    const started = (options.spawn ?? spawnTokenProcess)()
+    child = started
+    const check = probe()
+    timer = setTimeout(() => {
+      const detail = `not open within ${limits.openMs} ms`
+      fail(new TokenError({ code: 'timeout', detail, next: 'is the token, or the way to it, overloaded or stuck?' }))
+    }, limits.openMs)
+    started.once('error', error => {
+      fail(new TokenError({ code: 'process_ended', detail: error.message, next: 'may this user start processes?' }))
+    })
+    started.once('exit', (code, signal) => {
+      const detail = `the token process ended (${signal ?? `exit ${code}`})`
+      const error = new TokenError({ code: 'process_ended', detail, next: "is the token's library of this machine's kind?" })
+      if (state.kind === 'open') reopen(error)
+      else fail(error)
+    })
+    started.on('message', (message: FromToken) => {
+      switch (message.kind) {
+        case 'open':
+          clearTimeout(timer)
+          log.info({ token: message.token }, 'token open')
+          request(check)
+          return
+        case 'unopened':
+          if (message.refusedPin !== null) rememberPin(message.refusedPin)
+          return fail(new TokenError(message.failure))
+        case 'unsigned':
+          clearTimeout(timer)
+          return state.kind === 'open' ? reopen(new TokenError(message.failure)) : fail(new TokenError(message.failure))
+        case 'signed': {
+          if (message.id !== counter) return
+          clearTimeout(timer)
+          if (state.kind === 'opening') {
+            if (!options.verify(check, message.signature)) {
+              const detail = 'the key on the token is not the key of the issuer certificate'
+              return fail(new TokenError({ code: 'key_mismatch', detail, next: 'name the right token and key' }))
+            }
+            if (refusedPin !== null) rememberPin(null)
+            state = { kind: 'open' }
+            retryMs = limits.retryMs
+            opened?.resolve()
+            opened = null
+          } else {
+            inHand?.resolve(message.signature)
+            inHand = null
+          }
+          pump()
+        }
+      }
+    })
+    started.send({ kind: 'open', request: { ...options.request, refusedPin } })
+  }
+
+  const keeper: TokenKeeper = {
+    sign(data) {
+      return new Promise((resolve, reject) => {
+        if (state.kind === 'down') return reject(state.error)
+        if (state.kind === 'closed') return reject(closedError())
+        if (waiting.length >= limits.pendingMax) {
+          const detail = `${waiting.length} signatures wait already`
+          return reject(new TokenError({ code: 'queue_full', detail, next: 'come back later' }))
+        }
+        waiting.push({ data: data.slice(), retried: false, resolve, reject })
+        pump()
+      })
+    },
+    unready: () => (state.kind === 'down' ? state.error.message : state.kind === 'closed' ? 'closed' : null),
+    async close() {
+      if (state.kind === 'closed') return
+      state = { kind: 'closed' }
+      clearTimeout(retry)
+      for (const job of takeWaiting()) job.reject(closedError())
+      inHand = null
+      endChild()
+    },
+  }
+  await new Promise<void>((resolve, reject) => {
+    opened = {
+      resolve,
+      reject(error) {
+        // A configuration that cannot work is said at once, and not tried again behind the operator's back.
+        void keeper.close()
+        reject(error)
+      },
+    }
+    open()
+  })
+  return keeper
+}
+
+function closedError(): TokenError {
+  return new TokenError({ code: 'closed', detail: 'the server is stopping', next: 'come back later' })
+}

@@ -1,0 +1,183 @@
+// One login to one token, and the key found there. Synchronous, as PKCS #11 is: it runs in a process of its own (token-process.ts), which a
+// stalled library can be ended with. Any failure makes the session useless; the next one is a new process, since many libraries see a token
+// that came back only after they were loaded anew.
+
+import { randomBytes, scryptSync, timingSafeEqual } from 'node:crypto'
+import { createRequire } from 'node:module'
+import type { Bytes } from '@birthmark/device-sdk/core'
+import { readSecret, SecretError } from '@birthmark/est-server/secret-source'
+import type * as Pkcs11 from 'pkcs11js'
+import type { RefusedPin, TokenErrorCode, TokenRequest } from './protocol.ts'
+import { signingMechanism } from './signing-mechanism.ts'
+import { TokenError } from './token-error.ts'
+
+export interface TokenSession {
+  /** The token's label and serial number, for the log. */
+  name: string
+  /** X.509 form. Throws TokenError. */
+  sign(data: Bytes): Bytes
+}
+
+/** Thrown when the token refused a PIN: what to remember so that it is not tried again. */
+export class PinRefused extends TokenError {
+  readonly refused: RefusedPin
+
+  constructor(refused: RefusedPin, detail: string) {
+    super({ code: 'pin_wrong', detail, next: 'put the right PIN there; this one is not tried again' })
+    this.refused = refused
+  }
+}
+
+// PKCS #11 2.40: session and token flags, attributes, return values.
+const CKF_SERIAL_SESSION = 0x4
+const CKU_USER = 1
+const CKF_USER_PIN_FINAL_TRY = 0x20000
+const CKF_USER_PIN_LOCKED = 0x40000
+const CKA_CLASS = 0x0
+const CKA_LABEL = 0x3
+const CKA_ID = 0x102
+const CKO_PRIVATE_KEY = 3
+const CKR_PIN_INCORRECT = 0xa0
+const CKR_PIN_LOCKED = 0xa4
+const CKR_USER_ALREADY_LOGGED_IN = 0x100
+
+const failed = (code: TokenErrorCode, detail: string, next: string) => new TokenError({ code, detail, next })
+
+/** Throws `binding_missing`. */
+function loadBinding(): typeof Pkcs11 {
+  try {
+    return createRequire(import.meta.url)('pkcs11js')
+  } catch {
+    throw failed(
+      'binding_missing',
+      'pkcs11js is not compiled for this machine',
+      'in a clone: npm run pkcs11; elsewhere: npm rebuild pkcs11js (needs a C++ compiler)',
+    )
+  }
+}
+
+/** A library's own words would be a risk: of its failures only the name of the return value is passed on. */
+function call<T>(what: string, run: () => T): T {
+  try {
+    return run()
+  } catch (error) {
+    const name = /CKR_[A-Z0-9_]+/.exec((error as Error).message)?.[0] ?? 'no PKCS #11 return value'
+    throw failed('call_failed', `${what}: ${name}`, 'is the token there, and is its own service running?')
+  }
+}
+
+const codeOf = (error: unknown) => (error as { code?: unknown }).code
+const hashOf = (pin: Buffer, salt: Buffer) => scryptSync(pin, salt, 32)
+
+function login(module: Pkcs11.PKCS11, session: Buffer, request: TokenRequest, flags: number): void {
+  if (flags & CKF_USER_PIN_LOCKED)
+    throw failed('pin_locked', 'the token has locked the user PIN', 'the security officer of the token sets a new one')
+  // One more wrong one would lock the token. People may take that risk; a program that starts by itself may not.
+  if (flags & CKF_USER_PIN_FINAL_TRY)
+    throw failed('pin_withheld', 'the token allows one last try of the PIN', "log in once with the token's own tool")
+  let pin: Buffer
+  try {
+    pin = readSecret(request.pin)
+  } catch (error) {
+    if (error instanceof SecretError) throw failed('pin_unreadable', `PIN: ${error.message}`, error.next)
+    throw error
+  }
+  try {
+    const { refusedPin } = request
+    if (
+      refusedPin !== null &&
+      timingSafeEqual(hashOf(pin, Buffer.from(refusedPin.salt, 'hex')), Buffer.from(refusedPin.hash, 'hex'))
+    )
+      throw failed('pin_withheld', 'the token refused this PIN before', 'put the right PIN there')
+    try {
+      module.C_Login(session, CKU_USER, pin.toString('utf8'))
+    } catch (error) {
+      const code = codeOf(error)
+      if (code === CKR_USER_ALREADY_LOGGED_IN) return
+      if (code === CKR_PIN_LOCKED)
+        throw failed('pin_locked', 'the token has locked the user PIN', 'the security officer of the token sets a new one')
+      if (code === CKR_PIN_INCORRECT || /CKR_PIN_(INVALID|LEN_RANGE)/.test((error as Error).message)) {
+        const salt = randomBytes(16)
+        throw new PinRefused({ salt: salt.toString('hex'), hash: hashOf(pin, salt).toString('hex') }, 'the token refused the PIN')
+      }
+      call('C_Login', () => {
+        throw error
+      })
+    }
+  } finally {
+    pin.fill(0)
+  }
+}
+
+function findSlot(module: Pkcs11.PKCS11, { token }: TokenRequest): { slot: Buffer; name: string; flags: number } {
+  const found = call('C_GetSlotList', () => module.C_GetSlotList(true)).flatMap(slot => {
+    // Another reader's broken token is not ours to fail of.
+    let info: Pkcs11.TokenInfo
+    try {
+      info = module.C_GetTokenInfo(slot)
+    } catch {
+      return []
+    }
+    const label = info.label.trimEnd()
+    const serial = info.serialNumber.trimEnd()
+    const fits = (token.label === undefined || token.label === label) && (token.serial === undefined || token.serial === serial)
+    return fits ? [{ slot, name: `${label} (${serial})`, flags: info.flags }] : []
+  })
+  const wanted = [token.label && `label ${token.label}`, token.serial && `serial ${token.serial}`].filter(Boolean).join(', ')
+  if (found.length === 0) throw failed('token_absent', `no token with ${wanted}`, 'plug it in; or correct its name: pkcs11-tool -L')
+  if (found.length > 1) throw failed('token_ambiguous', `${found.length} tokens with ${wanted}`, 'name it by its serial number')
+  return found[0]
+}
+
+function findKey(module: Pkcs11.PKCS11, session: Buffer, { key }: TokenRequest): Buffer {
+  const template: Pkcs11.Template = [{ type: CKA_CLASS, value: CKO_PRIVATE_KEY }]
+  if (key.label !== undefined) template.push({ type: CKA_LABEL, value: key.label })
+  if (key.id !== undefined) template.push({ type: CKA_ID, value: Buffer.from(key.id, 'hex') })
+  const found = call('C_FindObjects', () => {
+    module.C_FindObjectsInit(session, template)
+    const handles = module.C_FindObjects(session, 2)
+    module.C_FindObjectsFinal(session)
+    return handles
+  })
+  const wanted = [key.label && `label ${key.label}`, key.id && `id ${key.id}`].filter(Boolean).join(', ')
+  if (found.length === 0) throw failed('key_absent', `no private key with ${wanted}`, 'see what is there: pkcs11-tool -O --login')
+  if (found.length > 1) throw failed('key_ambiguous', `several private keys with ${wanted}`, 'name it by its id as well')
+  return found[0]
+}
+
+/** Throws TokenError; PinRefused for a PIN that was tried and refused. */
+export function openTokenSession(request: TokenRequest): TokenSession {
+  const binding = loadBinding()
+  const how = signingMechanism(request.algorithm, request.coordinateBytes)
+  if (how === null) throw failed('call_failed', `${request.algorithm} is not asked of tokens`, 'use a P-256, P-384 or RSA key')
+  const module = new binding.PKCS11()
+  try {
+    module.load(request.library)
+    module.C_Initialize()
+  } catch (error) {
+    throw failed(
+      'library_unusable',
+      `${request.library}: ${/CKR_[A-Z0-9_]+/.exec((error as Error).message)?.[0] ?? 'it cannot be loaded'}`,
+      "name the PKCS #11 library of the token's maker, such as /usr/lib/softhsm/libsofthsm2.so",
+    )
+  }
+  const { slot, name, flags } = findSlot(module, request)
+  // Read-only: nothing here changes what is on a token.
+  const session = call('C_OpenSession', () => module.C_OpenSession(slot, CKF_SERIAL_SESSION))
+  login(module, session, request, flags)
+  const key = findKey(module, session, request)
+  return {
+    name,
+    sign(data) {
+      const raw = call('C_Sign', () => {
+        module.C_SignInit(session, how.mechanism, key)
+        return module.C_Sign(session, how.input(data), Buffer.alloc(how.bytesMax))
+      })
+      try {
+        return how.output(raw)
+      } catch (error) {
+        throw failed('call_failed', `C_Sign: ${(error as Error).message}`, 'is it the right kind of key?')
+      }
+    },
+  }
+}
