@@ -7,14 +7,17 @@ import { DatabaseSync } from 'node:sqlite'
 import { openSqliteStore, type SqliteStoreOptions, spawnWriterThread, type WriterThread } from '@birthmark/est-server'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { auditEntry, manifestEntry, storeContract } from './contract.ts'
+import { crlContract } from './crl-contract.ts'
 
-storeContract('sqlite', () => {
+const driver = () => {
   const folder = mkdtempSync(join(tmpdir(), 'birthmark-store-'))
   return {
     open: () => openSqliteStore({ path: join(folder, 'store.db') }),
     remove: async () => rmSync(folder, { recursive: true }),
   }
-})
+}
+storeContract('sqlite', driver)
+crlContract('sqlite', driver)
 
 describe('sqlite driver', () => {
   let folder: string

@@ -41,5 +41,6 @@ export {
 } from './revocation.ts'
 export { readSecret, SecretError, type SecretSource } from './secret-source.ts'
 export { auditHash, chainStart, firstBroken } from './store/audit-chain.ts'
+export type * from './store/crl.ts'
 export { openSqliteStore, type SqliteStoreOptions, spawnWriterThread, type WriterThread } from './store/sqlite.ts'
 export * from './store/store.ts'

@@ -314,6 +314,10 @@ export function sqliteCheck(db: DatabaseSync): string[] {
       `SELECT 1 WHERE (SELECT count(*) FROM issuances WHERE state = 'issued') <> (SELECT count(*) FROM audit WHERE kind = 'certificate_issued')`,
     ],
     [
+      'a CRL whose number was not spent',
+      'SELECT list FROM crls c WHERE number > coalesce((SELECT number FROM crl_numbers n WHERE n.issuer = c.issuer), 0)',
+    ],
+    [
       'a time later than the clock of the store',
       "SELECT started_at FROM issuances WHERE started_at > (SELECT at FROM clock) AND NOT EXISTS (SELECT 1 FROM audit WHERE kind = 'clock_accepted')",
     ],

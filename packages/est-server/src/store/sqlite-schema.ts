@@ -66,6 +66,13 @@ CREATE TABLE notices (
 ) STRICT;
 CREATE INDEX notices_pending ON notices (fleet, seq) WHERE delivered_at IS NULL;
 
+-- The last CRL number an issuer has spent, and the newest list of each kind: fleet and shard, or '' for the full one.
+CREATE TABLE crl_numbers (issuer BLOB PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE crls (
+  issuer BLOB NOT NULL, list TEXT NOT NULL, number INTEGER NOT NULL, revocations INTEGER NOT NULL, this_update INTEGER NOT NULL,
+  next_update INTEGER NOT NULL, der BLOB NOT NULL, PRIMARY KEY (issuer, list)
+) STRICT;
+
 CREATE TABLE audit (
   n INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, request_id TEXT NOT NULL, fleet TEXT NOT NULL, device TEXT NOT NULL,
   "by" TEXT NOT NULL, code TEXT NOT NULL, detail TEXT NOT NULL, hash BLOB NOT NULL

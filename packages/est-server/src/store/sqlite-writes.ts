@@ -3,6 +3,7 @@
 
 import type { DatabaseSync } from 'node:sqlite'
 import { auditHash, boundEntry, chainStart } from './audit-chain.ts'
+import { type CrlWrites, crlWrites } from './sqlite-crl.ts'
 import { manifestWrites } from './sqlite-manifest.ts'
 import { type DeviceSqlRow, deviceColumns, deviceRecord, prepare } from './sqlite-rows.ts'
 import type {
@@ -19,7 +20,7 @@ import type {
   SecretOutcome,
 } from './store.ts'
 
-export interface Writes {
+export interface Writes extends CrlWrites {
   admitDevice(device: NewDevice): DeviceRecord | null
   /** The first of `count` indices that nobody has been given. */
   leaseIdx(lease: { fleet: string; count: number }): number
@@ -74,6 +75,9 @@ export function writeSession(db: DatabaseSync): WriteSession {
   const deviceByKey = prepare<DeviceSqlRow>(db, `SELECT ${deviceColumns} FROM devices WHERE key = ?`)
   const deviceById = prepare<DeviceSqlRow>(db, `SELECT ${deviceColumns} FROM devices WHERE fleet = ? AND id = ?`)
   const manifest = manifestWrites(db)
+  const crl = crlWrites(db, at => {
+    latestTime = Math.max(latestTime, at)
+  })
 
   const secretByHash = prepare<{ device: number; expires_at: number; content_sha256: Uint8Array | null; issued: number }>(
     db,
@@ -287,6 +291,8 @@ export function writeSession(db: DatabaseSync): WriteSession {
       record(entry)
       return null
     },
+
+    ...crl,
   }
 
   return {

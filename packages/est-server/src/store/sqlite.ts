@@ -8,6 +8,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { Worker } from 'node:worker_threads'
 import { EstServerError } from '../errors.ts'
 import { createIdxBlocks } from './idx-blocks.ts'
+import { crlReads } from './sqlite-crl.ts'
 import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
 import type { JobAnswer, WriteArgument, WriteJob, WriteName, WriteResult, WriterMessage, WriterOptions } from './sqlite-writer.ts'
 import { manifestEntriesMax, type Store } from './store.ts'
@@ -170,6 +171,9 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const reading = new DatabaseSync(path, { readOnly: true, timeout: 5000 })
   reading.exec('PRAGMA cache_size = -65536')
   const reads = sqliteReads(reading)
+  const scanning = new DatabaseSync(path, { readOnly: true, timeout: 5000 })
+  scanning.exec('PRAGMA cache_size = -4096')
+  const crls = crlReads(reading, scanning)
   const snapshot = readSnapshot(reading)
   // Before any caller hears that its write is done: what it then reads must show it.
   thread.onMessage(snapshot.end)
@@ -253,12 +257,27 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
       await write('appendAudit', entry)
     },
     audit: (after, limit) => read(() => reads.audit(after, limit)),
+    revocations: fleet => read(() => crls.revocations(fleet)),
+    datedRules: fleet => read(() => crls.datedRules(fleet)),
+    fleets: () => read(crls.fleets),
+    lastIdx: fleet => read(() => crls.lastIdx(fleet)),
+    serials: query => read(() => crls.serials(query)),
+    standing: (issuer, serial) => read(() => crls.standing(issuer, serial)),
+    crlHead: (issuer, list) => read(() => crls.crlHead(issuer, list)),
+    crl: (issuer, list) => read(() => crls.crl(issuer, list)),
+    reserveCrlNumber: (issuer, at) => write('reserveCrlNumber', { issuer, at }),
+    recordCrl: crl => write('recordCrl', crl),
+    crlNumbers: () => read(crls.crlNumbers),
+    async raiseCrlNumber(issuer, number) {
+      await write('raiseCrlNumber', { issuer, number })
+    },
     check: () => read(() => sqliteCheck(reading)),
     close() {
       closing ??= (async () => {
         await queue.close()
         snapshot.end()
         reading.close()
+        scanning.close()
         thread.post('close')
         await ended
       })()

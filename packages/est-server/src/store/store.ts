@@ -10,6 +10,7 @@
 // It leaves to others: what a certificate is, who may have one, and every signature. Times are whole seconds since 1970.
 
 import type { Bytes } from '@birthmark/device-sdk/core'
+import type { CrlStore } from './crl.ts'
 
 /** Rows of a manifest one call may carry: about 50 ms of the writer, which enrollments wait behind. */
 export const manifestEntriesMax = 5000
@@ -285,7 +286,7 @@ export interface NewSecret {
 /** `not_in_group`: the device is known, and not in this group of those asked for. `groups_full`: the fleet has no room for another group. */
 export type SecretOutcome = { kind: 'minted' } | { kind: 'not_in_group'; group: string } | { kind: 'groups_full' }
 
-export interface Store {
+export interface Store extends CrlStore {
   // Enrollment.
   enrollmentFacts(fleet: string, deviceId: string, spkiSha256: Bytes, contentSha256: Bytes): Promise<EnrollmentFacts>
   certificate(issuer: Bytes, serial: Bytes): Promise<CertificateRecord | null>
