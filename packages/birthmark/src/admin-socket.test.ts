@@ -15,7 +15,10 @@ const errors: unknown[] = []
 
 /** Remembers what it was asked; answers with what fits. */
 const administration: Administration = {
-  status: async () => ({ fleet: 'f', development: true, est: 'e', mqtt: 'm', sessions: 1, undelivered: 0, pid: 1 }),
+  status: async () => ({
+    ...{ fleet: 'f', development: true, est: 'e', mqtt: 'm', sessions: 1, undelivered: 0, pid: 1 },
+    ...{ workers: { serving: 1, of: 1, pids: [1] }, unready: null },
+  }),
   devices: async filter => {
     calls.push(['devices', filter])
     return { devices: [], next: null }

@@ -33,6 +33,9 @@ export interface ServerStatus {
   /** Notices that the broker has not confirmed yet. */
   undelivered: number
   pid: number
+  /** The processes that answer devices, of how many there should be; and why none does, or null. */
+  workers: { serving: number; of: number; pids: number[] }
+  unready: string | null
 }
 
 export interface ManifestOutcome {

@@ -8,22 +8,27 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Bytes, equalBytes, type Membership, parseCertificate } from '@birthmark/device-sdk/core'
-import { createRegistry, createRevocation, type Log, openSqliteStore, resolveOpenIntents } from '@birthmark/est-server'
+import { createRegistry, createRevocation, type Log, openSqliteStore, resolveOpenIntents, type Store } from '@birthmark/est-server'
 import { keyIdOf } from '@birthmark/factory-line'
-import { type Clock, createPublisher, createRuleSet, type Status, statusOf } from '@birthmark/fleet-revocation'
+import { type Clock, createPublisher, createRuleSet, type RuleSet, type Status, statusOf } from '@birthmark/fleet-revocation'
 import { type AdminSocket, openAdminSocket } from './admin-socket.ts'
 import type { Administration } from './administration.ts'
 import type { Settings } from './configuration.ts'
+import type { ConfigurationFile } from './configuration-files.ts'
 import { type DeviceFolder, writeDeviceFolder } from './device-folder.ts'
-import { openEnrollmentFront } from './enrollment-front.ts'
-import { openBroker, reachableName } from './listening.ts'
+import { type EnrollmentFront, openEnrollmentFront } from './enrollment-front.ts'
+import { openBroker, reachableName, storePath } from './listening.ts'
 import { heartbeatSecret, newestNotice, noticeSigner, noticeSpki, outboxOf } from './notice-signing.ts'
 import { operationsOf } from './operations.ts'
+import { tendSharedStore } from './shared-store.ts'
+import { startWorkers } from './workers.ts'
 
 export interface Ports {
   clock: Clock
   random: (length: number) => Uint8Array
   log: Log
+  /** Where the settings come from; needed for workers, which are given the same. */
+  source?: { config: string; files: Map<string, ConfigurationFile> }
   /** The store stopped after a disk error, so nothing more can be promised: end the process. */
   onFatal: (error: Error) => void
 }
@@ -40,7 +45,7 @@ export interface Running {
 
 export async function compose(settings: Settings, ports: Ports): Promise<Running> {
   const { clock, random, log } = ports
-  const { fleet, state } = settings
+  const { fleet, state, workers } = settings
   mkdirSync(state, { recursive: true, mode: 0o700 })
   // Undone in reverse when a later part cannot start, and at the end.
   const closers: (() => Promise<unknown> | unknown)[] = []
@@ -62,13 +67,12 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       stopped = error.message
       ports.onFatal(error)
     }
-    const store = await openSqliteStore({ path: join(state, 'fleet.db'), onStopped })
+    const store = await openSqliteStore({ path: storePath(state), shared: workers > 1, onStopped })
     closers.push(() => store.close())
 
     const rules = createRuleSet(await store.rules(fleet))
     const status = statusOf(rules, fleet)
 
-    const front = { store, rules, clock, random, log, unready: () => stopped, port: settings.est.port }
     // A crash may have left intents that are neither issued nor void; they are settled before anybody asks.
     await resolveOpenIntents({ store, clock })
     const registry = createRegistry({ store, fleet, clock, random })
@@ -81,7 +85,8 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     closers.push(closeBroker)
 
     const secret = heartbeatSecret(join(state, 'heartbeat.key'))
-    const signNotice = noticeSigner(settings.noticeKey, secret, fleet, (await newestNotice(store, fleet)) + 1)
+    const newest = await newestNotice(store, fleet)
+    const signNotice = noticeSigner(settings.noticeKey, secret, fleet, newest + 1)
     const revocation = createRevocation({ store, fleet, signNotice, clock, log })
     const publisher = createPublisher({
       outbox: outboxOf(store, fleet, clock.now),
@@ -93,8 +98,11 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     })
     closers.push(() => publisher.close())
 
-    const est = await openEnrollmentFront(settings, front)
+    const est = await openFront(settings, ports, store, rules, () => stopped)
     closers.push(() => est.close())
+    const enforce = () => Promise.all([broker?.enforce(), est.enforce()])
+    const tending = tendSharedStore({ store, fleet, rules, newest, enforce, clock, log })
+    closers.push(() => tending.close())
 
     const urls = { est: `https://${reachableName(settings.est.host, settings.est.certificate)}:${est.port}`, mqtt }
     administration = operationsOf({ settings, store, registry, revocation, rules, front: est, publisher, broker, clock, urls })
@@ -121,4 +129,18 @@ function issuedBy(issuers: Bytes[], status: StatusOf): StatusOf {
   const keyIds = issuers.map(parseCertificate).map(({ subjectKeyId, spki }) => subjectKeyId ?? keyIdOf(spki))
   return (membership, issuerKeyId) =>
     issuerKeyId && keyIds.some(keyId => equalBytes(keyId, issuerKeyId)) ? status(membership, issuerKeyId) : 'unknown'
+}
+
+/** One process answers devices, this one, or several others do. */
+function openFront(
+  settings: Settings,
+  { clock, random, log, source }: Ports,
+  store: Store,
+  rules: RuleSet,
+  unready: () => string | null,
+): Promise<EnrollmentFront> {
+  const { workers: count, est } = settings
+  if (count === 1) return openEnrollmentFront(settings, { store, rules, clock, random, log, unready, port: est.port })
+  if (!source) throw new TypeError('workers need the source of the settings')
+  return startWorkers({ count, host: est.host, port: est.port, ...source, rules, clock, log })
 }

@@ -2,13 +2,13 @@
 // at files, environment or defaults again.
 
 import { createPrivateKey, createPublicKey, type KeyObject, X509Certificate } from 'node:crypto'
-import { readFileSync, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { type Bytes, decodePem } from '@birthmark/device-sdk/core'
 import type { ServiceRole } from '@birthmark/fleet-revocation/broker'
 import { isMap, isNode, isScalar, isSeq, LineCounter, parseDocument } from 'yaml'
 import { z } from 'zod'
 import { CommandError } from './command-error.ts'
+import { fromDisk, type ReadFile } from './configuration-files.ts'
 
 /** In every certificate that `birthmark dev` makes, so that `serve` and people know it. */
 export const developmentOrganization = 'Birthmark development, not for production'
@@ -28,6 +28,8 @@ export interface Settings {
   noticeKey: KeyObject
   /** Seconds an operational certificate lives. */
   lifetimeSeconds: number
+  /** Processes that answer devices; 1 for this one alone. */
+  workers: number
   logLevel: 'debug' | 'info' | 'warn' | 'error'
 }
 
@@ -79,18 +81,21 @@ const Configuration = z.strictObject({
   certificates: z
     .strictObject({ lifetime: z.string().regex(/^[1-9]\d{0,4}[mhd]$/, 'is like 90d, 12h or 10m') })
     .default({ lifetime: '90d' }),
+  // A worker takes a core and some 100 MB; what has more than 64 cores wants a database server anyway.
+  workers: z.int().min(1).max(64).default(1),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']) }).default({ level: 'info' }),
 })
 
 type Raw = z.infer<typeof Configuration>
 
 /** Reads and judges a configuration. Throws `configuration` with file, line and what is expected there. */
-export function readConfiguration(file: string): Settings {
+export function readConfiguration(file: string, readFile: ReadFile = fromDisk): Settings {
   let text: string
   try {
+    const read = readFile(file)
     // A configuration is a page; a megabyte is something else under the wrong name.
-    if (statSync(file).size > 1_048_576) throw wrong(`${file} is larger than a configuration can be`, 'name the right file')
-    text = readFileSync(file, 'utf8')
+    if (read.bytes > 1_048_576) throw wrong(`${file} is larger than a configuration can be`, 'name the right file')
+    text = read.text
   } catch (error) {
     if (error instanceof CommandError) throw error
     throw wrong(`cannot read ${file}`, 'write one with: birthmark init')
@@ -140,7 +145,7 @@ export function readConfiguration(file: string): Settings {
     })
     throw wrong(issues.join('; '), 'correct the lines named; birthmark init writes an example')
   }
-  return settle(parsed.data, dirname(resolve(file)), at)
+  return settle(parsed.data, dirname(resolve(file)), at, readFile)
 }
 
 function sentence(issue: z.core.$ZodIssue): string {
@@ -151,10 +156,10 @@ function sentence(issue: z.core.$ZodIssue): string {
 }
 
 /** Follows the file names. Keys that others may read, and certificates made for development, are refused. */
-function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string): Settings {
+function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string, readFile: ReadFile): Settings {
   const read = (path: PropertyKey[], file: string): string => {
     try {
-      return readFileSync(resolve(base, file), 'utf8')
+      return readFile(resolve(base, file)).text
     } catch (error) {
       throw wrong(
         `${at(path)}: cannot read ${resolve(base, file)} (${(error as NodeJS.ErrnoException).code})`,
@@ -190,7 +195,7 @@ function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string): Se
   }
   const key = (path: PropertyKey[], file: string): string => {
     const pem = read(path, file)
-    const { mode } = statSync(resolve(base, file))
+    const { mode } = readFile(resolve(base, file))
     if ((mode & 0o077) !== 0) throw wrong(`${at(path)}: ${file} may be read by others`, `chmod 600 ${resolve(base, file)}`)
     try {
       createPrivateKey(pem)
@@ -238,6 +243,7 @@ function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string): Se
     issuer: { certificates: issuer.chain, previous, key: issuer.key },
     noticeKey,
     lifetimeSeconds: secondsOf(raw.certificates.lifetime, at(['certificates', 'lifetime'])),
+    workers: raw.workers,
     logLevel: raw.log.level,
   }
 }

@@ -86,6 +86,7 @@ export async function prepareDevelopment(options: {
     },
     noticeKey: createPrivateKey(readFileSync(file('notice.key.pem'))),
     lifetimeSeconds: options.lifetimeSeconds,
+    workers: 1,
     logLevel: 'warn',
   }
   return { settings, made }

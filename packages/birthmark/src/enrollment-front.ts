@@ -15,7 +15,15 @@ export interface EnrollmentFront {
   enforce(): Promise<number>
   /** Why a request would not be served now, or null. */
   unready(): string | null
+  /** The processes that answer. */
+  standing(): Standing
   close(): Promise<void>
+}
+
+export interface Standing {
+  serving: number
+  of: number
+  pids: number[]
 }
 
 export interface FrontParts extends Pick<Ports, 'clock' | 'random' | 'log'> {
@@ -52,6 +60,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     port,
     enforce: async () => listener.closeConnections(peer => isRevoked(peer, fleet, rules)),
     unready: parts.unready,
+    standing: () => ({ serving: parts.unready() === null ? 1 : 0, of: 1, pids: [process.pid] }),
     close: () => listener.close(graceMs),
   }
 }

@@ -18,7 +18,7 @@ export interface OperationParts {
   registry: Registry
   revocation: Revocation
   rules: RuleSet
-  front: Pick<EnrollmentFront, 'enforce'>
+  front: Pick<EnrollmentFront, 'enforce' | 'standing' | 'unready'>
   publisher: Publisher
   broker: EmbeddedBroker | null
   clock: Clock
@@ -64,6 +64,8 @@ export function operationsOf(parts: OperationParts): Administration {
       sessions: broker ? broker.sessions().filter(session => session.connected && session.kind === 'device').length : null,
       undelivered: (await store.outboxPending(fleet, 64)).length,
       pid: process.pid,
+      workers: front.standing(),
+      unready: front.unready(),
     }),
 
     async devices({ id, limit, ...filter }) {

@@ -1,0 +1,63 @@
+// What a server has to look after because it may not be alone with its store: revocations that another server recorded, and intents that
+// a dead process left open. One timer; every look is a look-up by key, so that doing it for nobody costs nothing.
+
+import { type Log, resolveOpenIntents, type Store } from '@birthmark/est-server'
+import type { Clock, RuleSet } from '@birthmark/fleet-revocation'
+
+export interface SharedStoreOptions {
+  store: Store
+  fleet: string
+  rules: RuleSet
+  /** The newest notice that `rules` holds. */
+  newest: number
+  /** Denies and cuts what `rules` says from now on. */
+  enforce(): Promise<unknown>
+  clock: Clock
+  log: Log
+}
+
+/** Another server's revocation takes effect here within this, beside being refused by the store at once. */
+const lookSeconds = 1
+/** Twice what a request may take: whoever still works on such an intent has lost its caller. */
+const intentSeconds = 120
+const intentLooksEvery = 60
+
+export function tendSharedStore({ store, fleet, rules, newest, enforce, clock, log }: SharedStoreOptions): { close(): void } {
+  let seq = newest
+  let looks = 0
+  let closed = false
+  let cancel = () => {}
+
+  async function look(): Promise<void> {
+    let news = false
+    while (await store.notice(fleet, seq + 1)) {
+      seq++
+      news = true
+    }
+    if (news && rules.merge(await store.rules(fleet))) {
+      log.info({ fleet, seq }, 'a revocation of another server takes effect')
+      await enforce()
+    }
+    if (++looks % intentLooksEvery !== 0) return
+    const { voided } = await resolveOpenIntents({ store, clock }, intentSeconds)
+    if (voided > 0) log.warn({ voided }, 'open intents of a dead process were given up')
+  }
+
+  function next(): void {
+    if (closed) return
+    cancel = clock.setTimer(lookSeconds, () => {
+      look()
+        .catch(error => {
+          if (!closed) log.error({ err: error }, 'the store could not be looked at')
+        })
+        .finally(next)
+    })
+  }
+  next()
+  return {
+    close() {
+      closed = true
+      cancel()
+    },
+  }
+}
