@@ -82,7 +82,17 @@ function kernelWork(): { issuerKey: KeyObject; work: (request: Request) => Promi
       csr: proven,
       contentSha256: proven.spkiSha256,
       device: { key: 1, id, fleet: 'bench', birthSpkiSha256, ...standing },
-      ...{ latest: null, same: null, keyHolder: null, birthKeyHolder: null, caKeys, status: 'good', now },
+      ...{
+        latest: null,
+        same: null,
+        keyHolder: null,
+        birthKeyHolder: null,
+        groups: [],
+        approval: null,
+        caKeys,
+        status: 'good',
+        now,
+      },
     })
     if (decision.kind !== 'approved') throw new Error(JSON.stringify(decision))
     const { spkiSha256 } = proven
@@ -96,7 +106,9 @@ function kernelWork(): { issuerKey: KeyObject; work: (request: Request) => Promi
       notAfter: notBefore + 86_700,
       spki: proven.csr.spki,
       spkiSha256,
-      uri: null,
+      subject: null,
+      alternativeNames: [],
+      extendedKeyUsage: profile.extendedKeyUsage,
       membership,
     }
     return authority.verify(await authority.issue(authority.prepare(details)))

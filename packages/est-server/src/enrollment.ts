@@ -12,6 +12,7 @@ import { csrDemand } from './csr-demand.ts'
 import { createTurns } from './device-turns.ts'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from './enrollment-request.ts'
 import { EstServerError, failureCode } from './errors.ts'
+import { createGroupNames } from './group-names.ts'
 import { attemptsMax, createIssuing, type failpoints, type Note } from './issue-certificate.ts'
 import { sha256 } from './node-crypto.ts'
 import { resolveOpenIntents } from './open-intents.ts'
@@ -21,6 +22,7 @@ import { type Approval, decide, type Identity } from './registrar/decide.ts'
 import { type ProvenCsr, prove } from './registrar/possession.ts'
 import { type EnrollmentProfile, requestContent } from './registrar/profile.ts'
 import { isRefusal, isUnauthenticated, type Refusal, refusal } from './registrar/refusal.ts'
+import { detailWithRule } from './registrar/rule.ts'
 import type { CertificateRecord, EnrollmentFacts, Store } from './store/store.ts'
 import { UnavailableError, unavailabilityOf } from './unavailability.ts'
 
@@ -81,6 +83,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const issue = createIssuing({ store, issuer, authority, clock, log, nextSerial: serialSource(clock, random), failpoint })
   const identities = createPeerIdentities(store, [{ subject: issuer.certificate.subject, keyId: issuer.keyId }], clock)
   const turns = createTurns()
+  const groupNames = createGroupNames(store)
   const budget = createAuditBudget({ store, clock, log })
   const profiles = profilesByLabel(options.profiles)
   const above = [issuer.certificate.der, ...issuer.chain]
@@ -99,8 +102,9 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     request: EnrollmentRequest,
     fleet: string,
     device: string,
-    { code, detail }: Refusal,
+    { code, detail: culprit }: Refusal,
   ): Promise<EnrollmentOutcome> {
+    const detail = detailWithRule(code, culprit)
     const unrecognised = isUnauthenticated(code)
     try {
       const source = device === '' || unrecognised ? '' : `${fleet}/${device}`
@@ -162,9 +166,11 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       )
     const standing = identity.kind === 'operational' ? identity.certificate : facts.latest
     const verdict = standing ? status({ fleet: standing.fleet, idx: standing.idx, gids: standing.gids }, standing.issuer) : 'good'
-    const asked = { operation: request.operation, profile, identity, csr, contentSha256 }
+    const groups = profile.namesNeedGroups && facts.device ? await groupNames(fleet, facts.device.gids) : []
+    const asked = { operation: request.operation, profile, identity, csr, contentSha256, groups, approval: null }
     const decision = decide<CertificateRecord>({ ...asked, ...facts, caKeys, status: verdict, now: clock.now() })
     if (decision.kind === 'approved') return decision.approval
+    if (decision.kind === 'pending') return { kind: 'pending', retryAfterSeconds: 300 }
     if (decision.kind === 'refused') {
       if (decision.code === 'clone_suspected' && facts.device?.suspectedAt === null) {
         // Held back, whoever asks in its name, until an operator lifts it or the profile's window is over.

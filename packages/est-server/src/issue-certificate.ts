@@ -70,7 +70,7 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
   type Attempt = { kind: 'conflict'; on: IntentConflict } | Issued
 
   async function attempt({ approval, operation, requestId, note }: Issuing): Promise<Attempt> {
-    const { device, csr, profile, contentSha256, epoch, secret, uri } = approval
+    const { device, csr, profile, contentSha256, epoch, secret, names } = approval
     const { spkiSha256 } = csr
     const { fleet } = profile
     const { gids } = device
@@ -84,7 +84,9 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     // 5. Prepare: build and lint. The key is not touched; a lint failure ends here.
     const span = { serial, notBefore, notAfter }
     const membership = { fleet, idx, gids }
-    const permit = authority.prepare({ ...span, deviceId: device.id, spki: csr.csr.spki, spkiSha256, uri, membership })
+    const { extendedKeyUsage } = profile
+    const key = { spki: csr.csr.spki, spkiSha256 }
+    const permit = authority.prepare({ ...span, deviceId: device.id, ...names, extendedKeyUsage, ...key, membership })
     await pass('prepared')
     // 6. Record what will be signed. From here a crash leaves an open intent, which reconcile() or the device's next request voids.
     const issuerId = issuer.keyId

@@ -1,5 +1,5 @@
-// The TBSCertificate of an operational certificate (LDevID), by template: what does not vary with the device is encoded once per
-// issuer, the rest is written between (RFC 5280 4.1). lint.ts reads every result back before it is signed.
+// The TBSCertificate of an operational certificate (LDevID), by template: what does not vary with the device is encoded once per issuer and
+// profile, the rest is written between (RFC 5280 4.1). lint.ts reads every result back before it is signed.
 
 import {
   AUTHORITY_KEY_ID,
@@ -8,12 +8,15 @@ import {
   type Bytes,
   bytesOfHex,
   COMMON_NAME,
+  COUNTRY,
   EXTENDED_KEY_USAGE,
   encodeElement,
   encodeName,
   encodeSequence,
   FLEET_EXTENSION,
   GENERALIZED_TIME,
+  type GeneralName,
+  IA5_STRING,
   INTEGER,
   KEY_USAGE,
   type Membership,
@@ -47,8 +50,12 @@ export interface CertificateDetails {
   spki: Bytes
   /** SHA-256 of it. */
   spkiSha256: Bytes
-  /** Alternative name, null for none. */
-  uri: string | null
+  /** Attributes of the subject in order, printable and within RFC 5280's bounds; null for CN and serialNumber, both the device id. */
+  subject: readonly { readonly oid: string; readonly value: string }[] | null
+  /** DNS, URI, mail or IP address. */
+  alternativeNames: readonly GeneralName[]
+  /** Hex OIDs. What is encoded of them is remembered by this object: a profile has one for its life. */
+  extendedKeyUsage: readonly string[]
   membership: Membership
 }
 
@@ -87,17 +94,27 @@ export function certificateTemplate(issuer: Issuer): (details: CertificateDetail
   const version = encodeElement(0xa0, [encodeElement(INTEGER, [new Uint8Array([2])])])
   const algorithmAndIssuer = Buffer.concat([signatureAlgorithmIdentifier(issuer.algorithm), issuer.certificate.subject])
   const base = issuer.statusUrl ?? null
-  const fixedExtensions = Buffer.concat([
-    // cA is DEFAULT FALSE, so DER leaves it out; critical as 4.2.1.9 allows, so that nobody overlooks it.
-    extension(BASIC_CONSTRAINTS, true, encodeSequence([])),
-    // digitalSignature: bit 0 of one octet, seven unused.
-    extension(KEY_USAGE, true, new Uint8Array([0x03, 0x02, 0x07, 0x80])),
-    extension(EXTENDED_KEY_USAGE, false, encodeSequence([encodeElement(OBJECT_IDENTIFIER, [bytesOfHex(CLIENT_AUTH)])])),
-    extension(AUTHORITY_KEY_ID, false, encodeSequence([encodeElement(0x80, [issuer.keyId])])),
-    ...(base === null ? [] : [extension(AUTHORITY_INFORMATION_ACCESS, false, ocspAt(`${base}${ocspPath}`))]),
-    // Of one length for all certificates: everything but its last 20 octets, which follow.
-    extension(SUBJECT_KEY_ID, false, encodeElement(OCTET_STRING, [new Uint8Array(20)])).subarray(0, -20),
-  ])
+  const fixedExtensionsOf = (purposes: readonly string[]) =>
+    Buffer.concat([
+      // cA is DEFAULT FALSE, so DER leaves it out; critical as 4.2.1.9 allows, so that nobody overlooks it.
+      extension(BASIC_CONSTRAINTS, true, encodeSequence([])),
+      // digitalSignature: bit 0 of one octet, seven unused.
+      extension(KEY_USAGE, true, new Uint8Array([0x03, 0x02, 0x07, 0x80])),
+      extension(EXTENDED_KEY_USAGE, false, encodeSequence(purposes.map(objectIdentifier))),
+      extension(AUTHORITY_KEY_ID, false, encodeSequence([encodeElement(0x80, [issuer.keyId])])),
+      ...(base === null ? [] : [extension(AUTHORITY_INFORMATION_ACCESS, false, ocspAt(`${base}${ocspPath}`))]),
+      // Of one length for all certificates: everything but its last 20 octets, which follow.
+      extension(SUBJECT_KEY_ID, false, encodeElement(OCTET_STRING, [new Uint8Array(20)])).subarray(0, -20),
+    ])
+  const fixedByPurposes = new WeakMap<readonly string[], Bytes>()
+  const fixedExtensions = (purposes: readonly string[]) => {
+    let fixed = fixedByPurposes.get(purposes)
+    if (fixed === undefined) {
+      fixed = fixedExtensionsOf(purposes)
+      fixedByPurposes.set(purposes, fixed)
+    }
+    return fixed
+  }
   const commonName = objectIdentifier(COMMON_NAME)
   const serialNumber = objectIdentifier(SERIAL_NUMBER)
   const alternativeName = objectIdentifier(SUBJECT_ALT_NAME)
@@ -163,32 +180,49 @@ export function certificateTemplate(issuer: Issuer): (details: CertificateDetail
     w.put(distributionPoints)
     w.wrap(SEQUENCE, end)
   }
-  const uriOf = (uri: string) => {
+  const alternativeNamesOf = (names: readonly GeneralName[]) => {
     const end = w.mark()
-    w.text(uri)
-    w.wrap(0x86, end)
+    for (let i = names.length - 1; i >= 0; i--) {
+      const name = w.mark()
+      w.put(names[i].value)
+      w.wrap(0x80 | names[i].tag, name)
+    }
     w.wrap(SEQUENCE, end)
     w.wrap(OCTET_STRING, end)
     w.put(alternativeName)
     w.wrap(SEQUENCE, end)
   }
+  // An attribute that is the same for every device of a profile is the same object, too.
+  const attributes = new WeakMap<object, Bytes>()
+  const subjectOf = (subject: NonNullable<CertificateDetails['subject']>) => {
+    for (let i = subject.length - 1; i >= 0; i--) {
+      let encoded = attributes.get(subject[i])
+      if (encoded === undefined) {
+        encoded = relativeName(subject[i])
+        attributes.set(subject[i], encoded)
+      }
+      w.put(encoded)
+    }
+  }
 
   // Read from the bottom up: the last field is written first.
   return d => {
     const end = w.mark()
-    if (d.uri !== null) uriOf(d.uri)
+    if (d.alternativeNames.length > 0) alternativeNamesOf(d.alternativeNames)
     if (base !== null) crlAt(base, d.membership)
     fleetOf(d.membership)
     // RFC 7093 2 (4), truncated as its other methods are: the hash is at hand, and RFC 5280 leaves the method open.
     w.put(d.spkiSha256.subarray(0, 20))
-    w.put(fixedExtensions)
+    w.put(fixedExtensions(d.extendedKeyUsage))
     w.wrap(SEQUENCE, end)
     w.wrap(0xa3, end)
     w.put(d.spki)
     const subject = w.mark()
-    // RFC 5280 A.1 wants a PrintableString here, whose alphabet lacks the underscore; readers take UTF8String as well.
-    attribute(serialNumber, d.deviceId.includes('_') ? UTF8_STRING : PRINTABLE_STRING, d.deviceId)
-    attribute(commonName, UTF8_STRING, d.deviceId)
+    if (d.subject === null) {
+      // RFC 5280 A.1 wants a PrintableString here, whose alphabet lacks the underscore; readers take UTF8String as well.
+      attribute(serialNumber, d.deviceId.includes('_') ? UTF8_STRING : PRINTABLE_STRING, d.deviceId)
+      attribute(commonName, UTF8_STRING, d.deviceId)
+    } else subjectOf(d.subject)
     w.wrap(SEQUENCE, subject)
     w.put(validityFor(d.notBefore, d.notAfter))
     w.put(algorithmAndIssuer)
@@ -199,6 +233,14 @@ export function certificateTemplate(issuer: Issuer): (details: CertificateDetail
     w.wrap(SEQUENCE, end)
     return w.take()
   }
+}
+
+/** RFC 5280 A.1: country and serialNumber are PrintableStrings, DC and emailAddress IA5Strings, the rest DirectoryStrings. */
+function relativeName({ oid, value }: { oid: string; value: string }): Bytes {
+  const printable = (oid === SERIAL_NUMBER || oid === COUNTRY) && !value.includes('_')
+  // X.520's own attributes have OIDs of three octets.
+  const tag = printable ? PRINTABLE_STRING : oid.length > 6 ? IA5_STRING : UTF8_STRING
+  return encodeElement(SET, [encodeSequence([objectIdentifier(oid), encodeElement(tag, [Buffer.from(value)])])])
 }
 
 const octets = Array.from({ length: 256 }, (_, i) => new Uint8Array([i]))

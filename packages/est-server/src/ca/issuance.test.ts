@@ -1,10 +1,19 @@
-import { hexOf, membershipOf, parseCertificate } from '@birthmark/device-sdk/core'
+import {
+  COMMON_NAME,
+  COUNTRY,
+  DOMAIN_COMPONENT,
+  encodeName,
+  hexOf,
+  membershipOf,
+  ORGANIZATION,
+  parseCertificate,
+} from '@birthmark/device-sdk/core'
 import { testAuthority } from '@birthmark/device-sdk/testing'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { sha256 } from '../node-crypto.ts'
 import { testKey } from '../testing/kernel.ts'
-import { type CertificateDetails, certificateTemplate, deviceSubject, encodeTime } from './certificate-template.ts'
+import { type CertificateDetails, CLIENT_AUTH, certificateTemplate, deviceSubject, encodeTime } from './certificate-template.ts'
 import { createAuthority, type IssuancePermit } from './issuance.ts'
 import { type Issuer, softwareIssuer } from './issuer-key.ts'
 import { createLinter } from './lint.ts'
@@ -22,6 +31,10 @@ const template = certificateTemplate(issuer)
 const lint = createLinter(issuer, [], () => {
   throw new Error('not asked')
 })
+const shown = ({ tag, value }: { tag: number; value: Uint8Array }) => `${tag} ${hexOf(value)}`
+function uri(text: string) {
+  return { tag: 6, value: new Uint8Array(Buffer.from(text)) }
+}
 const details: CertificateDetails = {
   ...{
     deviceId: 'meter-1',
@@ -31,10 +44,31 @@ const details: CertificateDetails = {
     spki,
     spkiSha256: sha256(spki),
   },
-  ...{ uri: 'spiffe://acme.example/meters/meter-1', membership: { fleet: 'meters', idx: 300, gids: [1, 127, 128, 70_000] } },
+  ...{ subject: null, alternativeNames: [uri('spiffe://acme.example/meters/meter-1')], extendedKeyUsage: [CLIENT_AUTH] },
+  ...{ membership: { fleet: 'meters', idx: 300, gids: [1, 127, 128, 70_000] } },
+}
+
+const plainDetails = details
+/** With everything that a profile can add. */
+const ofAProfile: CertificateDetails = {
+  ...details,
+  subject: [
+    { oid: COMMON_NAME, value: 'meter-1' },
+    { oid: ORGANIZATION, value: 'Acmé' },
+    { oid: COUNTRY, value: 'DE' },
+    { oid: DOMAIN_COMPONENT, value: 'example' },
+  ],
+  alternativeNames: [
+    uri('urn:dev:1'),
+    { tag: 2, value: new Uint8Array(Buffer.from('a.example')) },
+    { tag: 7, value: new Uint8Array(4) },
+  ],
+  extendedKeyUsage: [CLIENT_AUTH, '2b06010505070301'],
 }
 
 const id = fc.stringMatching(/^[A-Za-z0-9._:-]{1,64}$/)
+/** What a profile's own text may hold: UTF-8 without control characters. */
+const word = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 16 }).filter(text => !/[\u0000-\u001f\u007f-\u009f]/.test(text))
 const time = fc.integer({ min: 0, max: 4_000_000_000 })
 const anyDetails: fc.Arbitrary<CertificateDetails> = fc
   .record({
@@ -45,7 +79,24 @@ const anyDetails: fc.Arbitrary<CertificateDetails> = fc
     }),
     notBefore: time,
     life: fc.integer({ min: 60, max: 10 ** 9 }),
-    uri: fc.option(id.map(text => `spiffe://acme.example/${text}`)),
+    subject: fc.option(
+      fc.tuple(word, fc.constantFrom('DE', 'CH')).map(([o, c]) => [
+        { oid: COMMON_NAME, value: 'meter-1' },
+        { oid: ORGANIZATION, value: o },
+        { oid: COUNTRY, value: c },
+        { oid: DOMAIN_COMPONENT, value: 'example' },
+      ]),
+    ),
+    alternativeNames: fc.array(
+      fc.oneof(
+        id.map(text => uri(`spiffe://acme.example/${text}`)),
+        id.map(text => ({ tag: 2, value: new Uint8Array(Buffer.from(text)) })),
+        fc.uint8Array({ minLength: 4, maxLength: 4 }).map(value => ({ tag: 7, value })),
+        fc.uint8Array({ minLength: 16, maxLength: 16 }).map(value => ({ tag: 7, value })),
+      ),
+      { maxLength: 4 },
+    ),
+    extendedKeyUsage: fc.constantFrom([CLIENT_AUTH], [CLIENT_AUTH, '2b06010505070301'], [CLIENT_AUTH, '5509']),
     fleet: fc.stringMatching(/^[a-z0-9-]{1,32}$/),
     idx: fc.integer({ min: 0, max: 0x7fffffff }),
     gids: fc.uniqueArray(fc.integer({ min: 1, max: 0x7fffffff }), { maxLength: 8 }),
@@ -63,11 +114,11 @@ describe('the template and the linter', () => {
         const authority = status ? withStatus : plain
         const c = parseCertificate(authority.verify(await authority.issue(authority.prepare(d))).der)
         expect(hexOf(c.serial)).toBe(hexOf(d.serial))
-        expect(hexOf(c.subject)).toBe(hexOf(deviceSubject(d.deviceId)))
+        expect(hexOf(c.subject)).toBe(hexOf(d.subject === null ? deviceSubject(d.deviceId) : encodeName([...d.subject])))
         expect([c.notBefore, c.notAfter]).toEqual([d.notBefore, d.notAfter])
-        expect(c.subjectAltNames.map(n => Buffer.from(n.value).toString())).toEqual(d.uri === null ? [] : [d.uri])
+        expect(c.subjectAltNames.map(shown)).toEqual(d.alternativeNames.map(shown))
         expect(membershipOf(c)).toEqual(d.membership)
-        expect([c.isCa, c.keyUsage, c.extendedKeyUsage]).toEqual([false, 1, ['2b06010505070302']])
+        expect([c.isCa, c.keyUsage, c.extendedKeyUsage]).toEqual([false, 1, d.extendedKeyUsage])
         expect(hexOf(c.subjectKeyId!)).toBe(hexOf(d.spkiSha256.subarray(0, 20)))
         expect(hexOf(c.authorityKeyId!)).toBe(hexOf(issuer.keyId))
         const texts = new Map(c.extensions.map(e => [e.oid, Buffer.from(e.value).toString('latin1')]))
@@ -82,9 +133,10 @@ describe('the template and the linter', () => {
   it.each([
     ['without', template, lint],
     ['with', certificateTemplate(listed), createLinter(listed, [], parseCertificate)],
+    ['without', template, lint, ofAProfile],
   ])(
     '[F37] a change of any bit of any byte is refused, and so is a byte more or less: %s status addresses',
-    (_, template, lint) => {
+    (_, template, lint, details = plainDetails) => {
       const tbs = template(details)
       expect(lint(tbs, details)).toBeNull()
       for (let i = 0; i < tbs.length; i++)
@@ -106,8 +158,10 @@ describe('the template and the linter', () => {
     expect(wrong({ notAfter: 1_800_086_401 })).toBe('validity')
     expect(wrong({ spki: testKey().spki })).toBe('public key')
     expect(wrong({ spkiSha256: new Uint8Array(32) })).toBe('subject key identifier')
-    expect(wrong({ uri: null })).toBe('alternative name')
-    expect(wrong({ uri: 'spiffe://acme.example/meters/meter-2' })).toBe('alternative name')
+    expect(wrong({ alternativeNames: [] })).toBe('alternative name')
+    expect(wrong({ alternativeNames: [uri('spiffe://acme.example/meters/meter-2')] })).toBe('alternative name')
+    expect(wrong({ extendedKeyUsage: [CLIENT_AUTH, '2b06010505070301'] })).toBe('extended key usage')
+    expect(wrong({ subject: [{ oid: COMMON_NAME, value: 'meter-1' }] })).toBe('subject')
     expect(wrong({ membership: { ...details.membership, idx: 301 } })).toBe('fleet extension')
     expect(wrong({ membership: { ...details.membership, gids: [1, 127, 128] } })).toBe('fleet extension')
     expect(wrong({ membership: { ...details.membership, gids: [127, 1, 128, 70_000] } })).toBe('fleet extension')
@@ -120,6 +174,18 @@ describe('the template and the linter', () => {
     expect(strange(tbs, details)).toBe('issuer')
     const ending: Issuer = { ...issuer, certificate: { ...issuer.certificate, notAfter: 1_800_000_001 } }
     expect(createLinter(ending, [], parseCertificate)(tbs, details)).toBe('validity beyond the issuer')
+  })
+
+  it('[F37] purposes without clientAuth first, names that are none, and names of other kinds are refused', () => {
+    const refused = (change: Partial<CertificateDetails>) => {
+      const d = { ...ofAProfile, ...change }
+      return lint(template(d), d)
+    }
+    expect(refused({})).toBeNull()
+    expect(refused({ extendedKeyUsage: ['2b06010505070301'] })).toBe('extended key usage')
+    for (const name of [{ tag: 4, value: new Uint8Array(4) }, { tag: 7, value: new Uint8Array(5) }, uri('a\nb'), uri('')])
+      expect(refused({ alternativeNames: [name] })).toBe('alternative name')
+    expect(refused({ subject: [{ oid: COMMON_NAME, value: 'a\u0000b' }] })).toBe('subject')
   })
 
   it('[F37] addresses of another issuer, fleet or shard are refused by name', () => {

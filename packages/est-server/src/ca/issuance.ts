@@ -10,7 +10,7 @@ import {
   signatureAlgorithmIdentifier,
 } from '@birthmark/device-sdk/core'
 import { EstServerError } from '../errors.ts'
-import { type CertificateDetails, certificateTemplate } from './certificate-template.ts'
+import { type CertificateDetails, CLIENT_AUTH, certificateTemplate } from './certificate-template.ts'
 import { derWriter } from './der-writer.ts'
 import type { Issuer } from './issuer-key.ts'
 import { createLinter, type Lint } from './lint.ts'
@@ -146,7 +146,9 @@ function rehearse(issuer: Issuer, parsed: (details: CertificateDetails) => Retur
     notAfter: 60,
     spki,
     spkiSha256: new Uint8Array(32),
-    uri: `spiffe://${'z'.repeat(360)}`,
+    subject: null,
+    alternativeNames: [{ tag: 6, value: Buffer.from(`spiffe://${'z'.repeat(360)}`) }],
+    extendedKeyUsage: [CLIENT_AUTH],
     membership,
   }
   try {

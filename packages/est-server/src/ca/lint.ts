@@ -17,7 +17,8 @@ const VERSION_3 = bytesOfHex('a003020102')
 // Extensions as RFC 5280 4.2.1 spells them, whole or up to the part that varies.
 const NOT_A_CA = bytesOfHex('300c0603551d130101ff04023000') // basicConstraints, critical, {}
 const DIGITAL_SIGNATURE_ONLY = bytesOfHex('300e0603551d0f0101ff040403020780') // keyUsage, critical
-const CLIENT_AUTH_ONLY = bytesOfHex('30130603551d25040c300a06082b06010505070302') // extKeyUsage
+const EXTENDED_KEY_USAGE_HEAD = bytesOfHex('0603551d25')
+const CLIENT_AUTH = '2b06010505070302'
 const SUBJECT_KEY_ID_OF_20 = bytesOfHex('301d0603551d0e04160414')
 const AUTHORITY_KEY_ID_HEAD = bytesOfHex('0603551d23')
 const ALTERNATIVE_NAME_HEAD = bytesOfHex('0603551d11')
@@ -46,6 +47,27 @@ function sameText(bytes: Bytes, at: At, ascii: string): At {
   }
   return at + ascii.length
 }
+
+/** The octets of `text` in UTF-8. Only what a profile's own text may hold outside ASCII takes the slower way. */
+function sameUtf8(bytes: Bytes, at: At, text: string): At {
+  const ascii = sameText(bytes, at, text)
+  if (ascii >= 0 || !/[^\x20-\x7e]/.test(text) || /[\u0000-\u001f\u007f-\u009f]/.test(text)) return ascii
+  return same(bytes, at, new TextEncoder().encode(text))
+}
+
+/** An OBJECT IDENTIFIER given as hex of its content. */
+function sameOid(bytes: Bytes, at: At, oid: string): At {
+  const end = endOf(bytes, at)
+  const from = enterTo(bytes, at, 0x06, end)
+  if (from < 0 || oid.length === 0 || (end - from) * 2 !== oid.length) return -1
+  for (let i = from; i < end; i++) {
+    const two = bytes[i]
+    if (HEX[two >> 4] !== oid[(i - from) * 2] || HEX[two & 15] !== oid[(i - from) * 2 + 1]) return -1
+  }
+  return end
+}
+
+const HEX = '0123456789abcdef'
 
 /** Position of the content of the element at `at`, which must be of `tag`, have a minimal length and end at `end`. */
 function enterTo(bytes: Bytes, at: At, tag: number, end: At): At {
@@ -118,10 +140,46 @@ function sameFleet(bytes: Bytes, at: At, { fleet, idx, gids }: CertificateDetail
   return next === end && gids.length <= 8 && idx >= 0 && idx <= 0x7fffffff ? end : -1
 }
 
-function sameAlternativeName(bytes: Bytes, at: At, uri: string): At {
+/** A subject of a profile's own: one attribute a relative name. */
+function sameSubject(bytes: Bytes, at: At, subject: NonNullable<CertificateDetails['subject']>): At {
+  let next = at
+  for (const { oid, value } of subject) {
+    const end = endOf(bytes, next)
+    const pair = enterTo(bytes, enterTo(bytes, next, 0x31, end), 0x30, end)
+    const text = sameOid(bytes, pair, oid)
+    // serialNumber and country; then what is not of X.520: mail address and domain component.
+    const printable = (oid === '550405' || oid === '550406') && !value.includes('_')
+    const tag = printable ? 0x13 : oid.startsWith('5504') ? 0x0c : 0x16
+    next = sameUtf8(bytes, enterTo(bytes, text, tag, end), value)
+    if (next < 0 || next !== end) return -1
+  }
+  return next
+}
+
+function samePurposes(bytes: Bytes, at: At, purposes: readonly string[]): At {
+  const end = endOf(bytes, at)
+  const value = enterTo(bytes, same(bytes, enterTo(bytes, at, 0x30, end), EXTENDED_KEY_USAGE_HEAD), 0x04, end)
+  let next = enterTo(bytes, value, 0x30, end)
+  // Without clientAuth a device could never renew.
+  if (purposes[0] !== CLIENT_AUTH) return -1
+  for (const purpose of purposes) next = sameOid(bytes, next, purpose)
+  return next === end ? end : -1
+}
+
+function sameAlternativeNames(bytes: Bytes, at: At, names: CertificateDetails['alternativeNames']): At {
   const end = endOf(bytes, at)
   const value = enterTo(bytes, same(bytes, enterTo(bytes, at, 0x30, end), ALTERNATIVE_NAME_HEAD), 0x04, end)
-  return sameText(bytes, enterTo(bytes, enterTo(bytes, value, 0x30, end), 0x86, end), uri) === end ? end : -1
+  let next = enterTo(bytes, value, 0x30, end)
+  for (const { tag, value: content } of names) {
+    const nameEnd = endOf(bytes, next)
+    const from = enterTo(bytes, next, 0x80 + tag, nameEnd)
+    // Mail, DNS and URI are ASCII (RFC 5280 4.2.1.6); an address has 4 or 16 octets.
+    if (tag !== 1 && tag !== 2 && tag !== 6 && !(tag === 7 && (content.length === 4 || content.length === 16))) return -1
+    next = same(bytes, from, content)
+    if (next < 0 || next !== nameEnd || content.length === 0) return -1
+    if (tag !== 7) for (let i = from; i < next; i++) if (bytes[i] < 0x21 || bytes[i] > 0x7e) return -1
+  }
+  return next === end ? end : -1
 }
 
 /** cRLDistributionPoints of one URL: `base`/crl/<first 8 octets of the key identifier>/<fleet>/<idx in units of 4,096>.crl. */
@@ -175,8 +233,11 @@ function exactLinter(issuer: Issuer): Linter {
     if (at < 0 || at !== validityEnd || d.notBefore >= d.notAfter) return 'validity'
     if (d.notAfter > issuerEnd) return 'validity beyond the issuer'
     const subjectEnd = endOf(tbs, at)
-    at = sameAttribute(tbs, enterTo(tbs, at, 0x30, subjectEnd), COMMON_NAME_HEAD, false, d.deviceId)
-    at = sameAttribute(tbs, at, SERIAL_NUMBER_HEAD, true, d.deviceId)
+    at = enterTo(tbs, at, 0x30, subjectEnd)
+    if (d.subject === null) {
+      at = sameAttribute(tbs, at, COMMON_NAME_HEAD, false, d.deviceId)
+      at = sameAttribute(tbs, at, SERIAL_NUMBER_HEAD, true, d.deviceId)
+    } else at = sameSubject(tbs, at, d.subject)
     if (at < 0 || at !== subjectEnd) return 'subject'
     at = same(tbs, at, d.spki)
     if (at < 0) return 'public key'
@@ -186,7 +247,7 @@ function exactLinter(issuer: Issuer): Linter {
     if (at < 0) return 'basic constraints'
     at = same(tbs, at, DIGITAL_SIGNATURE_ONLY)
     if (at < 0) return 'key usage'
-    at = same(tbs, at, CLIENT_AUTH_ONLY)
+    at = samePurposes(tbs, at, d.extendedKeyUsage)
     if (at < 0) return 'extended key usage'
     const authorityEnd = endOf(tbs, at)
     at = enterTo(tbs, same(tbs, enterTo(tbs, at, 0x30, authorityEnd), AUTHORITY_KEY_ID_HEAD), 0x04, authorityEnd)
@@ -200,7 +261,7 @@ function exactLinter(issuer: Issuer): Linter {
     if (at < 0) return 'fleet extension'
     if (statusUrl !== null) at = sameDistributionPoint(tbs, at, statusUrl, keyName, d.membership)
     if (at < 0) return 'CRL distribution point'
-    if (d.uri !== null) at = sameAlternativeName(tbs, at, d.uri)
+    if (d.alternativeNames.length > 0) at = sameAlternativeNames(tbs, at, d.alternativeNames)
     return at === end ? null : 'alternative name'
   }
 }

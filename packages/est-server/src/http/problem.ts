@@ -88,7 +88,6 @@ const table: Record<ProblemCode, Row> = {
   label_unknown: { status: 404, sentence: 'no such EST label', next: 'Use a configured label, or none' },
   secret_not_allowed: { status: 403, sentence: 'a one-time secret does not serve here', next: operational },
   birth_certificate_on_reenroll: { status: 403, sentence: 'a birth certificate cannot renew', next: operational },
-  operational_certificate_on_enroll: { status: 403, sentence: 'an operational certificate cannot enroll', next: birth },
   operational_certificate_required: { status: 403, sentence: 'renewing needs the operational certificate', next: operational },
   certificate_superseded: {
     status: 403,
@@ -100,6 +99,33 @@ const table: Record<ProblemCode, Row> = {
     sentence: 'the birth identity asks with another key than before',
     next: `${fleetOps}: either the device was reset or there are two of it`,
   },
+  birth_not_admitted: {
+    status: 403,
+    sentence: 'the profile admits other birth certificates',
+    next: "Use the label of this device's product line, or widen the profile's patterns",
+  },
+  certificate_of_other_profile: {
+    status: 403,
+    sentence: 'the certificate was issued under another label',
+    next: 'Renew under the label that it was issued under',
+  },
+  issuer_not_admitted: {
+    status: 403,
+    sentence: 'certificates of this issuer do not renew here',
+    next: birth,
+  },
+  renewal_too_early: { status: 403, sentence: 'it is too early to renew', next: 'Renew at the time that is named' },
+  enrolling_again_not_allowed: {
+    status: 403,
+    sentence: 'the device is enrolled already',
+    next: `${operational}, or ask fleet operations`,
+  },
+  name_not_possible: {
+    status: 403,
+    sentence: "the profile's names have no value for this device",
+    next: `${fleetOps}: the device's groups or the profile's templates have to change`,
+  },
+  approval_denied: { status: 403, sentence: 'a person denied the request', next: `${fleetOps}: they can still approve it` },
   device_id_not_allowed: {
     status: 403,
     sentence: 'the device id has characters or a length that cannot be used',

@@ -14,6 +14,7 @@ import {
   type Verify,
 } from '@birthmark/device-sdk/core'
 import { sha256 } from '../node-crypto.ts'
+import type { Pattern } from './pattern.ts'
 import { type EnrollmentProfile, isDeviceId } from './profile.ts'
 import { type Refusal, type RefusalCode, refusal } from './refusal.ts'
 import { credentialCharsMax, secretHash } from './secret.ts'
@@ -21,6 +22,7 @@ import { credentialCharsMax, secretHash } from './secret.ts'
 /** Real device chains have three certificates; what is beyond is not looked at but refused. */
 const chainCertificatesMax = 8
 const chainSignaturesMax = 8
+const uriBytesMax = 512
 
 export type Claim =
   | {
@@ -76,6 +78,13 @@ function birthClaim(
       )
     } else if (!isDeviceId(birth.serialNumber)) {
       answer = refusal('device_id_not_allowed', `the serial number ${JSON.stringify(birth.serialNumber)} cannot be a device id`)
+    } else if (profile.serialPattern !== null && !profile.serialPattern.test(birth.serialNumber)) {
+      answer = refusal(
+        'birth_not_admitted',
+        `the serial number ${birth.serialNumber} does not match ${profile.serialPattern.source}`,
+      )
+    } else if (profile.uriPattern !== null && !uriMatches(leaf, profile.uriPattern)) {
+      answer = refusal('birth_not_admitted', `no URI of the birth certificate matches ${profile.uriPattern.source}`)
     } else {
       answer = {
         kind: 'birth',
@@ -88,6 +97,12 @@ function birthClaim(
     }
   })
   return answer
+}
+
+/** A URI longer than any pattern can be meant for is none. */
+function uriMatches(leaf: Certificate, pattern: Pattern): boolean {
+  const uris = leaf.subjectAltNames.filter(({ tag, value }) => tag === 6 && value.length <= uriBytesMax)
+  return uris.slice(0, 16).some(({ value }) => pattern.test(Buffer.from(value).toString('latin1')))
 }
 
 /** The claim of a leaf that names one of our issuers; null for any other. RFC 5280 names an issuer by name; a renewed one has another key. */

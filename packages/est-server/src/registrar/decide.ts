@@ -1,12 +1,15 @@
 // May this be issued? A pure function of the question and the facts: no clock, no store, no signature. The only maker of Approval, without
-// which nothing is prepared. Rules come in the order in which their answers help: who may not at all, then what was asked wrongly.
+// which nothing is prepared. Rules come in the order in which their answers help: who may not at all, then what was asked wrongly. They are a
+// list, so that `explain` walks the very rules that decide.
 
-import { type Bytes, equalBytes } from '@birthmark/device-sdk/core'
+import { type Bytes, equalBytes, type GeneralName, hexOf, nameText } from '@birthmark/device-sdk/core'
 import type { Claim } from './authenticate.ts'
+import { type CertificateNames, NameError, namesText, sameNames, subjectName } from './name-template.ts'
 import type { ProvenCsr } from './possession.ts'
-import { type EnrollmentProfile, spiffeId } from './profile.ts'
-import { type Refusal, type RefusalCode, refusal } from './refusal.ts'
+import { certificateNames, type EnrollmentProfile, issuedUnder } from './profile.ts'
+import { isRefusal, type Refusal, refusal } from './refusal.ts'
 import { contentRefusal } from './requested-content.ts'
+import type { RuleName } from './rule.ts'
 
 /** What must be known of a device; the store's record has it. */
 export interface DeviceFacts {
@@ -31,6 +34,7 @@ export interface CertificateFacts {
   idx: number
   gids: number[]
   spkiSha256: Bytes
+  contentSha256: Bytes
   epoch: number
   notBefore: number
   notAfter: number
@@ -45,11 +49,21 @@ export interface SecretFacts {
   issued: boolean
 }
 
+/** What a person has said to a request, as far as it is remembered. */
+export interface ApprovalFacts {
+  state: 'waiting' | 'approved' | 'denied'
+  /** The issuance it is about; an earlier one's approval does not serve a later. */
+  epoch: number
+  expiresAt: number
+  decidedBy: string
+  reason: string
+}
+
 /** A claim with what the store knows about it. */
 export type Identity =
   | Extract<Claim, { kind: 'birth' }>
-  /** `subject`: that of the recorded certificate. */
-  | { kind: 'operational'; deviceId: string; certificate: CertificateFacts; subject: Bytes }
+  /** `subject`, `alternativeNames`: those of the recorded certificate. */
+  | { kind: 'operational'; deviceId: string; certificate: CertificateFacts; subject: Bytes; alternativeNames: GeneralName[] }
   | { kind: 'secret'; deviceId: string; hash: Bytes; secret: SecretFacts }
 
 export interface Question<C extends CertificateFacts> {
@@ -64,6 +78,10 @@ export interface Question<C extends CertificateFacts> {
   same: C | null
   keyHolder: { deviceId: string; fleet: string; idx: number } | null
   birthKeyHolder: string | null
+  /** Names of the device's groups; only looked up for a profile whose templates use them. */
+  groups: readonly string[]
+  /** Only looked up for a profile under which a person decides. */
+  approval: ApprovalFacts | null
   /** SHA-256 of the SubjectPublicKeyInfo of every CA this server knows. */
   caKeys: Bytes[]
   /** Of the certificate that authenticates, or else of the device's last one. */
@@ -80,7 +98,7 @@ export interface Approval {
   readonly contentSha256: Bytes
   readonly profile: EnrollmentProfile
   readonly device: DeviceFacts
-  readonly uri: string | null
+  readonly names: CertificateNames
   readonly epoch: number
   readonly secret: Bytes | null
   /** The floor of the device's idx from now on; 'own' for the idx that is about to be reserved: every earlier certificate is superseded. */
@@ -92,53 +110,258 @@ export interface Approval {
 export type Decision<C> =
   | { kind: 'approved'; approval: Approval }
   | { kind: 'again'; certificate: C }
+  /** A person has to decide about issuance `epoch` of this content. */
+  | { kind: 'pending'; epoch: number; names: CertificateNames }
   | ({ kind: 'refused' } & Refusal)
 
 const same = (a: Bytes | null, b: Bytes | null) => a !== null && b !== null && equalBytes(a, b)
 
-/** The operation and the kind of credential: a matrix in which every field that is not named is a no. */
+/**
+ * The operation and the kind of credential: a matrix in which every field that is not named is a no. An operational certificate renews through
+ * either operation: which rules apply hangs on the credential, not on the path, and clients of both habits exist (RFC 7030 3.3.2, 4.2.2).
+ */
 export function operationRefusal(operation: 'enroll' | 'reenroll', kind: Identity['kind']): Refusal | null {
-  if (operation === 'reenroll') {
-    if (kind === 'operational') return null
-    if (kind === 'birth')
-      return refusal(
-        'birth_certificate_on_reenroll',
-        'renewing takes the current operational certificate; a birth certificate enrolls at simpleenroll',
-      )
-    return refusal('operational_certificate_required', 'renewing takes the current operational certificate, not a secret')
-  }
-  // An operational certificate here would be a renewal that the rules of renewals (same subject, RFC 7030 4.2.2) do not see.
-  if (kind === 'operational')
-    return refusal('operational_certificate_on_enroll', 'an operational certificate is renewed at simplereenroll')
-  return null
+  if (kind === 'operational' || operation === 'enroll') return null
+  if (kind === 'birth')
+    return refusal(
+      'birth_certificate_on_reenroll',
+      'renewing takes the current operational certificate; a birth certificate enrolls at simpleenroll',
+    )
+  return refusal('operational_certificate_required', 'renewing takes the current operational certificate, not a secret')
 }
 
-function identityRefusal<C extends CertificateFacts>(q: Question<C>): Refusal | null {
-  const { device, identity } = q
-  if (device === null) return refusal('device_unknown', `device ${identity.deviceId} is in no manifest of fleet ${q.profile.fleet}`)
-  if (identity.kind === 'birth') {
-    if (device.birthSpkiSha256 === null) return refusal('device_unknown', `device ${device.id} is known, but no birth key of it is`)
-    if (!equalBytes(device.birthSpkiSha256, identity.spkiSha256))
-      return refusal('device_key_mismatch', `device ${device.id} was born with another key than this birth certificate's`)
-  }
-  if (device.closedGids.length > 0)
-    return refusal('group_revoked', `device ${device.id} is in a revoked group (gid ${device.closedGids.join(', ')})`)
-  if (q.status === 'revoked') return refusal('device_revoked', `device ${device.id} is revoked`)
-  // Anything but a plain yes is a no.
-  if (q.status !== 'good') return refusal('status_unknown', `whether device ${device.id} is revoked cannot be told now`)
-  // Which of the two is the device cannot be told from here, so neither gets anything until an operator has looked, or the window is over.
-  if (device.suspectedAt !== null && q.now < device.suspectedAt + q.profile.supersedeWindowSeconds)
-    return refusal('clone_suspected', `device ${device.id} is held back: several keys claimed its identity`)
-  const wrong = operationRefusal(q.operation, identity.kind)
-  if (wrong) return wrong
-  if (identity.kind === 'operational' && identity.certificate.idx < device.idxFloor)
-    return refusal(
-      'certificate_superseded',
-      `the certificate with idx ${identity.certificate.idx} was superseded (floor ${device.idxFloor})`,
-    )
-  if (identity.kind === 'secret' && q.now >= identity.secret.expiresAt)
-    return refusal('secret_expired', `the secret of device ${device.id} has expired`)
-  return null
+const iso = (seconds: number) => new Date(seconds * 1000).toISOString()
+
+/** What a rule sees: the question, with a device that is known and, from `certificate.template` on, its names. */
+type Case = Question<CertificateFacts> & { device: DeviceFacts; names: CertificateNames }
+
+interface Rule {
+  name: RuleName
+  /** Null when the rule has nothing against it. */
+  judge(c: Case): Refusal | null
+  /** For `explain`: what it means that the rule passed; null when it does not apply. */
+  passed(c: Case): string | null
+}
+
+/** Who may not at all; then what may not be asked. After these, an equal request gets its earlier certificate. */
+const standing: Rule[] = [
+  {
+    name: 'manifest',
+    judge: ({ device, identity, profile }) => {
+      if (device === null)
+        return refusal('device_unknown', `device ${identity.deviceId} is in no manifest of fleet ${profile.fleet}`)
+      if (identity.kind === 'birth' && device.birthSpkiSha256 === null)
+        return refusal('device_unknown', `device ${device.id} is known, but no birth key of it is`)
+      return null
+    },
+    passed: ({ device }) => `device ${device.id} is known`,
+  },
+  {
+    name: 'birth.key',
+    judge: ({ device, identity }) =>
+      identity.kind === 'birth' && device.birthSpkiSha256 && !equalBytes(device.birthSpkiSha256, identity.spkiSha256)
+        ? refusal('device_key_mismatch', `device ${device.id} was born with another key than this birth certificate's`)
+        : null,
+    passed: ({ identity }) => (identity.kind === 'birth' ? 'the birth key is the one on record' : null),
+  },
+  {
+    name: 'device.groups',
+    judge: ({ device }) =>
+      device.closedGids.length > 0
+        ? refusal('group_revoked', `device ${device.id} is in a revoked group (gid ${device.closedGids.join(', ')})`)
+        : null,
+    passed: () => 'none of its groups is revoked',
+  },
+  {
+    name: 'device.status',
+    judge: ({ device, status }) => {
+      if (status === 'revoked') return refusal('device_revoked', `device ${device.id} is revoked`)
+      // Anything but a plain yes is a no.
+      return status === 'good' ? null : refusal('status_unknown', `whether device ${device.id} is revoked cannot be told now`)
+    },
+    passed: () => 'it is not revoked',
+  },
+  {
+    name: 'device.clone',
+    // Which of the two is the device cannot be told from here, so neither gets anything until an operator has looked, or the window is over.
+    judge: ({ device, now, profile }) =>
+      device.suspectedAt !== null && now < device.suspectedAt + profile.supersedeWindowSeconds
+        ? refusal('clone_suspected', `device ${device.id} is held back: several keys claimed its identity`)
+        : null,
+    passed: () => 'it is not held back',
+  },
+  {
+    name: 'operation.credential',
+    judge: ({ operation, identity }) => operationRefusal(operation, identity.kind),
+    passed: ({ operation, identity }) => `${operation} takes ${credentials[identity.kind]}`,
+  },
+  {
+    name: 'renewal.superseded',
+    judge: ({ device, identity }) =>
+      identity.kind === 'operational' && identity.certificate.idx < device.idxFloor
+        ? refusal(
+            'certificate_superseded',
+            `the certificate with idx ${identity.certificate.idx} was superseded (floor ${device.idxFloor})`,
+          )
+        : null,
+    passed: ({ identity }) => (identity.kind === 'operational' ? 'no newer certificate of the device is in use' : null),
+  },
+  {
+    name: 'renewal.labels',
+    // Its own profile admitted the device by other rules than these.
+    judge: ({ profile, identity }) =>
+      identity.kind === 'operational' && !issuedUnder(profile.renewal.labels, identity.certificate)
+        ? refusal(
+            'certificate_of_other_profile',
+            `the certificate was issued under another label; here those of ${profile.renewal.labels.map(labelText).join(', ')} renew`,
+          )
+        : null,
+    passed: ({ identity }) => (identity.kind === 'operational' ? 'it was issued under a label that renews here' : null),
+  },
+  {
+    name: 'renewal.issuers',
+    judge: ({ profile: { renewal }, identity }) => {
+      if (identity.kind !== 'operational' || renewal.issuers === null) return null
+      const issuer = hexOf(identity.certificate.issuer)
+      return renewal.issuers.includes(issuer)
+        ? null
+        : refusal('issuer_not_admitted', `the certificate is of the issuer with key ${issuer}; the profile names others`)
+    },
+    passed: ({ identity, profile }) =>
+      identity.kind === 'operational' && profile.renewal.issuers !== null ? 'its issuer is one of those named' : null,
+  },
+  {
+    name: 'secret',
+    judge: ({ device, identity, now }) =>
+      identity.kind === 'secret' && now >= identity.secret.expiresAt
+        ? refusal('secret_expired', `the secret of device ${device.id} has expired`)
+        : null,
+    passed: ({ identity }) => (identity.kind === 'secret' ? `the secret is good until ${iso(identity.secret.expiresAt)}` : null),
+  },
+  {
+    name: 'certificate.template',
+    judge: c => {
+      try {
+        c.names = certificateNames(c.profile, { id: c.device.id, fleet: c.profile.fleet, groups: c.groups })
+        return null
+      } catch (error) {
+        if (!(error instanceof NameError)) throw error
+        return refusal('name_not_possible', error.message)
+      }
+    },
+    passed: ({ names, device }) =>
+      `its subject is "${nameText(subjectName(names, device.id))}"${names.alternativeNames.length > 0 ? `, also ${namesText(names.alternativeNames)}` : ''}`,
+  },
+  {
+    name: 'renewal.name',
+    judge: ({ profile, identity, names, device }) => {
+      if (identity.kind !== 'operational' || profile.renewal.nameMayChange) return null
+      const given = subjectName(names, device.id)
+      if (!equalBytes(given, identity.subject))
+        return refusal(
+          'subject_changed',
+          `the profile now names the device "${nameText(given)}", its certificate says "${nameText(identity.subject)}"`,
+        )
+      return sameNames(names.alternativeNames, identity.alternativeNames)
+        ? null
+        : refusal(
+            'subject_changed',
+            `the profile's alternative names are now ${namesText(names.alternativeNames) || 'none'}, the certificate's ${namesText(identity.alternativeNames) || 'none'}`,
+          )
+    },
+    passed: ({ identity, profile }) =>
+      identity.kind === 'operational'
+        ? profile.renewal.nameMayChange
+          ? 'the profile lets the name change'
+          : 'the name stays as it is'
+        : null,
+  },
+  {
+    name: 'certificate.subject',
+    judge: c => contentRefusal(c.csr, entitlementOf(c)),
+    passed: () => 'the CSR asks for no other name, purpose or extension',
+  },
+  {
+    name: 'key.own',
+    judge: c => keyRefusal(c, c.device),
+    passed: () => "the key is the device's own, and not its birth key",
+  },
+]
+
+const credentials = { birth: 'a birth certificate', operational: 'an operational certificate', secret: 'a one-time secret' }
+export const labelText = (label: string | null) => (label === null ? 'no label' : label)
+
+function entitlementOf({ device, names, profile, identity }: Case) {
+  const subject = identity.kind === 'secret' ? null : identity.subject
+  const purposes = profile.extendedKeyUsage
+  return { deviceId: device.id, names, purposes, subject, renewal: identity.kind === 'operational' }
+}
+
+/** What stands against making a new certificate. */
+const making: Rule[] = [
+  {
+    name: 'secret',
+    judge: ({ identity, device, contentSha256: asked }) => {
+      if (identity.kind !== 'secret') return null
+      const { contentSha256, issued } = identity.secret
+      // Spent on this very request without a certificate to show for it: the attempt died, and may be made again.
+      return issued || (contentSha256 !== null && !equalBytes(contentSha256, asked))
+        ? refusal('secret_used', `the secret of device ${device.id} was used`)
+        : null
+    },
+    passed: ({ identity }) => (identity.kind === 'secret' ? 'the secret is unspent' : null),
+  },
+  {
+    name: 'renewal.window',
+    judge: c => {
+      const opens = windowOpens(c)
+      return opens === null || c.now >= opens
+        ? null
+        : refusal('renewal_too_early', `device ${c.device.id} may renew from ${iso(opens)} on`)
+    },
+    passed: c => {
+      const opens = windowOpens(c)
+      return opens === null ? null : `renewing is open since ${iso(opens)}`
+    },
+  },
+  {
+    name: 'renewal.byEnrolling',
+    judge: ({ identity, latest, profile: { renewal }, device, now }) => {
+      if (identity.kind === 'operational' || latest === null || renewal.byEnrolling === 'always') return null
+      if (renewal.byEnrolling === 'expired' && now > latest.notAfter) return null
+      const until = renewal.byEnrolling === 'expired' ? ` before ${iso(latest.notAfter)}` : ''
+      return refusal('enrolling_again_not_allowed', `device ${device.id} is enrolled and does not enroll again${until}`)
+    },
+    passed: ({ identity, latest }) =>
+      identity.kind === 'operational' || latest === null ? null : 'the profile lets an enrolled device enroll again',
+  },
+]
+
+function windowOpens({ identity, profile: { renewal } }: Case): number | null {
+  if (identity.kind !== 'operational' || renewal.windowFraction === 0) return null
+  const { notBefore, notAfter } = identity.certificate
+  return Math.ceil(notBefore + (notAfter - notBefore) * renewal.windowFraction)
+}
+
+/** The last word is a person's, who is asked about nothing that a rule refuses. */
+function approvalVerdict(c: Case, epoch: number): Refusal | 'pending' | null {
+  const { approval, profile, latest, now } = c
+  if (!waitsForPerson(profile, latest)) return null
+  if (approval === null || approval.epoch !== epoch || now >= approval.expiresAt || approval.state === 'waiting') return 'pending'
+  if (approval.state === 'approved') return null
+  const why = approval.reason === '' ? '' : `: ${approval.reason}`
+  return refusal('approval_denied', `${approval.decidedBy} denied this request of device ${c.device.id}${why}`)
+}
+
+/** Whether a new certificate takes a person's word: for a first enrollment, or for every one. */
+export function waitsForPerson(profile: EnrollmentProfile, latest: object | null): boolean {
+  return profile.approval === 'every' || (profile.approval === 'first' && latest === null)
+}
+
+/** One rule's word, for `explain`. */
+export interface Step {
+  rule: RuleName
+  detail: string
 }
 
 function keyRefusal<C extends CertificateFacts>(q: Question<C>, device: DeviceFacts): Refusal | null {
@@ -168,29 +391,23 @@ function earlier<C extends CertificateFacts>(q: Question<C>, device: DeviceFacts
   return c
 }
 
-export function decide<C extends CertificateFacts>(q: Question<C>): Decision<C> {
-  const refused = (code: RefusalCode, detail: string): Decision<C> => ({ kind: 'refused', code, detail })
-  const { identity, profile, now, latest } = q
-  const bad = identityRefusal(q)
-  if (bad) return { kind: 'refused', ...bad }
-  const device = q.device as DeviceFacts
-
-  const uri = spiffeId(profile, device.id)
-  if (uri === '')
-    return refused('device_id_not_allowed', `the device id ${device.id} has no SPIFFE spelling (no colon, no dot segment)`)
-  const subject = identity.kind === 'secret' ? null : identity.subject
-  const content = contentRefusal(q.csr, { deviceId: device.id, uri, subject, renewal: identity.kind === 'operational' })
-  if (content) return { kind: 'refused', ...content }
-  const key = keyRefusal(q, device)
-  if (key) return { kind: 'refused', ...key }
-
+/** `trace` is told every rule that passed and applies, in order. */
+export function decide<C extends CertificateFacts>(q: Question<C>, trace?: (step: Step) => void): Decision<C> {
+  const { identity, profile, latest } = q
+  // One object for all rules; that a device is there and has names is what the first rules see to.
+  const c = { ...q, names: null } as object as Case
+  for (const rule of standing) {
+    const against = rule.judge(c)
+    if (against !== null) return { kind: 'refused', ...against }
+    if (trace) tell(rule, c, trace)
+  }
+  const { device, names } = c
   const again = earlier(q, device)
   if (again) return { kind: 'again', certificate: again }
-  if (identity.kind === 'secret') {
-    const { contentSha256, issued } = identity.secret
-    // Spent on this very request without a certificate to show for it: the attempt died, and may be made again.
-    if (issued || (contentSha256 !== null && !equalBytes(contentSha256, q.contentSha256)))
-      return refused('secret_used', `the secret of device ${device.id} was used`)
+  for (const rule of making) {
+    const against = rule.judge(c)
+    if (against !== null) return { kind: 'refused', ...against }
+    if (trace) tell(rule, c, trace)
   }
 
   const approval = {
@@ -198,26 +415,44 @@ export function decide<C extends CertificateFacts>(q: Question<C>): Decision<C> 
     contentSha256: q.contentSha256,
     profile,
     device,
-    uri,
+    names,
     epoch: q.same === null ? 0 : q.same.epoch + 1,
     secret: identity.kind === 'secret' ? identity.hash : null,
   }
+  const keyChange = superseding(q, device)
+  if (isRefusal(keyChange)) return { kind: 'refused', ...keyChange }
+  const word = approvalVerdict(c, approval.epoch)
+  if (word === 'pending') return { kind: 'pending', epoch: approval.epoch, names }
+  if (word !== null) return { kind: 'refused', ...word }
+  if (trace && waitsForPerson(profile, latest)) trace({ rule: 'approval', detail: `${q.approval?.decidedBy} approved it` })
+  return { kind: 'approved', approval: { ...approval, ...keyChange } as Approval }
+}
+
+function tell(rule: Rule, c: Case, trace: (step: Step) => void): void {
+  const detail = rule.passed(c)
+  if (detail !== null) trace({ rule: rule.name, detail })
+}
+
+type KeyChange = Pick<Approval, 'idxFloor' | 'supersedes' | 'supersedesSince'>
+
+/** What the new certificate does to those before it, unless it is one key too many for one identity. */
+function superseding<C extends CertificateFacts>(q: Question<C>, device: DeviceFacts): KeyChange | Refusal {
+  const { identity, profile, now, latest } = q
   // Renewing retires what came before the certificate that is in use; that one stays good until its successor is used.
   const used = identity.kind === 'operational' ? identity.certificate : null
   const inUse = used ? Math.max(device.idxFloor, used.idx) : device.idxFloor
   const { supersedes, supersedesSince } = device
   const live = latest !== null && latest.notAfter > now && latest.idx >= device.idxFloor && latest.idx !== used?.idx
   if (!live || equalBytes(latest.spkiSha256, q.csr.spkiSha256)) {
-    const idxFloor = used || live ? inUse : 'own'
-    return { kind: 'approved', approval: { ...approval, idxFloor, supersedes, supersedesSince } as Approval }
+    return { idxFloor: used || live ? inUse : 'own', supersedes, supersedesSince }
   }
   // A second live key for one identity. Once it is a device that was reset; again, and it is rather two devices with one identity.
   const inWindow = now < supersedesSince + profile.supersedeWindowSeconds
   if (inWindow && supersedes >= profile.supersedesMax)
-    return refused(
+    return refusal(
       'clone_suspected',
       `device ${device.id} asks for a new key beside a live one for the ${supersedes + 1}. time since ${supersedesSince}`,
     )
   const counted = inWindow ? { supersedes: supersedes + 1, supersedesSince } : { supersedes: 1, supersedesSince: Math.floor(now) }
-  return { kind: 'approved', approval: { ...approval, idxFloor: used ? inUse : 'own', ...counted } as Approval }
+  return { idxFloor: used ? inUse : 'own', ...counted }
 }

@@ -233,7 +233,7 @@ export function namesText(names: readonly GeneralName[]): string {
   const shown = ['otherName', 'email', 'DNS', 'X.400', 'directory name', 'EDI', 'URI', 'IP address', 'registered ID']
   return names
     .map(({ tag, value }) => {
-      const text = tag === 7 ? addressText(value) : Buffer.from(value).toString('latin1').slice(0, 200)
+      const text = tag === 7 ? addressText(value) : JSON.stringify(Buffer.from(value).toString('latin1').slice(0, 100)).slice(1, -1)
       return [1, 2, 6, 7].includes(tag) ? `${shown[tag]} ${text}` : (shown[tag] ?? 'unknown')
     })
     .join(', ')

@@ -1,14 +1,19 @@
 // An enrollment profile: whom one EST label admits, and the shape of what it hands out. Parsed once, then only read.
 
-import { anchorOf, type Bytes, parseCertificate, type TrustAnchor } from '@birthmark/device-sdk/core'
+import { anchorOf, type Bytes, equalBytes, parseCertificate, type TrustAnchor } from '@birthmark/device-sdk/core'
 import { EstServerError } from '../errors.ts'
 import { sha256 } from '../node-crypto.ts'
 import { purposesOf } from './certificate-purpose.ts'
 import {
   alternativeNamesMax,
+  type CertificateNames,
+  NameError,
+  type NameFacts,
   type NameTemplate,
   parseNameTemplate,
   parseSubjectTemplate,
+  renderName,
+  renderSubject,
   type SubjectTemplate,
   templatesNeedGroups,
 } from './name-template.ts'
@@ -159,6 +164,9 @@ export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
   const subject = subjectOption === 'device' ? subjectOption : named('subject', () => parseSubjectTemplate(subjectOption))
   const alternativeNames = named('alternativeNames', () => (o.alternativeNames ?? []).map(parseNameTemplate))
   if (alternativeNames.length > alternativeNamesMax) throw wrong(`alternativeNames: at most ${alternativeNamesMax}`)
+  // SPIFFE X.509-SVID 2: exactly one URI.
+  if (trustDomain !== null && alternativeNames.some(({ kind }) => kind === 'uri'))
+    throw wrong('alternativeNames: a certificate with a SPIFFE ID has no other URI')
   const approval = o.approval ?? 'none'
   if (!['none', 'first', 'every'].includes(approval)) throw wrong('approval: none, first or every')
   const possession = o.possession ?? 'csr'
@@ -210,7 +218,19 @@ function renewalRule(o: Partial<RenewalRule>, ownLabel: string | null): RenewalR
  * CSR says (a CSR that wants others is refused), so two requests of a device that agree in this ask for the same certificate.
  */
 export function requestContent(profile: EnrollmentProfile, spkiSha256: Bytes): Bytes {
-  return profile.label === null ? spkiSha256 : sha256(Buffer.concat([spkiSha256, Buffer.from(profile.label)]))
+  return contentUnder(profile.label, spkiSha256)
+}
+
+function contentUnder(label: string | null, spkiSha256: Bytes): Bytes {
+  return label === null ? spkiSha256 : sha256(Buffer.concat([spkiSha256, Buffer.from(label)]))
+}
+
+/**
+ * Whether a certificate was issued under one of these labels. The content that it was recorded for says so (requestContent): no record of the
+ * label is needed, and none can disagree.
+ */
+export function issuedUnder(labels: readonly (string | null)[], certificate: { spkiSha256: Bytes; contentSha256: Bytes }): boolean {
+  return labels.some(label => equalBytes(contentUnder(label, certificate.spkiSha256), certificate.contentSha256))
 }
 
 /** Device ids go into names, topics and client ids: no character there has another meaning. 64 is X.520's bound of serialNumber. */
@@ -223,4 +243,18 @@ export function spiffeId(profile: EnrollmentProfile, deviceId: string): string |
   if (profile.trustDomain === null) return null
   if (deviceId.includes(':') || deviceId === '.' || deviceId === '..') return ''
   return `spiffe://${profile.trustDomain}/${profile.fleet}/${deviceId}`
+}
+
+const deviceNames: CertificateNames = { subject: null, alternativeNames: [] }
+
+/** The names that a certificate of this profile gives to a device. Throws NameError when a template has no value for it. */
+export function certificateNames(profile: EnrollmentProfile, facts: NameFacts): CertificateNames {
+  const { subject, alternativeNames, trustDomain } = profile
+  if (subject === 'device' && alternativeNames.length === 0 && trustDomain === null) return deviceNames
+  const uri = spiffeId(profile, facts.id)
+  if (uri === '') throw new NameError(`the device id ${facts.id} has no SPIFFE spelling (no colon, no dot segment)`)
+  const names = alternativeNames.map(name => renderName(name, facts))
+  // SPIFFE X.509-SVID 2: one URI, so the maker of profiles refuses templates of others beside it.
+  if (uri !== null) names.unshift({ tag: 6, value: Buffer.from(uri, 'latin1') })
+  return { subject: subject === 'device' ? null : renderSubject(subject, facts), alternativeNames: names }
 }

@@ -108,7 +108,15 @@ describe('decide', () => {
   }
   const certificate = {
     ...{ issuer: new Uint8Array(20), serial: new Uint8Array(16), fleet: 'meters', deviceId: 'm-1', idx: 5, gids: [1] },
-    ...{ spkiSha256: sha256(testKey().spki), epoch: 0, notBefore: 0, notAfter: 2000, secret: null, der: new Uint8Array() },
+    ...{
+      spkiSha256: sha256(testKey().spki),
+      contentSha256: new Uint8Array(32),
+      epoch: 0,
+      notBefore: 0,
+      notAfter: 2000,
+      secret: null,
+      der: new Uint8Array(),
+    },
   }
   const question: Question<typeof certificate> = {
     operation: 'enroll',
@@ -129,6 +137,8 @@ describe('decide', () => {
       same: null,
       keyHolder: null,
       birthKeyHolder: null,
+      groups: [],
+      approval: null,
       caKeys: [],
       status: 'good',
       now: 1000,
@@ -180,16 +190,16 @@ describe('decide', () => {
 
   it('refuses a device id that the trust domain cannot name', () => {
     const profile = enrollmentProfile({ ...base, trustDomain: 'acme.example' })
-    expect(decided({ profile, device: { ...device, id: 'aa:bb' } })).toBe('device_id_not_allowed')
+    expect(decided({ profile, device: { ...device, id: 'aa:bb' } })).toBe('name_not_possible')
   })
 
-  it('[F13] [F18] two operations, three credentials, three pairs', () => {
+  it('[F13] [F18] two operations, three credentials, four pairs', () => {
     const allowed = (['enroll', 'reenroll'] as const).flatMap(operation =>
       (['birth', 'operational', 'secret'] as const)
         .filter(kind => operationRefusal(operation, kind) === null)
         .map(kind => `${operation} ${kind}`),
     )
-    expect(allowed).toEqual(['enroll birth', 'enroll secret', 'reenroll operational'])
+    expect(allowed).toEqual(['enroll birth', 'enroll operational', 'enroll secret', 'reenroll operational'])
   })
 })
 

@@ -29,15 +29,17 @@ import {
   sameName,
   stringOf,
 } from '@birthmark/device-sdk/core'
+import { purposeText } from './certificate-purpose.ts'
+import { type CertificateNames, namesText, sameNames, subjectName } from './name-template.ts'
 import type { ProvenCsr } from './possession.ts'
 import { type Refusal, refusal } from './refusal.ts'
 
-export const CLIENT_AUTH = '2b06010505070302' // 1.3.6.1.5.5.7.3.2
-
 export interface Entitlement {
   deviceId: string
-  /** The URI of the certificate, null for none. */
-  uri: string | null
+  /** What the certificate will be called. */
+  names: CertificateNames
+  /** Hex OIDs of the purposes it will have. */
+  purposes: readonly string[]
   /** DER Name the identity bears now: of the birth certificate or, for a renewal, of the current one. */
   subject: Bytes | null
   /** RFC 7030 4.2.2: a renewal's subject is the current one, not merely the same device. */
@@ -47,6 +49,8 @@ export interface Entitlement {
 function subjectRefusal(subject: Bytes, e: Entitlement): Refusal | null {
   if (e.renewal) {
     if (e.subject && sameName(subject, e.subject)) return null
+    // A profile under which names may change gives its own whatever the old one was; asking for just that is in order.
+    if (sameName(subject, subjectName(e.names, e.deviceId))) return null
     return refusal(
       'subject_changed',
       `the CSR's subject is "${nameText(subject)}", the current one is "${e.subject ? nameText(e.subject) : ''}"`,
@@ -55,23 +59,20 @@ function subjectRefusal(subject: Bytes, e: Entitlement): Refusal | null {
   // An empty subject leaves the naming to the server. CN and serialNumber may repeat the own id; anything else is not the device's to choose,
   // unless it is the name that it was born with.
   for (const attribute of attributesOf(readWhole(subject, SEQUENCE))) {
-    const own = (attribute.oid === COMMON_NAME || attribute.oid === SERIAL_NUMBER) && stringOf(attribute.value) === e.deviceId
-    if (own || (e.subject && sameName(subject, e.subject))) continue
+    const value = stringOf(attribute.value)
+    const own = (attribute.oid === COMMON_NAME || attribute.oid === SERIAL_NUMBER) && value === e.deviceId
+    if (own || e.names.subject?.some(given => given.oid === attribute.oid && given.value === value)) continue
+    if (e.subject && sameName(subject, e.subject)) continue
     return refusal('subject_not_own', `the CSR asks for subject "${nameText(subject)}"; this is device ${e.deviceId}`)
   }
   return null
 }
 
 function altNameRefusal(value: Bytes, e: Entitlement): Refusal | null {
-  const shown = ['otherName', 'email', 'DNS', 'X.400', 'directory name', 'EDI', 'URI', 'IP address', 'registered ID']
-  for (const name of childrenOf(readWhole(value, SEQUENCE), 64)) {
-    const content = Buffer.from(contentOf(name))
-    if (name.tag === 0x86 && e.uri !== null && content.equals(Buffer.from(e.uri))) continue
-    const text = [0x81, 0x82, 0x86].includes(name.tag) ? ` ${JSON.stringify(content.toString('latin1').slice(0, 100))}` : ''
-    return refusal(
-      'subject_alt_name_not_allowed',
-      `the CSR asks for the alternative name ${shown[name.tag & 31] ?? 'unknown'}${text}`,
-    )
+  for (const element of childrenOf(readWhole(value, SEQUENCE), 64)) {
+    const name = { tag: element.tag & 31, value: contentOf(element) }
+    if (element.tag === (0x80 | name.tag) && e.names.alternativeNames.some(given => sameNames([given], [name]))) continue
+    return refusal('subject_alt_name_not_allowed', `the CSR asks for the alternative name ${namesText([name])}`)
   }
   return null
 }
@@ -87,11 +88,11 @@ function extensionRefusal({ oid, value }: Extension, e: Entitlement): Refusal | 
     return more === 0 ? null : refusal('key_usage_not_allowed', 'the CSR asks for key usages other than digitalSignature')
   }
   if (oid === EXTENDED_KEY_USAGE) {
-    const more = childrenOf(readWhole(value, SEQUENCE), 32).find(purpose => oidValue(purpose) !== CLIENT_AUTH)
+    const more = childrenOf(readWhole(value, SEQUENCE), 32).find(purpose => !e.purposes.includes(oidValue(purpose)))
     if (more === undefined) return null
     return refusal(
       'extended_key_usage_not_allowed',
-      `the CSR asks for the extended key usage ${oidText(oidValue(more))}; it is clientAuth alone`,
+      `the CSR asks for the extended key usage ${purposeText(oidText(oidValue(more)))}; the profile gives ${e.purposes.map(oid => purposeText(oidText(oid))).join(', ')}`,
     )
   }
   // Key identifiers are computed here, whatever was asked.
