@@ -21,6 +21,7 @@ import {
   ringSize,
   ringTopic,
 } from './notice.ts'
+import { boundFor, namesCertificate } from './rule.ts'
 
 export { type NoticeProblem, type NoticeSigner, type NoticeVerify, noticeBytesMax } from './notice.ts'
 
@@ -34,6 +35,8 @@ export interface DeviceReceiverOptions {
   fleet: string
   /** Of the operational certificate in use now; null before the first enrollment. */
   membership(): Membership | null
+  /** Of that certificate, its authority key identifier: without it a rule against an issuing authority is the relying parties' alone. */
+  issuerKeyId?(): Bytes | null
   signers: NoticeSigner[]
   verify: NoticeVerify
   store: DeviceStore
@@ -53,7 +56,7 @@ export interface DeviceReceiver {
 }
 
 const RECORD = 'notices'
-const RECORD_VERSION = 1
+const RECORD_VERSION = 2
 // 8 gids, 63 missing numbers of at most 9 bytes and a header: under 1 KB; the decoder's limits say the same.
 const recordLimits = { depthMax: 3, itemsMax: 120 }
 
@@ -62,14 +65,16 @@ interface Progress {
   missing: number[]
   floor: number
   bounds: number[][]
+  /** The idx of this device's certificate that a range, a list or its issuer's end revoked; −1 when none did. */
+  named: number
 }
 
 function nothing(): Progress {
-  return { seq: 0, missing: [], floor: 0, bounds: [] }
+  return { seq: 0, missing: [], floor: 0, bounds: [], named: -1 }
 }
 
 function encodeRecord(fleet: string, progress: Progress): Bytes {
-  return encodeCbor([RECORD_VERSION, fleet, progress.seq, progress.missing, progress.floor, progress.bounds])
+  return encodeCbor([RECORD_VERSION, fleet, progress.seq, progress.missing, progress.floor, progress.bounds, progress.named])
 }
 
 /** A damaged record, or one of another fleet, is as none: the lattice is refilled by the retained notices. */
@@ -81,10 +86,10 @@ function decodeRecord(bytes: Bytes | null, fleet: string): Progress {
   } catch (error) {
     if (codeOf(error) === null) throw error
   }
-  if (!Array.isArray(value) || value.length !== 6 || value[0] !== RECORD_VERSION || value[1] !== fleet) return nothing()
-  if (typeof value[2] !== 'number' || !Array.isArray(value[3]) || typeof value[4] !== 'number' || !Array.isArray(value[5]))
-    return nothing()
-  return { seq: value[2], missing: value[3] as number[], floor: value[4], bounds: value[5] as number[][] }
+  if (!Array.isArray(value) || value.length !== 7 || value[0] !== RECORD_VERSION || value[1] !== fleet) return nothing()
+  if (typeof value[2] !== 'number' || !Array.isArray(value[3]) || typeof value[4] !== 'number') return nothing()
+  if (!Array.isArray(value[5]) || typeof value[6] !== 'number') return nothing()
+  return { seq: value[2], missing: value[3] as number[], floor: value[4], bounds: value[5] as number[][], named: value[6] }
 }
 
 function boundOf(progress: Progress, gid: number): number {
@@ -94,7 +99,7 @@ function boundOf(progress: Progress, gid: number): number {
 
 function isRevoked(progress: Progress, membership: Membership | null): boolean {
   if (!membership) return false
-  if (membership.idx < progress.floor) return true
+  if (membership.idx < progress.floor || membership.idx === progress.named) return true
   for (let i = 0; i < membership.gids.length; i++) if (membership.idx < boundOf(progress, membership.gids[i])) return true
   return false
 }
@@ -103,7 +108,7 @@ function isRevoked(progress: Progress, membership: Membership | null): boolean {
  * `progress` and one more notice: a new value, so that a failed write leaves the old one in force. Null when it says nothing new. Its rules
  * count whatever its number: a publisher that was restored from a backup spends numbers twice, and means both.
  */
-function withNotice(progress: Progress, body: NoticeBody, membership: Membership): Progress | null {
+function withNotice(progress: Progress, body: NoticeBody, membership: Membership, issuerKeyId: Bytes | null): Progress | null {
   const floor = Math.max(progress.floor, body.floor)
   let fresh = body.seq > progress.seq || progress.missing.indexOf(body.seq) >= 0 || floor > progress.floor
   const bounds: number[][] = []
@@ -112,10 +117,18 @@ function withNotice(progress: Progress, body: NoticeBody, membership: Membership
     const known = boundOf(progress, gid)
     let bound = known
     // A rule of an unknown kind is passed over: who enforces are the relying parties, and they stop at it.
-    for (let k = 0; k < body.rules.length; k++) if (body.rules[k].gid === gid) bound = Math.max(bound, body.rules[k].bound)
+    for (let k = 0; k < body.rules.length; k++) bound = Math.max(bound, boundFor(body.rules[k], gid))
     if (bound > known) fresh = true
     if (bound > 0) bounds.push([gid, bound])
   }
+  let named = progress.named
+  if (named !== membership.idx)
+    for (let k = 0; k < body.rules.length; k++)
+      if (namesCertificate(body.rules[k], membership.idx, issuerKeyId)) {
+        named = membership.idx
+        fresh = true
+        break
+      }
   if (!fresh) return null
   // What has left the ring can't be asked for any more. It does not matter to a device that was enrolled since (its idx is above every
   // bound of then), and one that was revoked by it is refused by every relying party.
@@ -125,7 +138,7 @@ function withNotice(progress: Progress, body: NoticeBody, membership: Membership
   for (let i = 0; i < progress.missing.length; i++)
     if (progress.missing[i] !== body.seq && progress.missing[i] >= oldest) missing.push(progress.missing[i])
   for (let seq = Math.max(progress.seq + 1, oldest, 1); seq < body.seq; seq++) missing.push(seq)
-  return { seq: newest, missing: missing, floor: floor, bounds: bounds }
+  return { seq: newest, missing: missing, floor: floor, bounds: bounds, named: named }
 }
 
 /** Implements the agent's `NoticeReceiver`. Throws `store_read` when the record can't be read. */
@@ -143,7 +156,8 @@ export function createDeviceReceiver(options: DeviceReceiverOptions): DeviceRece
     if (problem) return deviceError('notice_rejected', problem)
     const membership = options.membership()
     // Without a certificate there is nothing to revoke, and the one to come gets an idx above every bound of today.
-    const next = body && membership ? withNotice(progress, body, membership) : null
+    const next =
+      body && membership ? withNotice(progress, body, membership, options.issuerKeyId ? options.issuerKeyId() : null) : null
     if (!next) return null
     try {
       options.store.put(RECORD, encodeRecord(options.fleet, next))

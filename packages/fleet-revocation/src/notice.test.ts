@@ -164,6 +164,14 @@ describe('a signed body', () => {
     ['with group 0', 7, [[1, 0, 3]]],
     ['with a bound beyond 2^31', 7, [[1, 2, 2 ** 31 + 1]]],
     ['with a reason beyond a byte', 7, [[1, 2, 3, 256]]],
+    ['with groups out of order', 7, [[2, new Uint8Array([5, 1, 0, 1])]]],
+    ['with a bound cut off', 7, [[2, new Uint8Array([5])]]],
+    ['with a gid in more bytes than it takes', 7, [[2, new Uint8Array([0x85, 0, 1])]]],
+    ['with a range past 2^31', 7, [[3, 2 ** 31 - 1, 2]]],
+    ['with an empty range', 7, [[3, 5, 0]]],
+    ['with an issuer without an id', 7, [[4, new Uint8Array(0)]]],
+    ['with a list that says nothing', 7, [[5, 0, 3, 1, new Uint8Array(4)]]],
+    ['with a list beyond a million', 7, [[5, 0, 2 ** 20 + 1, 2, new Uint8Array([1, 1])]]],
     ['with 513 rules', 7, Array.from({ length: 513 }, () => [1, 2, 3])],
     ['with a root of 16 bytes', 8, new Uint8Array(16)],
     ['with floor 0', 9, 0],
@@ -178,16 +186,22 @@ describe('a signed body', () => {
     for (const field of [0, 10, 1000, -1]) expect(open(await withField(field, 1))).toBe('notice_unsupported')
   })
 
-  it('gives the rules that are known and counts the others', async () => {
+  it('gives the rules that are known and counts the others, a list in an unknown code among them', async () => {
     const read = open(
       await withField(7, [
         [3, 100, 5],
         [1, 7, 9],
         [4, new Uint8Array(20)],
-        [5, 0, 3, 1, new Uint8Array(4)],
+        [6, 0, 3],
+        [5, 0, 3, 3, new Uint8Array(4)],
       ]),
     )
-    expect(read).toMatchObject({ rules: [{ kind: 'group', gid: 7, bound: 9 }], unknownRules: 3 })
+    const known = [
+      { kind: 'range', start: 100, length: 5 },
+      { kind: 'group', gid: 7, bound: 9 },
+      { kind: 'issuer', keyId: new Uint8Array(20) },
+    ]
+    expect(read).toMatchObject({ rules: known, unknownRules: 2 })
   })
 
   it('that receivers would refuse is not signed', async () => {

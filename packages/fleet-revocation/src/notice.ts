@@ -16,22 +16,13 @@ import {
   type Sign1,
   sign1ToBeSigned,
 } from '@birthmark/device-sdk/core'
+import { idxEnd, noticeRunsMax, type Rule, ruleOfCbor, ruleToCbor } from './rule.ts'
 
 /** A longer message is refused before it is parsed. Room for 300 group rules; one takes ~170 bytes. */
 export const noticeBytesMax = 8192
 /** Under `fr/1/{fleet}/n/`, the newest notices by `seq` modulo this. */
 export const ringSize = 64
 const rulesMax = 512
-
-/** Certificates of group `gid` with an `idx` below `bound` are revoked. `reason`: a CRLReason code (RFC 5280 5.3.1). */
-export interface GroupRule {
-  kind: 'group'
-  gid: number
-  bound: number
-  reason?: number
-}
-
-export type Rule = GroupRule
 
 export interface NoticeBody {
   fleet: string
@@ -101,11 +92,6 @@ function isBytes(value: CborValue, least: number, most: number): boolean {
 
 /** The deterministic CBOR map that is signed. Values outside their range give bytes that every receiver refuses. */
 export function encodeNoticeBody(body: NoticeBody): Bytes {
-  const rules: CborValue[] = body.rules.map(function (rule) {
-    const wire: CborValue[] = [1, rule.gid, rule.bound]
-    if (rule.reason !== undefined) wire.push(rule.reason)
-    return wire
-  })
   const map: [CborValue, CborValue][] = [
     [1, body.fleet],
     [2, body.seq],
@@ -113,24 +99,11 @@ export function encodeNoticeBody(body: NoticeBody): Bytes {
     [4, body.issuedAt],
     [5, body.maxAgeSeconds],
     [6, body.heartbeatAnchor],
-    [7, rules],
+    [7, body.rules.map(ruleToCbor)],
   ]
   if (body.root) map.push([8, body.root])
   if (body.floor > 0) map.push([9, body.floor])
   return encodeCbor({ map: map })
-}
-
-/** Null for a type that this version doesn't know; false for one that it does, in a wrong form. */
-function ruleOf(value: CborValue): Rule | null | false {
-  if (!Array.isArray(value) || !isCount(value[0], 1, 255)) return false
-  if (value[0] !== 1) return null
-  if (value.length < 3 || value.length > 4 || !isCount(value[1], 1, 0x7fffffff) || !isCount(value[2], 0, 0x80000000)) return false
-  const rule: Rule = { kind: 'group', gid: value[1] as number, bound: value[2] as number }
-  if (value.length === 4) {
-    if (!isCount(value[3], 0, 255)) return false
-    rule.reason = value[3] as number
-  }
-  return rule
 }
 
 /** Reads a signed body. Throws `cbor_malformed`. Call it after the signature has been verified over these very bytes. */
@@ -157,13 +130,13 @@ export function decodeNoticeBody(payload: Bytes): NoticeBody | NoticeProblem {
     !Array.isArray(wire) ||
     wire.length > rulesMax ||
     !(root === undefined || isBytes(root, 32, 32)) ||
-    !(floor === undefined || isCount(floor, 1, 0x80000000))
+    !(floor === undefined || isCount(floor, 1, idxEnd))
   )
     return 'notice_malformed'
   const rules: Rule[] = []
   let unknownRules = 0
   for (let i = 0; i < wire.length; i++) {
-    const rule = ruleOf(wire[i])
+    const rule = ruleOfCbor(wire[i], noticeRunsMax)
     if (rule === false) return 'notice_malformed'
     if (rule) rules.push(rule)
     else unknownRules++

@@ -3,7 +3,10 @@
 
 import { type Bytes, type CborValue, decodeCbor, encodeCbor } from '@birthmark/device-sdk/core'
 import { RevocationError } from './errors.ts'
-import { type Rule, ringSize } from './notice.ts'
+import { listSpanMax } from './list-model.ts'
+import { ringSize } from './notice.ts'
+import { type Rule, ruleOfCbor, ruleToCbor } from './rule.ts'
+import { packRules } from './rule-packing.ts'
 
 export interface Beyond {
   seq: number
@@ -29,8 +32,8 @@ export interface RelyingPartyState {
 /** What a bus can still show: the ring. An older number with something new to say is found by that. */
 export const recentMax = ringSize
 
-const version = 2
-// Five values a rule for 2^20 groups, and the rest.
+const version = 3
+// Group bounds are one entry but for those with a reason (five values each), a shard of certificates is one or two.
 const limits = { depthMax: 4, itemsMax: 6 << 20 }
 
 export function emptyState(): RelyingPartyState {
@@ -47,7 +50,7 @@ export function encodeRelyingPartyState(fleet: string, state: RelyingPartyState)
     state.beyond.map(({ seq, sha256, previous }) => [seq, sha256, previous]),
     state.forked,
     head ? [head.seq, head.issuedAt, head.maxAge, head.anchor] : null,
-    state.rules.map(({ gid, bound, reason = 0 }) => [gid, bound, reason]),
+    packRules(state.rules).map(ruleToCbor),
     state.floor,
   ])
 }
@@ -88,9 +91,10 @@ export function decodeRelyingPartyState(bytes: Bytes, fleet: string): RelyingPar
     }),
     forked: fields[5] === true,
     head: head && { seq: count(head[0]), issuedAt: count(head[1]), maxAge: count(head[2]), anchor: octets(head[3]) },
-    rules: list(fields[7]).map(rule => {
-      const [gid, bound, reason] = list(rule).map(count)
-      return { kind: 'group', gid, bound, reason }
+    rules: list(fields[7]).map(value => {
+      const rule = ruleOfCbor(value, listSpanMax)
+      if (!rule) throw new RevocationError('state_malformed', 'expected a rule')
+      return rule
     }),
     floor: count(fields[8]),
   }

@@ -1,13 +1,38 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { Rule } from './notice.ts'
+import { runsOf } from './list-encoder.ts'
+import type { Rule } from './rule.ts'
+import { packRules, ruleOfRuns, rulesByNotice, rulesOfIndices } from './rule-packing.ts'
 import { createRuleSet, type RuleSet, statusOf } from './rule-set.ts'
 
-const rule: fc.Arbitrary<Rule> = fc
+const shard = 1 << 17
+const issuers = [1, 2, 3].map(n => new Uint8Array(20).fill(n))
+
+// Indices around the edges of shards too, where bits, whole shards and ranges meet.
+const idx = fc.oneof(
+  fc.nat(14),
+  fc.integer({ min: shard - 4, max: shard + 4 }),
+  fc.integer({ min: 2 * shard - 4, max: 2 * shard + 4 }),
+)
+const group: fc.Arbitrary<Rule> = fc
   .record({ gid: fc.integer({ min: 1, max: 5 }), bound: fc.integer({ min: 0, max: 12 }), reason: fc.integer({ min: 0, max: 3 }) })
   .map(({ gid, bound, reason }) => (reason === 0 ? { kind: 'group', gid, bound } : { kind: 'group', gid, bound, reason }))
-const batch = fc.record({ rules: fc.array(rule, { maxLength: 6 }), floor: fc.integer({ min: 0, max: 4 }) })
-const member = fc.record({ idx: fc.nat(14), gids: fc.uniqueArray(fc.integer({ min: 1, max: 6 }), { maxLength: 4 }) })
+const range: fc.Arbitrary<Rule> = fc
+  .record({ start: idx, length: fc.oneof(fc.integer({ min: 1, max: 8 }), fc.integer({ min: shard - 9, max: 2 * shard })) })
+  .map(({ start, length }) => ({ kind: 'range', start, length }))
+const list: fc.Arbitrary<Rule> = fc
+  .uniqueArray(idx, { minLength: 1, maxLength: 6 })
+  .map(indices => ruleOfRuns(runsOf(indices.sort((a, b) => a - b))))
+const issuer: fc.Arbitrary<Rule> = fc.constantFrom(...issuers).map(keyId => ({ kind: 'issuer', keyId }))
+const batch = fc.record({
+  rules: fc.array(fc.oneof(group, range, list, issuer), { maxLength: 6 }),
+  floor: fc.oneof(fc.nat(4), fc.constantFrom(shard - 1, shard, shard + 1)),
+})
+const member = fc.record({
+  idx,
+  gids: fc.uniqueArray(fc.integer({ min: 1, max: 6 }), { maxLength: 4 }),
+  issuerKeyId: fc.constantFrom(null, ...issuers),
+})
 
 type Batch = { rules: Rule[]; floor: number }
 
@@ -18,6 +43,19 @@ function setOf(...batches: Batch[]): RuleSet {
 }
 
 const contents = (set: RuleSet) => ({ rules: set.rules(), floor: set.floor })
+
+/** The definition, spelled out. */
+function meant(
+  rules: Rule[],
+  { idx, gids, issuerKeyId }: { idx: number; gids: number[]; issuerKeyId: Uint8Array | null },
+): boolean {
+  return rules.some(rule => {
+    if (rule.kind === 'group') return gids.includes(rule.gid) && idx < rule.bound
+    if (rule.kind === 'range') return idx >= rule.start && idx < rule.start + rule.length
+    if (rule.kind === 'issuer') return issuerKeyId !== null && rule.keyId.every((byte, i) => byte === issuerKeyId[i])
+    return rule.kind === 'list' && createRuleSet([rule]).isRevoked({ idx, gids: [] }, null)
+  })
+}
 
 describe('the rule set is a lattice', () => {
   it('[F47] order of arrival leaves no trace', () => {
@@ -52,9 +90,9 @@ describe('the rule set is a lattice', () => {
     fc.assert(
       fc.property(batch, batch, fc.array(member), (a, b, members) => {
         const set = setOf(a)
-        const before = members.map(m => set.isRevoked(m, null))
+        const before = members.map(m => set.isRevoked(m, m.issuerKeyId))
         const grew = set.merge(b.rules, b.floor)
-        const after = members.map(m => set.isRevoked(m, null))
+        const after = members.map(m => set.isRevoked(m, m.issuerKeyId))
         before.forEach((was, i) => {
           if (was) expect(after[i]).toBe(true)
           if (!grew) expect(after[i]).toBe(was)
@@ -63,15 +101,68 @@ describe('the rule set is a lattice', () => {
     )
   })
 
-  it('agrees with the definition: idx < floor, or idx < bound of some gid', () => {
+  it('agrees with the definition', () => {
     fc.assert(
-      fc.property(fc.array(batch), member, (batches, { idx, gids }) => {
-        const expected = batches.some(
-          ({ rules, floor }) => idx < floor || rules.some(({ gid, bound }) => gids.includes(gid) && idx < bound),
-        )
-        expect(setOf(...batches).isRevoked({ idx, gids }, null)).toBe(expected)
+      fc.property(fc.array(batch, { maxLength: 4 }), member, (batches, m) => {
+        const expected = batches.some(({ rules, floor }) => m.idx < floor || meant(rules, m))
+        expect(setOf(...batches).isRevoked(m, m.issuerKeyId)).toBe(expected)
       }),
     )
+  })
+
+  it('is the same told whole, packed, or shard by shard', () => {
+    fc.assert(
+      fc.property(batch, ({ rules, floor }) => {
+        const set = setOf({ rules, floor })
+        const shards = [...Array(set.shards).keys()].flatMap(set.shardRules)
+        for (const told of [packRules(set.rules()), shards, packRules(shards)])
+          expect(contents(setOf({ rules: told, floor }))).toEqual(contents(set))
+      }),
+    )
+  })
+
+  it('takes nothing of a batch in which something is wrong or too much', () => {
+    const set = createRuleSet([{ kind: 'group', gid: 1, bound: 5 }])
+    const good: Rule = { kind: 'range', start: 0, length: 9 }
+    const coded = new Uint8Array([1, 1, 255])
+    for (const bad of [
+      { kind: 'list', base: 0, span: 9, codec: 2, coded },
+      { kind: 'list', base: 2 ** 31 - 1, span: 9, codec: 2, coded },
+      { kind: 'range', start: 9, length: 2 ** 31 },
+      { kind: 'groups', coded: new Uint8Array([0, 1]) },
+    ] as Rule[])
+      expect(() => set.merge([good, bad])).toThrow(/notice_malformed/)
+    // Every other shard, one certificate each: memory for a shard each time.
+    const scattered = [...Array(8192).keys()].map((n): Rule => ({ kind: 'range', start: n * 2 * shard, length: 1 }))
+    expect(() => set.merge([good, ...scattered])).toThrow(/rules_limit/)
+    expect(() =>
+      set.merge([...Array(257).keys()].map(n => ({ kind: 'issuer', keyId: new Uint8Array([n >> 8, n & 255]) }))),
+    ).toThrow(/rules_limit/)
+    expect(set.rules()).toEqual([{ kind: 'group', gid: 1, bound: 5 }])
+    // All that there can be takes no memory at all.
+    expect(set.merge([{ kind: 'range', start: 0, length: 2 ** 31 }])).toBe(true)
+    expect(set.isRevoked({ idx: 2 ** 31 - 1, gids: [] }, null)).toBe(true)
+  })
+})
+
+describe('certificates one by one', () => {
+  it('fill as many notices as they need, and come out the same', () => {
+    fc.assert(
+      fc.property(
+        fc.uniqueArray(fc.nat(3_000_000), { minLength: 1, maxLength: 3000 }),
+        fc.integer({ min: 500, max: 4096 }),
+        (some, bytesMax) => {
+          const indices = some.sort((a, b) => a - b)
+          const rules = rulesOfIndices(indices, bytesMax)
+          expect(contents(createRuleSet(rules))).toEqual(
+            contents(createRuleSet(indices.map(start => ({ kind: 'range', start, length: 1 })))),
+          )
+          expect(rulesByNotice(rules, bytesMax).flat()).toEqual(rules)
+        },
+      ),
+      { numRuns: 20 },
+    )
+    expect(() => rulesOfIndices([2, 1], 8192)).toThrow(/configuration_invalid/)
   })
 })
 

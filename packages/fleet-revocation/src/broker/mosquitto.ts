@@ -106,7 +106,10 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
   const groupName = (gid: number, epoch: number): string => `birthmark.${fleet}.${gid}.${epoch}`
   // The floor is a bound on a group that everybody is in.
   const bounds = (): Map<number, number> =>
-    new Map([[0, rules.floor], ...rules.rules().map(({ gid, bound }): [number, number] => [gid, bound])])
+    new Map([
+      [0, rules.floor],
+      ...rules.rules().flatMap((rule): [number, number][] => (rule.kind === 'group' ? [[rule.gid, rule.bound]] : [])),
+    ])
 
   async function learnGroups(): Promise<void> {
     const [answer] = await command([{ command: 'listGroups', verbose: false, count: -1, offset: 0 }])

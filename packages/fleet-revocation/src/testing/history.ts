@@ -2,7 +2,7 @@
 
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { heartbeatChain } from '../heartbeat.ts'
-import type { Rule } from '../notice.ts'
+import type { Rule } from '../rule.ts'
 import { type NoticeKey, noticeSha256, signNotice } from '../sign-notice.ts'
 
 export interface TestHistory {
