@@ -29,8 +29,15 @@ async function developmentSettings(): Promise<Settings> {
   return (await prepareDevelopment({ folder, host: '127.0.0.1', ...ports, lifetimeSeconds: 86_400, random: randomBytes })).settings
 }
 
+const software = (pem: string) => ({ kind: 'software' as const, pem, passphrase: null })
+
 async function start(issuing: TestAuthority, root: TestAuthority, previous: TestAuthority[]) {
-  const issuer = { certificates: [issuing.der, root.der], previous: previous.map(({ der }) => der), key: issuing.keyPem }
+  const issuer = {
+    certificates: [issuing.der, root.der],
+    previous: previous.map(({ der }) => der),
+    next: null,
+    key: software(issuing.keyPem),
+  }
   const settings = { ...(await developmentSettings()), issuer }
   const ports = { clock: systemClock, random: randomBytes, log: quietLog, onFatal: () => {} }
   const running = await compose(settings, ports)

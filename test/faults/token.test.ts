@@ -1,10 +1,15 @@
 // Issuer keys in a PKCS #11 token: SoftHSM behind a shim that stalls, lies, crashes and disappears. The enrollment story on top is the real one.
-import { readFileSync, writeFileSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type KeyKind, testAuthority } from '@birthmark/device-sdk/testing'
 import { failureCode, type Issuer, type Log } from '@birthmark/est-server'
+import { systemClock } from '@birthmark/fleet-revocation'
 import { openPkcs11Issuer, type Pkcs11IssuerOptions, TokenError } from '@birthmark/pkcs11'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { compose } from '../../packages/birthmark/src/compose.ts'
+import { prepareDevelopment } from '../../packages/birthmark/src/development.ts'
 import { csrFor, issuedBy, type Kernel, kernel, nameOf, testKey } from '../../packages/est-server/src/testing/kernel.ts'
 import { type SoftToken, softToken } from '../support/soft-token.ts'
 
@@ -143,6 +148,30 @@ describe('a token that cannot be opened', () => {
     await open(pem, { pin: { credential: 'pin' } })
     delete process.env.CREDENTIALS_DIRECTORY
     expect(await refusal(open(pem, { pin: { credential: 'pin' } }))).toBe('pin_unreadable')
+  })
+})
+
+describe('in a configuration', () => {
+  it('serves a whole server, and a PIN that is wrong stops its start with a next step', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'bm-'))
+    try {
+      const made = { folder, host: '127.0.0.1', estPort: 0, mqttPort: 0, lifetimeSeconds: 86_400, random: randomBytes }
+      const { settings } = await prepareDevelopment(made)
+      token.importKey(readFileSync(join(folder, 'issuer', 'issuing.key.pem'), 'utf8'), 'issuer', '01')
+      const key = { kind: 'pkcs11' as const, library: token.library, token: { label: token.label }, key: { id: '01' } }
+      const issuer = { ...settings.issuer, key: { ...key, pin: { file: token.pinFile } } }
+      const ports = { clock: systemClock, random: randomBytes, log, onFatal: () => {} }
+      const running = await compose({ ...settings, issuer }, ports)
+      await running.close()
+      writeFileSync(token.pinFile, 'wrong', { mode: 0o600 })
+      await expect(compose({ ...settings, issuer }, ports)).rejects.toMatchObject({
+        code: 'token_pin_wrong',
+        next: expect.stringContaining('PIN'),
+      })
+      await expect(compose({ ...settings, issuer }, ports)).rejects.toMatchObject({ code: 'token_pin_withheld' })
+    } finally {
+      rmSync(folder, { recursive: true, force: true })
+    }
   })
 })
 

@@ -52,6 +52,9 @@ test('what init writes is sound, and paths are relative to the file', () => {
   expect(settings.issuer.certificates).toHaveLength(2)
 })
 
+const token = (name: string, key: string): string =>
+  `pkcs11: { library: x.so, token: { ${name} }, key: { ${key} }, pin: { file: p } }`
+
 test.each([
   [/fleet: acme/, 'fleet: ACME!', 'fleet is 1 to 32 of a-z, 0-9 and hyphen'],
   [/port: 8443/, 'port: 84430', 'est.port is more than 65535'],
@@ -61,7 +64,22 @@ test.each([
   [/log:/, 'lag:', 'lag is not known'],
   [/anchors: \[birth-anchors.pem\]/, 'anchors: [nowhere.pem]', 'birth.anchors.0: cannot read nowhere.pem (ENOENT)'],
   [/anchors: \[birth-anchors.pem\]/, 'anchors: []', 'birth.anchors'],
-  [/key: issuer\/issuing.key.pem/, 'key: notice.key.pem', 'issuer.key: notice.key.pem is not the key of issuer/chain.pem'],
+  [
+    /key: issuer\/issuing.key.pem.*\n +passphrase:\n.*/,
+    'key: notice.key.pem',
+    'issuer.key: notice.key.pem is not the key of issuer/chain.pem',
+  ],
+  [/passphrase:\n +file: .*/, 'passphrase: { file: issuer/root.pem }', 'issuer.passphrase: '],
+  [
+    /key: issuer\/issuing.key.pem.*\n +passphrase:\n.*/,
+    'key: issuer/issuing.key.pem',
+    'issuer.key: issuer/issuing.key.pem is encrypted',
+  ],
+  [/passphrase:\n +file: .*/, 'passphrase: secret', 'issuer.passphrase is {file: PATH} or {credential: NAME}'],
+  [/passphrase:\n +file: .*/, 'passphrase: { credential: x }', 'issuer.passphrase: credential x: this process was given none'],
+  [/certificate: issuer/, `${token('label: t', 'id: 01')}\n  certificate: issuer`, 'issuer.pkcs11.key.id'],
+  [/certificate: issuer/, `${token('', 'label: k')}\n  certificate: issuer`, 'issuer.pkcs11.token needs a label or a serial'],
+  [/issuer:/, `issuer:\n  ${token('label: t', 'label: k')}`, 'issuer needs key or pkcs11, one of them'],
   [/key: notice.key.pem/, 'key: birth-anchors.pem', 'notices.key: birth-anchors.pem may be read by others'],
   [
     /anchors: \[server\/root.pem\]/,
@@ -109,6 +127,26 @@ test('a missing part, broken YAML and an alias bomb are told', () => {
   ]
   writeFileSync(configuration(), bomb.join('\n'))
   expect(complaint().code).toBe('configuration')
+})
+
+test('the issuer keys of init are encrypted, and their passphrase opens them', () => {
+  for (const name of ['issuing.key.pem', 'root.key.pem'])
+    expect(readFileSync(file('issuer', name), 'utf8')).toMatch(/^-----BEGIN ENCRYPTED PRIVATE KEY-----/)
+  writeFileSync(file('other'), 'another passphrase\n', { mode: 0o600 })
+  change(/file: .*passphrase/, 'file: other')
+  expect(complaint().message).toContain('issuer.passphrase: it does not open issuer/issuing.key.pem')
+  chmodSync(file('other'), 0o644)
+  expect(complaint()).toMatchObject({ next: expect.stringContaining('consider the secret known') })
+})
+
+test('a systemd credential opens the issuer key', () => {
+  change(/file: .*passphrase/, 'credential: passphrase')
+  process.env.CREDENTIALS_DIRECTORY = file('issuer')
+  try {
+    expect(readConfiguration(configuration()).issuer.key).toMatchObject({ passphrase: { credential: 'passphrase' } })
+  } finally {
+    delete process.env.CREDENTIALS_DIRECTORY
+  }
 })
 
 test('a key that others may read is refused, and the next step repairs it', () => {

@@ -9,6 +9,7 @@ import { isMap, isNode, isScalar, isSeq, LineCounter, parseDocument } from 'yaml
 import { z } from 'zod'
 import { CommandError } from './command-error.ts'
 import { fromDisk, type ReadFile } from './configuration-files.ts'
+import { IssuerConfiguration, type IssuerSettings, settleIssuer } from './issuer-settings.ts'
 
 /** In every certificate that `birthmark dev` makes, so that `serve` and people know it. */
 export const developmentOrganization = 'Birthmark development, not for production'
@@ -23,8 +24,7 @@ export interface Settings {
   /** DER certificates. */
   birthAnchors: Bytes[]
   serverAnchors: Bytes[]
-  /** `certificates`: the issuing CA, then those above it. `previous`: issuing CAs that sign no more and whose devices the broker still admits. */
-  issuer: { certificates: Bytes[]; previous: Bytes[]; key: string }
+  issuer: IssuerSettings
   noticeKey: KeyObject
   /** Seconds an operational certificate lives. */
   lifetimeSeconds: number
@@ -73,8 +73,7 @@ const Configuration = z.strictObject({
     { error: 'needs either certificate and key (the embedded broker) or url and anchors (an external one)' },
   ),
   birth: z.strictObject({ anchors: z.array(File).min(1).max(16) }),
-  // A roll-over leaves one; eight would be a habit.
-  issuer: z.strictObject({ certificate: File, key: File, previous: z.array(File).max(8).default([]) }),
+  issuer: IssuerConfiguration,
   server: z.strictObject({ anchors: z.array(File).min(1).max(8) }),
   notices: z.strictObject({ key: File }),
   // Ten minutes is the shortest that leaves room to renew at two thirds; ten years is "as long as the product".
@@ -215,7 +214,7 @@ function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string, rea
     return { certificate: read([...path, 'certificate'], files.certificate), key: pem, chain }
   }
   const est = pair(['est'], raw.est)
-  const issuer = pair(['issuer'], raw.issuer)
+  const issuer = settleIssuer(raw.issuer, { base, at, read, certificates, modeOf: path => readFile(path).mode })
   const noticeKey = createPrivateKey(key(['notices', 'key'], raw.notices.key))
   if (createPublicKey(noticeKey).asymmetricKeyDetails?.namedCurve !== 'prime256v1')
     throw wrong(
@@ -224,9 +223,9 @@ function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string, rea
     )
   const anchors = (path: string, files: string[]): Bytes[] => files.flatMap((file, i) => certificates([path, 'anchors', i], file))
   const serverAnchors = anchors('server', raw.server.anchors)
-  // A file may carry what is above the issuing CA as well; only the first counts.
-  const previous = raw.issuer.previous.map((file, i) => certificates(['issuer', 'previous', i], file)[0])
-  const issuerRoots = [...issuer.chain, ...previous].map(der => Buffer.from(der).toString('base64'))
+  const issuerRoots = [...issuer.certificates, ...(issuer.next?.certificates ?? []), ...issuer.previous].map(der =>
+    Buffer.from(der).toString('base64'),
+  )
   if (serverAnchors.some(der => issuerRoots.includes(Buffer.from(der).toString('base64'))))
     throw wrong(
       `${at(['server', 'anchors'])}: the device issuer is named as an anchor of the server`,
@@ -240,7 +239,7 @@ function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string, rea
     mqtt: mqttOf(raw.mqtt, pair, read, certificates, at),
     birthAnchors: anchors('birth', raw.birth.anchors),
     serverAnchors,
-    issuer: { certificates: issuer.chain, previous, key: issuer.key },
+    issuer,
     noticeKey,
     lifetimeSeconds: secondsOf(raw.certificates.lifetime, at(['certificates', 'lifetime'])),
     workers: raw.workers,

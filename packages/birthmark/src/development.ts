@@ -82,7 +82,8 @@ export async function prepareDevelopment(options: {
     issuer: {
       certificates: [issuer.issuing.certificate, issuer.root],
       previous: [],
-      key: readFileSync(file('issuer', 'issuing.key.pem'), 'utf8'),
+      next: null,
+      key: { kind: 'software', pem: readFileSync(file('issuer', 'issuing.key.pem'), 'utf8'), passphrase: null },
     },
     noticeKey: createPrivateKey(readFileSync(file('notice.key.pem'))),
     lifetimeSeconds: options.lifetimeSeconds,

@@ -3,11 +3,12 @@
 
 import { randomUUID } from 'node:crypto'
 import { membershipOf, parseCertificate } from '@birthmark/device-sdk/core'
-import { createEnrollment, createListener, enrollmentProfile, type Peer, type Store, softwareIssuer } from '@birthmark/est-server'
+import { createEnrollment, createListener, enrollmentProfile, type Peer, type Store } from '@birthmark/est-server'
 import { type RuleSet, statusOf } from '@birthmark/fleet-revocation'
 import type { Ports } from './compose.ts'
 import type { Settings } from './configuration.ts'
 import { named } from './listening.ts'
+import { openIssuer } from './open-issuer.ts'
 
 export interface EnrollmentFront {
   port: number
@@ -42,16 +43,16 @@ export const graceMs = 5000
 export async function openEnrollmentFront(settings: Settings, parts: FrontParts): Promise<EnrollmentFront> {
   const { store, rules, clock, random, log, shared = false } = parts
   const { fleet, birthAnchors, lifetimeSeconds } = settings
-  const [issuing, ...above] = settings.issuer.certificates
-  const issuer = softwareIssuer({ certificate: issuing, chain: above, privateKeyPem: settings.issuer.key })
+  const issuer = await openIssuer(settings.issuer, { state: settings.state, log, now: clock.now() })
   const profiles = [enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds, admitSecrets: true })]
   const enrollment = createEnrollment({ store, issuer, profiles, status: statusOf(rules, fleet), clock, random, log, shared })
+  const unready = () => parts.unready() ?? issuer.unready?.() ?? null
   const listener = createListener({
     tls: { key: settings.est.key, cert: settings.est.certificate },
     enrollment,
     log,
     requestId: randomUUID,
-    unready: parts.unready,
+    unready,
     ...(settings.development ? { limits: oneMachine } : {}),
   })
   const { host } = settings.est
@@ -59,9 +60,12 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
   return {
     port,
     enforce: async () => listener.closeConnections(peer => isRevoked(peer, fleet, rules)),
-    unready: parts.unready,
-    standing: () => ({ serving: parts.unready() === null ? 1 : 0, of: 1, pids: [process.pid] }),
-    close: () => listener.close(graceMs),
+    unready,
+    standing: () => ({ serving: unready() === null ? 1 : 0, of: 1, pids: [process.pid] }),
+    async close() {
+      await listener.close(graceMs)
+      await issuer.close?.()
+    },
   }
 }
 

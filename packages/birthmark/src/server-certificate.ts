@@ -40,10 +40,35 @@ export interface TwoTier {
 
 /** A root and an issuing CA under `folder` (`root.pem`, `issuing.pem`, keys beside them), made when they are not there. */
 export async function ensureTwoTier(folder: string, organization: string, purpose: string, random: RandomBytes): Promise<TwoTier> {
-  const read = (): TwoTier => {
-    const root = decodePem(readFileSync(join(folder, 'root.pem'), 'utf8'), 'CERTIFICATE', 1)[0]
-    return { root, issuing: readAuthority(folder, 'issuing', [root]) }
-  }
+  const { root } = await ensureCertificates(folder, organization, purpose, random, null)
+  return { root, issuing: readAuthority(folder, 'issuing', [root]) }
+}
+
+/** The same with both keys encrypted under `passphrase`, so that nothing here reads them again. */
+export function ensureSealedTwoTier(
+  folder: string,
+  organization: string,
+  purpose: string,
+  random: RandomBytes,
+  passphrase: Buffer,
+): Promise<{ root: Bytes; issuing: Bytes }> {
+  return ensureCertificates(folder, organization, purpose, random, passphrase)
+}
+
+/** PKCS #8 under PBES2. OpenSSL's 2,048 rounds are few for a remembered word; the passphrases that init makes have 256 random bits. */
+function sealed(pem: string, passphrase: Buffer): string {
+  return createPrivateKey(pem).export({ type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase }) as string
+}
+
+async function ensureCertificates(
+  folder: string,
+  organization: string,
+  purpose: string,
+  random: RandomBytes,
+  passphrase: Buffer | null,
+): Promise<{ root: Bytes; issuing: Bytes }> {
+  const certificateIn = (name: string) => decodePem(readFileSync(join(folder, name), 'utf8'), 'CERTIFICATE', 1)[0]
+  const read = () => ({ root: certificateIn('root.pem'), issuing: certificateIn('issuing.pem') })
   // root.pem is written last: with it, everything is there.
   if (existsSync(join(folder, 'root.pem'))) return read()
   mkdirSync(folder, { recursive: true, mode: 0o700 })
@@ -66,15 +91,15 @@ export async function ensureTwoTier(folder: string, organization: string, purpos
     ['issuing', issuing, keys.issuing],
     ['root', root, keys.root],
   ] as const) {
-    writeDurably(join(folder, `${name}.key.pem`), pem, 0o600)
+    writeDurably(join(folder, `${name}.key.pem`), passphrase ? sealed(pem, passphrase) : pem, 0o600)
     writeDurably(join(folder, `${name}.pem`), encodePem('CERTIFICATE', certificate), 0o644)
   }
   return read()
 }
 
 /** `chain.pem` beside them: issuing CA, then root, as a configuration names it. */
-export function writeChain(folder: string, { root, issuing }: TwoTier): void {
-  writeDurably(join(folder, 'chain.pem'), encodePem('CERTIFICATE', issuing.certificate) + encodePem('CERTIFICATE', root), 0o644)
+export function writeChain(folder: string, { root, issuing }: { root: Bytes; issuing: Bytes }): void {
+  writeDurably(join(folder, 'chain.pem'), encodePem('CERTIFICATE', issuing) + encodePem('CERTIFICATE', root), 0o644)
 }
 
 /** `server.pem` and `server.key.pem` in `folder` for `names` (DNS names and addresses), made anew when a name is missing. */

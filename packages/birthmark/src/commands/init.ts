@@ -3,12 +3,19 @@
 
 import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
+import { readSecret, SecretError } from '@birthmark/est-server'
 import { writeDurably } from '@birthmark/factory-line'
 import type { Command } from 'commander'
-import { usageError } from '../command-error.ts'
+import { CommandError, usageError } from '../command-error.ts'
 import { ensureNoticeKey } from '../development.ts'
-import { ensureServerCertificate, ensureServiceCertificate, ensureTwoTier, writeChain } from '../server-certificate.ts'
+import {
+  ensureSealedTwoTier,
+  ensureServerCertificate,
+  ensureServiceCertificate,
+  ensureTwoTier,
+  writeChain,
+} from '../server-certificate.ts'
 import type { Terminal } from '../terminal.ts'
 import { collect, leaf, quoted } from './common.ts'
 
@@ -28,7 +35,8 @@ export function define(command: Command, terminal: Terminal): void {
     .requiredOption('--fleet <name>', '1 to 32 of a-z, 0-9 and hyphen')
     .requiredOption('--host <name>', 'name or address that devices use; repeat for several', collect)
     .option('--organization <name>', 'organization in the certificates (default: the fleet)')
-    .action(async (folder: string, options: { fleet: string; host: string[]; organization?: string }) => {
+    .option('--passphrase-file <file>', 'passphrase that encrypts the issuer keys (default: made, in issuer/)')
+    .action(async (folder: string, options: { fleet: string; host: string[]; organization?: string; passphraseFile?: string }) => {
       if (!/^[a-z0-9-]{1,32}$/.test(options.fleet))
         throw usageError(`'${options.fleet}' is no fleet name`, 'use 1 to 32 of a-z, 0-9 and hyphen')
       const organization = options.organization ?? options.fleet
@@ -36,17 +44,28 @@ export function define(command: Command, terminal: Terminal): void {
       const configuration = file('birthmark.yaml')
       const fresh = !existsSync(configuration)
       mkdirSync(folder, { recursive: true, mode: 0o700 })
-      writeChain(file('issuer'), await ensureTwoTier(file('issuer'), organization, 'operational', randomBytes))
-      terminal.done('device issuer: root and issuing CA', file('issuer'))
+      const made = ensurePassphrase(options.passphraseFile ?? file('issuer', passphraseName), file('issuer', 'root.key.pem'))
+      const { path: passphraseFile, passphrase } = made
+      writeChain(file('issuer'), await ensureSealedTwoTier(file('issuer'), organization, 'operational', randomBytes, passphrase))
+      passphrase.fill(0)
+      terminal.done('device issuer: root and issuing CA, their keys encrypted', file('issuer'))
+      terminal.done('passphrase of those keys', passphraseFile)
       const server = await ensureTwoTier(file('server'), organization, 'server', randomBytes)
       await ensureServerCertificate(file('server'), options.host, server.issuing, randomBytes)
       await ensureServiceCertificate(file('server'), 'observer', server.issuing, randomBytes)
       terminal.done(`TLS certificate for ${options.host.join(', ')}, and its CA`, file('server'))
       ensureNoticeKey(file('notice.key.pem'))
       terminal.done('notice key: signs revocations', file('notice.key.pem'))
-      if (fresh) writeDurably(configuration, example(options.fleet), 0o644)
+      if (fresh)
+        writeDurably(
+          configuration,
+          example(options.fleet, options.passphraseFile ? passphraseFile : `issuer/${passphraseName}`),
+          0o644,
+        )
       terminal.done(fresh ? 'configuration' : 'configuration, as it was', configuration)
-      terminal.line('  the roots’ keys (root.key.pem) are not needed to run: take them offline')
+      terminal.line(
+        '  the roots’ keys (root.key.pem) are not needed to run: take them offline, and keep the passphrase apart from the keys',
+      )
       terminal.commands('Next:', [
         `cp factory/root.pem ${quoted(file('birth-anchors.pem'))}   # the manufacturer's root, from birthmark line init`,
         `birthmark serve --config ${quoted(configuration)}`,
@@ -55,7 +74,32 @@ export function define(command: Command, terminal: Terminal): void {
     })
 }
 
-function example(fleet: string): string {
+const passphraseName = 'passphrase'
+
+/** Absolute, since it is written into a configuration that lies elsewhere. A key that is there already keeps the passphrase it has. */
+function ensurePassphrase(file: string, key: string): { path: string; passphrase: Buffer } {
+  const path = resolve(file)
+  if (!existsSync(path)) {
+    // A missing passphrase is made only with the key: any other would open nothing.
+    if (existsSync(key))
+      throw new CommandError(
+        'passphrase_missing',
+        `${path} is not there, and ${key} is`,
+        'put the passphrase back, or name it',
+        'usage',
+      )
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+    writeDurably(path, `${randomBytes(32).toString('base64url')}\n`, 0o600)
+  }
+  try {
+    return { path, passphrase: readSecret({ file: path }) }
+  } catch (error) {
+    if (error instanceof SecretError) throw usageError(error.message, error.next)
+    throw error
+  }
+}
+
+function example(fleet: string, passphraseFile: string): string {
   return `# birthmark serve --config birthmark.yaml
 # Paths are relative to this file. Keys are PKCS#8 PEM with mode 0600.
 
@@ -89,7 +133,18 @@ birth:                  # manufacturers whose birth certificates are accepted, o
 
 issuer:                 # signs the operational certificates
   certificate: issuer/chain.pem       # issuing CA, then its root
-  key: issuer/issuing.key.pem
+  key: issuer/issuing.key.pem         # encrypted
+  passphrase:
+    file: ${passphraseFile}
+#   credential: birthmark-issuer      # or from systemd: LoadCredentialEncrypted=birthmark-issuer
+# pkcs11:                             # or, instead of key and passphrase, a token
+#   library: /usr/lib/softhsm/libsofthsm2.so
+#   token: { label: birthmark }
+#   key: { label: issuer }
+#   pin: { file: issuer/pin }
+# next:                               # takes over in a roll-over: birthmark ca --help
+#   certificate: issuer-2/chain.pem
+#   key: issuer-2/issuing.key.pem
 # previous: [old-issuing.pem]         # issuing CAs before this one, until the last of their devices has renewed
 
 certificates:
