@@ -42,5 +42,6 @@ export {
 export { readSecret, SecretError, type SecretSource } from './secret-source.ts'
 export { auditHash, chainStart, firstBroken } from './store/audit-chain.ts'
 export type * from './store/crl.ts'
+export { openPostgresStore, type PostgresAddress, type PostgresStoreOptions } from './store/postgres.ts'
 export { openSqliteStore, type SqliteStoreOptions, spawnWriterThread, type WriterThread } from './store/sqlite.ts'
 export * from './store/store.ts'

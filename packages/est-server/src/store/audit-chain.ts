@@ -9,9 +9,13 @@ export const detailCharsMax = 512
 
 export const chainStart: Uint8Array = new Uint8Array(32)
 
-/** An entry as it is recorded: its free text bounded. */
+/** An entry as it is recorded: its free text bounded, and such that every database gives back what it took: no NUL, no half of a surrogate pair. */
 export function boundEntry(entry: AuditEntry): AuditEntry {
-  const cut = (text: string, most: number) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
+  const cut = (text: string, most: number) => {
+    const short = text.length > most ? `${text.slice(0, most - 1)}…` : text
+    // Half a surrogate pair does not survive UTF-8.
+    return Buffer.from(short.replaceAll('\0', '\ufffd')).toString()
+  }
   return { ...entry, by: cut(entry.by, 128), requestId: cut(entry.requestId, 64), detail: cut(entry.detail, detailCharsMax) }
 }
 

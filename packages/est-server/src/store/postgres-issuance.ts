@@ -1,0 +1,200 @@
+// Intents and certificates, many in one statement: the writes of every enrollment. Each statement checks the preconditions of each of its rows
+// and writes those that hold; the transaction around it holds the line, so what it saw stays true until COMMIT.
+
+import type { Transaction } from './postgres-writer.ts'
+import type { IntentConflict, IssuanceIntent, IssuedRecord } from './store.ts'
+
+interface Placed<T> {
+  argument: T
+  i: number
+}
+
+type Put = (i: number, value: unknown) => void
+
+const hex = (bytes: Uint8Array) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex')
+
+/** Splits jobs so that in each round no two meet at a key: a round is one statement, which sees none of its own writes. */
+function rounds<T>(jobs: Placed<T>[], keysOf: (argument: T) => string[]): Placed<T>[][] {
+  const out: { jobs: Placed<T>[]; keys: Set<string> }[] = []
+  for (const job of jobs) {
+    const keys = keysOf(job.argument)
+    // Behind the last round it meets, so that jobs of one key keep their order.
+    let at = out.length
+    while (at > 0 && !keys.some(key => out[at - 1].keys.has(key))) at--
+    if (at === out.length) out.push({ jobs: [], keys: new Set() })
+    out[at].jobs.push(job)
+    for (const key of keys) out[at].keys.add(key)
+  }
+  return out.map(round => round.jobs)
+}
+
+const certificatesUpdate = `
+WITH j AS (
+  SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::bigint[], $5::integer[], $6::integer[], $7::bigint[], $8::integer[])
+    AS j (issuer, serial, der, at, idx_floor, supersedes, supersedes_since, n)
+), done AS (
+  UPDATE issuances i SET state = 'issued', der = j.der, finished_at = j.at FROM j
+  WHERE i.issuer = j.issuer AND i.serial = j.serial AND i.state = 'intent'
+  RETURNING i.key, i.device, i.secret, j.n, j.at, j.idx_floor, j.supersedes, j.supersedes_since
+), moved AS (
+  UPDATE devices d SET latest = done.key, version = version + 1, idx_floor = greatest(d.idx_floor, done.idx_floor), supersedes = done.supersedes,
+    supersedes_since = done.supersedes_since, seen_at = done.at FROM done WHERE d.key = done.device
+), spent AS (
+  UPDATE secrets s SET issued = true FROM done WHERE s.hash = done.secret
+)
+SELECT n FROM done`
+
+export async function recordCertificates(tx: Transaction, jobs: Placed<IssuedRecord>[], put: Put): Promise<void> {
+  // A device has at most one open intent, so a serial of its own is all that two rows of a round must not share.
+  for (const round of rounds(jobs, r => [hex(r.serial)])) {
+    const of = <T>(column: (r: IssuedRecord) => T) => round.map(({ argument }) => column(argument))
+    const done = await tx.rows<{ n: number }>('certificates', certificatesUpdate, [
+      ...[of(r => r.issuer), of(r => r.serial), of(r => r.der), of(r => r.at), of(r => r.idxFloor), of(r => r.supersedes)],
+      ...[of(r => r.supersedesSince), round.map((_, n) => n)],
+    ])
+    const recorded = new Set(done.map(row => row.n))
+    round.forEach(({ argument, i }, n) => {
+      put(i, recorded.has(n) ? 'recorded' : 'conflict')
+      if (recorded.has(n)) tx.audit(argument.audit)
+    })
+  }
+}
+
+// Answers a row for each intent that was added (n null) and one for each about which there is more to say.
+const intentsInsert = `
+WITH j AS (
+  SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::text[], $4::integer[], $5::bigint[], $6::integer[], $7::text[], $8::bytea[], $9::bytea[],
+    $10::integer[], $11::bigint[], $12::bigint[], $13::bytea[], $14::text[], $15::bigint[], $16::bytea[], $17::integer[])
+    AS j (issuer, serial, fleet, idx, device, version, gids, spki, content, epoch, not_before, not_after, secret, request_id, at, tbs, n)
+), judged AS MATERIALIZED (
+  SELECT j.*, d.key IS NOT NULL AND d.version = j.version AS is_current,
+    EXISTS (SELECT 1 FROM groups g WHERE g.fleet = j.fleet AND g.gid = ANY (j.gids::integer[]) AND g.bound IS NOT NULL) AS is_closed,
+    -- Spent on another request content: used. On this one, with no certificate to show for it: an earlier attempt died.
+    j.secret IS NULL OR EXISTS (SELECT 1 FROM secrets s WHERE s.hash = j.secret AND s.device = j.device AND s.expires_at > j.at
+      AND NOT s.issued AND (s.content_sha256 IS NULL OR s.content_sha256 = j.content)) AS is_admitted,
+    -- Indices order a device's certificates; another process may have drawn the last one from a higher block.
+    NOT EXISTS (SELECT 1 FROM issuances l WHERE l.key = d.latest AND l.idx >= j.idx) AS is_ahead,
+    EXISTS (SELECT 1 FROM issuances o WHERE o.device = j.device AND o.state = 'intent' AND o.serial <> j.serial) AS has_open
+  FROM j LEFT JOIN devices d ON d.key = j.device
+), added AS (
+  INSERT INTO issuances (issuer, serial, fleet, idx, device, gids, spki_sha256, content_sha256, epoch, not_before, not_after, state, secret,
+    request_id, started_at, der)
+  SELECT issuer, serial, fleet, idx, device, gids::integer[], spki, content, epoch, not_before, not_after, 'intent', secret, request_id, at, tbs
+  FROM judged WHERE is_current AND is_ahead AND NOT is_closed AND is_admitted
+  ON CONFLICT DO NOTHING RETURNING fleet, idx
+)
+SELECT NULL::integer AS n, fleet, idx, NULL::boolean AS is_current, NULL::boolean AS is_ahead, NULL::boolean AS is_closed, NULL::boolean AS is_admitted, NULL::boolean AS has_open
+  FROM added
+UNION ALL SELECT n, NULL, NULL, is_current, is_ahead, is_closed, is_admitted, has_open
+  FROM judged WHERE NOT is_current OR NOT is_ahead OR is_closed OR NOT is_admitted OR has_open`
+
+interface Judged {
+  n: number | null
+  fleet: string
+  idx: number
+  is_current: boolean
+  is_ahead: boolean
+  is_closed: boolean
+  is_admitted: boolean
+  has_open: boolean
+}
+
+const intentInsert = `INSERT INTO issuances (issuer, serial, fleet, idx, device, gids, spki_sha256, content_sha256, epoch, not_before, not_after, state,
+  secret, request_id, started_at, der) VALUES ($1, $2, $3, $4, $5, $6::integer[], $7, $8, $9, $10, $11, 'intent', $12, $13, $14, $15)
+  ON CONFLICT DO NOTHING`
+
+/** Gives up the device's other open intents. How many there were. */
+async function voidOthers(tx: Transaction, intent: IssuanceIntent): Promise<number> {
+  const others = await tx.rows<{ serial: Uint8Array; fleet: string; request_id: string; id: string }>(
+    'void-others',
+    `UPDATE issuances i SET state = 'void', finished_at = $3 FROM devices d
+     WHERE d.key = i.device AND i.device = $1 AND i.state = 'intent' AND i.serial <> $2 RETURNING i.serial, i.fleet, i.request_id, d.id`,
+    [intent.device, intent.serial, intent.at],
+  )
+  for (const other of others)
+    tx.audit({
+      ...{
+        at: intent.at,
+        kind: 'intent_voided',
+        requestId: other.request_id,
+        fleet: other.fleet,
+        device: other.id,
+        by: '',
+        code: '',
+      },
+      detail: `serial ${hex(other.serial)} given up for request ${intent.requestId}`,
+    })
+  return others.length
+}
+
+/** What stood against an intent that was not added although its decision holds. Null: nothing any more, it is in. */
+async function settleTaken(tx: Transaction, i: IssuanceIntent): Promise<IntentConflict | null> {
+  const [taken] = await tx.rows<{ serial: boolean; idx: boolean }>(
+    'taken',
+    `SELECT EXISTS (SELECT 1 FROM issuances WHERE issuer = $1 AND serial = $2) AS serial,
+      EXISTS (SELECT 1 FROM issuances WHERE fleet = $3 AND idx = $4) AS idx`,
+    [i.issuer, i.serial, i.fleet, i.idx],
+  )
+  if (taken.serial) return 'serial'
+  if (taken.idx) return 'idx'
+  // An attempt for the same content that died half-way stands in the way, or a certificate does.
+  if ((await voidOthers(tx, i)) === 0) return 'content'
+  const added = await tx.run('intent', intentInsert, [
+    ...[
+      i.issuer,
+      i.serial,
+      i.fleet,
+      i.idx,
+      i.device,
+      `{${i.gids}}`,
+      i.spkiSha256,
+      i.contentSha256,
+      i.epoch,
+      i.notBefore,
+      i.notAfter,
+    ],
+    ...[i.secret, i.requestId, i.at, i.tbs],
+  ])
+  return added === 1 ? null : 'content'
+}
+
+export async function recordIntents(tx: Transaction, jobs: Placed<IssuanceIntent>[], put: Put): Promise<void> {
+  const keysOf = (i: IssuanceIntent) => [
+    `device ${i.device}`,
+    `serial ${hex(i.serial)}`,
+    `idx ${i.fleet} ${i.idx}`,
+    ...(i.secret === null ? [] : [`secret ${hex(i.secret)}`]),
+  ]
+  for (const round of rounds(jobs, keysOf)) {
+    const of = <T>(column: (i: IssuanceIntent) => T) => round.map(({ argument }) => column(argument))
+    const rows = await tx.rows<Judged>('intents', intentsInsert, [
+      ...[of(i => i.issuer), of(i => i.serial), of(i => i.fleet), of(i => i.idx), of(i => i.device), of(i => i.deviceVersion)],
+      ...[of(i => `{${i.gids}}`), of(i => i.spkiSha256), of(i => i.contentSha256), of(i => i.epoch), of(i => i.notBefore)],
+      ...[of(i => i.notAfter), of(i => i.secret), of(i => i.requestId), of(i => i.at), of(i => i.tbs), round.map((_, n) => n)],
+    ])
+    const added = new Set(rows.flatMap(row => (row.n === null ? [`${row.fleet} ${row.idx}`] : [])))
+    const judged = new Map(rows.flatMap(row => (row.n === null ? [] : [[row.n, row] as const])))
+    const spent: IssuanceIntent[] = []
+    for (const [n, { argument: intent, i }] of round.entries()) {
+      const found = judged.get(n)
+      const isAdded = added.has(`${intent.fleet} ${intent.idx}`)
+      let conflict: IntentConflict | null = null
+      if (found && !found.is_current) conflict = 'device'
+      else if (found && !found.is_ahead) conflict = 'idx'
+      else if (found?.is_closed) conflict = 'group'
+      else if (found && !found.is_admitted) conflict = 'secret'
+      else if (!isAdded) conflict = await settleTaken(tx, intent)
+      else if (found?.has_open) await voidOthers(tx, intent)
+      put(i, conflict === null ? { kind: 'recorded' } : { kind: 'conflict', on: conflict })
+      if (conflict !== null) continue
+      tx.moveTime(intent.at)
+      if (intent.secret !== null) spent.push(intent)
+    }
+    if (spent.length > 0)
+      await tx.run(
+        'spend',
+        'UPDATE secrets s SET content_sha256 = j.content FROM unnest($1::bytea[], $2::bytea[]) AS j (hash, content) WHERE s.hash = j.hash',
+        [spent.map(i => i.secret), spent.map(i => i.contentSha256)],
+      )
+  }
+}

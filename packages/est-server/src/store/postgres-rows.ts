@@ -1,0 +1,109 @@
+// Rows of the PostgreSQL schema as records of the contract.
+
+import type { CertificateRecord, DeviceRecord } from './store.ts'
+
+/** A statement by name: prepared once a connection. */
+export type Rows = <Row>(name: string, sql: string, values?: unknown[]) => Promise<Row[]>
+
+export interface DeviceSqlRow {
+  key: number
+  fleet: string
+  id: string
+  birth_spki_sha256: Uint8Array | null
+  key_origin: 'device' | 'host' | 'unknown'
+  gids: number[]
+  closed_gids: number[]
+  version: number
+  idx_floor: number
+  supersedes: number
+  supersedes_since: number
+  suspected_at: number | null
+  known_at: number
+  seen_at: number | null
+}
+
+/** Of a device `d`. */
+export const deviceColumns = `d.key, d.fleet, d.id, d.birth_spki_sha256, d.key_origin, d.gids,
+  ARRAY (SELECT g.gid FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids) AND g.bound IS NOT NULL ORDER BY g.gid) AS closed_gids,
+  d.version, d.idx_floor, d.supersedes, d.supersedes_since, d.suspected_at, d.known_at, d.seen_at`
+
+export function deviceRecord(row: DeviceSqlRow): DeviceRecord {
+  return {
+    key: row.key,
+    fleet: row.fleet,
+    id: row.id,
+    birthSpkiSha256: row.birth_spki_sha256,
+    keyOrigin: row.key_origin,
+    gids: row.gids,
+    closedGids: row.closed_gids,
+    version: row.version,
+    idxFloor: row.idx_floor,
+    supersedes: row.supersedes,
+    supersedesSince: row.supersedes_since,
+    suspectedAt: row.suspected_at,
+    knownAt: row.known_at,
+    seenAt: row.seen_at,
+  }
+}
+
+export interface CertificateSqlRow {
+  issuer: Uint8Array
+  serial: Uint8Array
+  fleet: string
+  device_id: string
+  idx: number
+  gids: number[]
+  spki_sha256: Uint8Array
+  content_sha256: Uint8Array
+  epoch: number
+  not_before: number
+  not_after: number
+  secret: Uint8Array | null
+  der: Uint8Array
+}
+
+const columns = [
+  'issuer',
+  'serial',
+  'fleet',
+  'idx',
+  'gids',
+  'spki_sha256',
+  'content_sha256',
+  'epoch',
+  'not_before',
+  'not_after',
+  'secret',
+  'der',
+]
+
+/** Of an issuance under `alias`, each name behind `prefix`. */
+export const certificateColumns = (alias: string, prefix = '') => columns.map(c => `${alias}.${c} AS ${prefix}${c}`).join(', ')
+
+export const certificateSelect = `SELECT ${certificateColumns('i')}, d.id AS device_id FROM issuances i JOIN devices d ON d.key = i.device`
+
+export function certificateRecord(row: CertificateSqlRow | undefined): CertificateRecord | null {
+  if (row === undefined) return null
+  return {
+    issuer: row.issuer,
+    serial: row.serial,
+    fleet: row.fleet,
+    deviceId: row.device_id,
+    idx: row.idx,
+    gids: row.gids,
+    spkiSha256: row.spki_sha256,
+    contentSha256: row.content_sha256,
+    epoch: row.epoch,
+    notBefore: row.not_before,
+    notAfter: row.not_after,
+    secret: row.secret,
+    der: row.der,
+  }
+}
+
+/** As `certificateRecord`, of columns behind `prefix`; the device is known from elsewhere. */
+export function prefixedCertificate(row: Record<string, unknown>, prefix: string, deviceId: string): CertificateRecord | null {
+  if (row[`${prefix}serial`] === null) return null
+  const plain = Object.fromEntries(columns.map(c => [c, row[prefix + c]])) as unknown as CertificateSqlRow
+  return certificateRecord({ ...plain, device_id: deviceId })
+}

@@ -1,0 +1,125 @@
+// The PostgreSQL schema, as the steps that led to it. Forward only, as in sqlite-schema.ts: a released step is never edited, a database of
+// a newer version is refused. Everything lives in one PostgreSQL schema of its own, so that a database may hold others beside it.
+
+import type { Client } from 'pg'
+import { EstServerError } from '../errors.ts'
+
+// Text is compared by its bytes (COLLATE "C"): ids page in the same order everywhere, and no upgrade of a locale library can upset an index.
+const steps = [
+  `
+-- One row, locked by every write before anything else: writes of all servers stand in one line, as the audit chain asks of them anyway.
+-- audit_n, audit_hash: the end of the chain. clock_at: the latest time of a write.
+CREATE TABLE head (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one), audit_n bigint NOT NULL, audit_hash bytea NOT NULL, clock_at bigint NOT NULL
+) WITH (fillfactor = 20);
+INSERT INTO head VALUES (true, 0, decode(repeat('00', 32), 'hex'), -1);
+
+-- bound, reason and closed_seq are set once, when the group is revoked.
+CREATE TABLE groups (
+  fleet text COLLATE "C" NOT NULL, gid integer NOT NULL, name text COLLATE "C" NOT NULL, devices integer NOT NULL DEFAULT 0,
+  bound integer, reason integer, closed_seq integer,
+  PRIMARY KEY (fleet, gid), UNIQUE (fleet, name)
+);
+
+CREATE TABLE devices (
+  key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, fleet text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,
+  birth_spki_sha256 bytea, key_origin text COLLATE "C" NOT NULL, issuer_subject text, birth_certificate_sha256 bytea, gids integer[] NOT NULL,
+  version integer NOT NULL DEFAULT 0, latest bigint, idx_floor integer NOT NULL DEFAULT 0,
+  supersedes integer NOT NULL DEFAULT 0, supersedes_since bigint NOT NULL DEFAULT 0,
+  suspected_at bigint, known_at bigint NOT NULL, seen_at bigint,
+  CONSTRAINT devices_id UNIQUE (fleet, id)
+) WITH (fillfactor = 80);
+-- Not per fleet: one birth key is one device.
+CREATE UNIQUE INDEX devices_birth_key ON devices (birth_spki_sha256) WHERE birth_spki_sha256 IS NOT NULL;
+
+-- devices.gids again, from the group's side. joined_after: the device's highest idx when it joined, of certificates that therefore lack the
+-- group; 0 for none.
+CREATE TABLE memberships (
+  fleet text COLLATE "C" NOT NULL, gid integer NOT NULL, id text COLLATE "C" NOT NULL, joined_after integer NOT NULL,
+  PRIMARY KEY (fleet, gid, id)
+);
+CREATE INDEX memberships_late ON memberships (fleet, gid) WHERE joined_after > 0;
+
+-- One row from intent to certificate. der: what is to be signed while 'intent' and for ever when 'void'; the certificate when 'issued'.
+CREATE TABLE issuances (
+  key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, issuer bytea NOT NULL, serial bytea NOT NULL, fleet text COLLATE "C" NOT NULL,
+  idx integer NOT NULL, device bigint NOT NULL REFERENCES devices (key), gids integer[] NOT NULL, spki_sha256 bytea NOT NULL,
+  content_sha256 bytea NOT NULL, epoch integer NOT NULL, not_before bigint NOT NULL, not_after bigint NOT NULL,
+  state text COLLATE "C" NOT NULL CHECK (state IN ('intent', 'issued', 'void')), secret bytea, request_id text NOT NULL,
+  started_at bigint NOT NULL, finished_at bigint, der bytea NOT NULL
+) WITH (fillfactor = 60);
+-- A certificate is random: to try to compress it costs time and saves nothing.
+ALTER TABLE issuances ALTER COLUMN der SET STORAGE EXTERNAL;
+CREATE UNIQUE INDEX issuances_serial ON issuances (issuer, serial);
+CREATE UNIQUE INDEX issuances_idx ON issuances (fleet, idx);
+-- Idempotency: one certificate per device, request content (which holds the key) and epoch.
+CREATE UNIQUE INDEX issuances_content ON issuances (device, content_sha256, epoch) WHERE state <> 'void';
+CREATE INDEX issuances_spki ON issuances (spki_sha256) WHERE state = 'issued';
+CREATE INDEX issuances_open ON issuances (device) WHERE state = 'intent';
+
+-- Below next, every idx of the fleet has been given out to some process, used or not.
+CREATE TABLE idx_leases (fleet text COLLATE "C" PRIMARY KEY, next integer NOT NULL);
+
+CREATE TABLE secrets (
+  hash bytea PRIMARY KEY, device bigint NOT NULL REFERENCES devices (key), expires_at bigint NOT NULL, minted_at bigint NOT NULL,
+  content_sha256 bytea, issued boolean NOT NULL DEFAULT false
+);
+
+CREATE TABLE notices (
+  fleet text COLLATE "C" NOT NULL, seq integer NOT NULL, notice bytea NOT NULL, sha256 bytea NOT NULL, previous_sha256 bytea,
+  at bigint NOT NULL, delivered_at bigint, PRIMARY KEY (fleet, seq)
+);
+CREATE INDEX notices_pending ON notices (fleet, seq) WHERE delivered_at IS NULL;
+
+-- The last CRL number an issuer has spent, and the newest list of each kind: fleet and shard, or '' for the full one.
+CREATE TABLE crl_numbers (issuer bytea PRIMARY KEY, number integer NOT NULL);
+CREATE TABLE crls (
+  issuer bytea NOT NULL, list text COLLATE "C" NOT NULL, number integer NOT NULL, revocations integer NOT NULL, this_update bigint NOT NULL,
+  next_update bigint NOT NULL, der bytea NOT NULL, PRIMARY KEY (issuer, list)
+);
+
+CREATE TABLE audit (
+  n bigint PRIMARY KEY, at bigint NOT NULL, kind text NOT NULL, request_id text NOT NULL, fleet text NOT NULL, device text NOT NULL,
+  "by" text NOT NULL, code text NOT NULL, detail text NOT NULL, hash bytea NOT NULL
+);
+`,
+]
+
+export const postgresSchemaVersion = steps.length
+
+/** Two servers that start at once take the steps one after the other. */
+const migrationLock = 0x424d524b
+
+/**
+ * Brings a new or older schema to this program's version in one transaction and leaves `search_path` on it. Answers the version it found,
+ * 0 for none. Throws `store_unusable` for what is newer or not ours.
+ */
+export async function migratePostgres(client: Client, schema: string, target: number = postgresSchemaVersion): Promise<number> {
+  const name = client.escapeIdentifier(schema)
+  await client.query('BEGIN')
+  try {
+    await client.query('SELECT pg_advisory_xact_lock($1)', [migrationLock])
+    const exists = (await client.query('SELECT 1 FROM pg_namespace WHERE nspname = $1', [schema])).rowCount === 1
+    // Asked for only where needed: a role that may not create schemas can be given one.
+    if (!exists) await client.query(`CREATE SCHEMA ${name}`)
+    await client.query(`SET LOCAL search_path = ${name}`)
+    const tables = (await client.query('SELECT relname FROM pg_class WHERE relnamespace = $1::regnamespace', [name])).rows
+    if (tables.length > 0 && !tables.some(t => t.relname === 'birthmark_version'))
+      throw new EstServerError('store_unusable', `schema ${schema} holds tables of another program`)
+    if (tables.length === 0)
+      await client.query('CREATE TABLE birthmark_version (version integer NOT NULL); INSERT INTO birthmark_version VALUES (0)')
+    const found: number = (await client.query('SELECT version FROM birthmark_version')).rows[0].version
+    if (found > postgresSchemaVersion)
+      throw new EstServerError(
+        'store_unusable',
+        `schema ${schema} has version ${found}, this program knows ${postgresSchemaVersion}`,
+      )
+    for (let step = found; step < target; step++) await client.query(steps[step])
+    if (found < target) await client.query('UPDATE birthmark_version SET version = $1', [target])
+    await client.query('COMMIT')
+    return found
+  } catch (error) {
+    await client.query('ROLLBACK').catch(() => {})
+    throw error
+  }
+}
