@@ -8,6 +8,7 @@ import { openSqliteStore, type SqliteStoreOptions, spawnWriterThread, type Write
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { auditEntry, manifestEntry, storeContract } from './contract.ts'
 import { crlContract } from './crl-contract.ts'
+import { tokenContract } from './token-contract.ts'
 
 const driver = () => {
   const folder = mkdtempSync(join(tmpdir(), 'birthmark-store-'))
@@ -18,6 +19,7 @@ const driver = () => {
 }
 storeContract('sqlite', driver)
 crlContract('sqlite', driver)
+tokenContract('sqlite', driver)
 
 describe('sqlite driver', () => {
   let folder: string

@@ -3,7 +3,16 @@
 
 import { randomUUID } from 'node:crypto'
 import { membershipOf, parseCertificate } from '@birthmark/device-sdk/core'
-import { createEnrollment, createListener, enrollmentProfile, type Peer, type Store } from '@birthmark/est-server'
+import {
+  createBearerTokens,
+  createEnrollment,
+  createListener,
+  createOutbound,
+  createWebhook,
+  enrollmentProfile,
+  type Peer,
+  type Store,
+} from '@birthmark/est-server'
 import { type RuleSet, statusOf } from '@birthmark/fleet-revocation'
 import type { Ports } from './compose.ts'
 import type { Settings } from './configuration.ts'
@@ -45,7 +54,21 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
   const { fleet, birthAnchors, lifetimeSeconds } = settings
   const issuer = await openIssuer(settings.issuer, { state: settings.state, log, now: clock.now() })
   const profiles = [enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds, admitSecrets: true })]
-  const enrollment = createEnrollment({ store, issuer, profiles, status: statusOf(rules, fleet), clock, random, log, shared })
+  const outbound = createOutbound()
+  const tokens = createBearerTokens({ outbound, clock, log })
+  const webhook = createWebhook({ outbound, clock, log })
+  const enrollment = createEnrollment({
+    tokens,
+    webhook,
+    store,
+    issuer,
+    profiles,
+    status: statusOf(rules, fleet),
+    clock,
+    random,
+    log,
+    shared,
+  })
   const unready = () => parts.unready() ?? issuer.unready?.() ?? null
   const listener = createListener({
     tls: { key: settings.est.key, cert: settings.est.certificate },

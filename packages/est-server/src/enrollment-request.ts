@@ -12,6 +12,8 @@ export interface Peer {
   chain: Bytes[] | null
   /** Basic credentials as received. */
   basic: { user: string; password: string } | null
+  /** Bearer token as received. */
+  bearer?: string | null
   /** Address as text, for the audit record. */
   address: string
   /** 'TLSv1.2' or 'TLSv1.3'. */

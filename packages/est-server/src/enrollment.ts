@@ -4,6 +4,7 @@
 
 import { type Bytes, equalBytes, type Membership, parseCertificate } from '@birthmark/device-sdk/core'
 import { createAuditBudget } from './audit-budget.ts'
+import type { BearerTokens } from './bearer-token.ts'
 import { createAuthority } from './ca/issuance.ts'
 import type { Issuer } from './ca/issuer-key.ts'
 import type { Lint } from './ca/lint.ts'
@@ -23,8 +24,10 @@ import { type ProvenCsr, prove } from './registrar/possession.ts'
 import { type EnrollmentProfile, requestContent } from './registrar/profile.ts'
 import { isRefusal, isUnauthenticated, type Refusal, refusal } from './registrar/refusal.ts'
 import { detailWithRule } from './registrar/rule.ts'
+import type { WebhookRule } from './registrar/webhook-rule.ts'
 import type { CertificateRecord, EnrollmentFacts, Store } from './store/store.ts'
 import { UnavailableError, unavailabilityOf } from './unavailability.ts'
+import type { Webhook } from './webhook.ts'
 
 export interface EnrollmentOptions {
   store: Store
@@ -40,6 +43,10 @@ export interface EnrollmentOptions {
   lints?: Lint[]
   /** Other processes issue from this store too: an open intent may be theirs, and whoever started them sees to those of the dead. */
   shared?: boolean
+  /** For profiles with a rule for bearer tokens. */
+  tokens?: BearerTokens
+  /** For profiles with a webhook. */
+  webhook?: Webhook
   /** Called with each of `failpoints`. */
   failpoint?: Failpoint
 }
@@ -81,7 +88,15 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const { store, issuer, clock, random, log, status, failpoint } = options
   const authority = createAuthority(issuer, options.lints)
   const issue = createIssuing({ store, issuer, authority, clock, log, nextSerial: serialSource(clock, random), failpoint })
-  const identities = createPeerIdentities(store, [{ subject: issuer.certificate.subject, keyId: issuer.keyId }], clock)
+  const identities = createPeerIdentities(
+    store,
+    [{ subject: issuer.certificate.subject, keyId: issuer.keyId }],
+    clock,
+    options.tokens ?? null,
+  )
+  for (const { label, tokens, webhook } of options.profiles)
+    if ((tokens !== null && !options.tokens) || (webhook !== null && !options.webhook))
+      throw new EstServerError('profile_invalid', `profile ${label ?? '(none)'} has a rule that nothing here applies`)
   const turns = createTurns()
   const groupNames = createGroupNames(store)
   const budget = createAuditBudget({ store, clock, log })
@@ -133,9 +148,13 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     const facts = await read()
     latestTime = facts.lastTime
     await requireForwardClock()
-    if (identity.kind !== 'birth' || profile.requireManifest || (facts.device && facts.device.birthSpkiSha256)) return facts
-    const audit = note('device_admitted', 'a birth certificate under a trusted manufacturer; the profile asks for no manifest')
-    const birthSpkiSha256 = identity.spkiSha256
+    const vouched = identity.kind === 'birth' || identity.kind === 'token'
+    if (!vouched || profile.requireManifest || (facts.device && (identity.kind === 'token' || facts.device.birthSpkiSha256)))
+      return facts
+    const by =
+      identity.kind === 'birth' ? 'a birth certificate under a trusted manufacturer' : 'a bearer token of the trusted issuer'
+    const audit = note('device_admitted', `${by}; the profile asks for no manifest`)
+    const birthSpkiSha256 = identity.kind === 'birth' ? identity.spkiSha256 : null
     const admitted = await store.admitDevice({
       fleet,
       id: identity.deviceId,
@@ -169,6 +188,17 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     const groups = profile.namesNeedGroups && facts.device ? await groupNames(fleet, facts.device.gids) : []
     const asked = { operation: request.operation, profile, identity, csr, contentSha256, groups, approval: null }
     const decision = decide<CertificateRecord>({ ...asked, ...facts, caKeys, status: verdict, now: clock.now() })
+    if (decision.kind !== 'refused' && identity.kind === 'token' && identity.use !== null) {
+      // Spent before anything is signed. A crash behind this leaves the token good for this same request.
+      const { use, expiresAt } = identity
+      if (!(await store.spendToken({ use, fleet, deviceId, contentSha256, expiresAt, at: at() })))
+        return refuse(
+          request,
+          fleet,
+          deviceId,
+          refusal('token_used', `the bearer token of device ${deviceId} was used for another key`),
+        )
+    }
     if (decision.kind === 'approved') return decision.approval
     if (decision.kind === 'pending') return { kind: 'pending', retryAfterSeconds: 300 }
     if (decision.kind === 'refused') {
@@ -206,6 +236,14 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     throw new UnavailableError('busy', 2, 'what is known of the device changes under way; try again')
   }
 
+  function askOwner(request: EnrollmentRequest, profile: EnrollmentProfile, identity: Identity, csr: ProvenCsr) {
+    const { requestId, operation, label, peer } = request
+    return (options.webhook as Webhook).ask(profile.webhook as WebhookRule, {
+      ...{ requestId, operation, label, fleet: profile.fleet, device: identity.deviceId, identity: identity.kind },
+      ...{ address: peer.address, keyAlgorithm: csr.csr.keyAlgorithm, spkiSha256: Buffer.from(csr.spkiSha256).toString('hex') },
+    })
+  }
+
   async function answer(request: EnrollmentRequest): Promise<EnrollmentOutcome> {
     const { operation, label, peer } = request
     if (operation !== 'enroll' && operation !== 'reenroll')
@@ -219,11 +257,16 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     const claim = identities.claimOf(peer, profile)
     if (isRefusal(claim)) return refuse(request, fleet, '', claim)
     const identity = await identities.identify(claim, profile)
-    if (isRefusal(identity)) return refuse(request, fleet, claim.kind === 'operational' ? '' : claim.deviceId, identity)
+    if (isRefusal(identity)) return refuse(request, fleet, 'deviceId' in claim ? claim.deviceId : '', identity)
     const { deviceId } = identity
     // 2. Does it hold the key it asks for? Key policy first, then one signature.
     const csr = prove(request.csr, profile.keys, peer, identities.keyMemoryOf(peer))
     if (isRefusal(csr)) return refuse(request, fleet, deviceId, csr)
+    // The owner's system may say no. Nothing was looked up yet and no turn taken, so that a slow answer holds up this request alone.
+    if (profile.webhook !== null) {
+      const denied = await askOwner(request, profile, identity, csr)
+      if (denied !== null) return refuse(request, fleet, deviceId, denied)
+    }
     // 3. to 10. One request of a device at a time.
     const turn = { request, profile, identity, csr, note: noteOf(request, fleet, deviceId) }
     const outcome = await turns.take(`${fleet}/${deviceId}`, () => serve(turn))
@@ -286,7 +329,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     caCertificates: label => (profiles.has(label) ? above : []),
     async csrAttributes(peer, label) {
       const profile = profiles.get(label)
-      return profile === undefined ? null : csrDemand(profile, await identities.deviceIdOf(peer, profile))
+      return profile === undefined ? null : csrDemand(profile, await identities.deviceIdOf(peer, profile), profile.possession)
     },
     async noteUse(peer, label) {
       const profile = profiles.get(label)

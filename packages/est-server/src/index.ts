@@ -1,4 +1,6 @@
 // The public face of the server. Nothing inside the package imports this file.
+
+export { type BearerTokens, createBearerTokens } from './bearer-token.ts'
 export { type CertificateDetails, CLIENT_AUTH, certificateTemplate, deviceSubject } from './ca/certificate-template.ts'
 export { type Authority, createAuthority, type IssuancePermit, type IssuedCertificate } from './ca/issuance.ts'
 export { type IssuerCertificate, type IssuerCertificateOptions, readIssuerCertificate } from './ca/issuer-certificate.ts'
@@ -17,6 +19,7 @@ export { createListener, type Listener, type ListenerOptions, type ListenerTls }
 export { type Problem, type ProblemCode, type ProblemOptions, problem, type RequestProblemCode } from './http/problem.ts'
 export { failpoints } from './issue-certificate.ts'
 export { type OpenIntentParts, resolveOpenIntents } from './open-intents.ts'
+export { createOutbound, type Outbound } from './outbound-request.ts'
 export type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
 export { type Approval, decide, type Question } from './registrar/decide.ts'
 export { type ProvenCsr, prove } from './registrar/possession.ts'
@@ -45,3 +48,5 @@ export type * from './store/crl.ts'
 export { openPostgresStore, type PostgresAddress, type PostgresStoreOptions } from './store/postgres.ts'
 export { openSqliteStore, type SqliteStoreOptions, spawnWriterThread, type WriterThread } from './store/sqlite.ts'
 export * from './store/store.ts'
+export type * from './store/token.ts'
+export { createWebhook, type Webhook, type WebhookQuestion } from './webhook.ts'

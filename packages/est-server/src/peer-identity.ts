@@ -2,14 +2,23 @@
 // not change; what does change (records, status, time) is looked up at every request.
 
 import { codeOf, equalBytes, parseCertificate } from '@birthmark/device-sdk/core'
+import type { BearerTokens } from './bearer-token.ts'
 import type { Peer } from './enrollment-request.ts'
 import { createVerifier } from './node-crypto.ts'
 import type { Clock } from './ports.ts'
-import { type Claim, claimOfChain, claimOfSecret, type IssuerName, operationalClaim } from './registrar/authenticate.ts'
+import {
+  type Claim,
+  claimOfChain,
+  claimOfSecret,
+  claimOfToken,
+  type IssuerName,
+  operationalClaim,
+} from './registrar/authenticate.ts'
 import type { Identity } from './registrar/decide.ts'
 import type { KeyMemory } from './registrar/possession.ts'
 import type { EnrollmentProfile } from './registrar/profile.ts'
 import { isRefusal, type Refusal, refusal } from './registrar/refusal.ts'
+import type { TokenRule } from './registrar/token-rule.ts'
 import type { Store } from './store/store.ts'
 
 export interface PeerIdentities {
@@ -33,6 +42,7 @@ export function createPeerIdentities(
   store: Pick<Store, 'secret' | 'certificate'>,
   issuers: IssuerName[],
   clock: Clock,
+  tokens: BearerTokens | null,
 ): PeerIdentities {
   const verifier = createVerifier()
   const memories = new WeakMap<Peer, PeerMemory>()
@@ -59,6 +69,11 @@ export function createPeerIdentities(
     graceSeconds = profile.renewal.graceSeconds,
   ): Promise<Identity | Refusal> {
     if (claim.kind === 'birth') return claim
+    if (claim.kind === 'token') {
+      // claimOf() lets no token through where the profile has no rule for it, and createEnrollment() no rule without a verifier.
+      const stated = await (tokens as BearerTokens).verify(claim.token, profile.tokens as TokenRule)
+      return isRefusal(stated) ? stated : { kind: 'token', ...stated }
+    }
     if (claim.kind === 'secret') {
       const secret = await store.secret(claim.hash)
       return secret === null ? refusal('secret_refused', 'unknown device or secret') : { ...claim, secret }
@@ -81,6 +96,7 @@ export function createPeerIdentities(
   function claimOf(peer: Peer, profile: EnrollmentProfile): Claim | Refusal {
     // Together with a certificate the credentials are left alone: the stronger of the two identifies, and no failure falls back.
     if (peer.chain === null || peer.chain.length === 0) {
+      if (peer.bearer) return claimOfToken(peer.bearer, profile)
       if (peer.basic === null) return refusal('credentials_required', 'no client certificate and no secret came with the request')
       return claimOfSecret(peer.basic, profile)
     }

@@ -88,7 +88,7 @@ test('[RFC 7030 4.2.3] an issued certificate comes first, its chain after it', a
 
 test('[RFC 7030 3.2.3] without any credential the answer is the challenge, and no body is read', async () => {
   const { post, asked, bodiesRead } = setUp({ peer: stranger })
-  for (const authorization of ['', 'Bearer abc', 'Basic', 'Basic ???', `Basic ${'A'.repeat(2000)}`]) {
+  for (const authorization of ['', 'Bearer', 'Bearer a b', 'Digest abc', 'Basic', 'Basic ???', `Basic ${'A'.repeat(2000)}`]) {
     const { response, status, text } = await post('/.well-known/est/simpleenroll', authorization ? { authorization } : {})
     expect(status, authorization).toBe(401)
     expect(response.headers.get('www-authenticate')).toBe('Basic realm="est", charset="UTF-8"')
@@ -106,6 +106,8 @@ test('[RFC 7617 2] credentials go with their request, not with the connection', 
   expect(asked[0].peer.basic).toEqual({ user: 'unit-7', password: 's3:crét' })
   expect(stranger.basic).toBeNull()
   expect((await post('/.well-known/est/simpleenroll')).status).toBe(401)
+  await post('/.well-known/est/simpleenroll', { authorization: 'Bearer e30.e30.c2ln' })
+  expect(asked[1].peer).toEqual({ ...stranger, bearer: 'e30.e30.c2ln' })
   expect(basicCredentials('basic dTpw')).toEqual({ user: 'u', password: 'p' })
 })
 
@@ -196,7 +198,7 @@ test('[F15] headers that a proxy might set are read by nobody', async () => {
   }
   expect((await post('/.well-known/est/simpleenroll', forged)).status).toBe(401)
   await post('/.well-known/est/simpleenroll', { ...forged, authorization: 'Basic dTpw' })
-  expect(asked[0].peer).toEqual({ ...stranger, basic: { user: 'u', password: 'p' } })
+  expect(asked[0].peer).toEqual({ ...stranger, basic: { user: 'u', password: 'p' }, bearer: null })
 })
 
 test('each outcome has its status, its text and what belongs to it', async () => {

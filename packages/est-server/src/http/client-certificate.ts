@@ -26,16 +26,18 @@ function chainOf(socket: TLSSocket): Bytes[] | null {
 
 class TlsPeer implements Peer {
   readonly chain: Bytes[] | null
-  readonly basic: { user: string; password: string } | null
+  readonly basic: Peer['basic']
+  readonly bearer: string | null
   readonly address: string
   readonly tlsVersion: string
   readonly resumed: boolean
   readonly socket: TLSSocket
 
-  constructor(socket: TLSSocket, chain: Bytes[] | null, basic: { user: string; password: string } | null) {
+  constructor(socket: TLSSocket, chain: Bytes[] | null, credentials: Credentials | null) {
     this.socket = socket
     this.chain = chain
-    this.basic = basic
+    this.basic = credentials?.basic ?? null
+    this.bearer = credentials?.bearer ?? null
     this.address = socket.remoteAddress ?? ''
     this.tlsVersion = socket.getProtocol() ?? ''
     this.resumed = socket.isSessionReused()
@@ -61,9 +63,11 @@ export function peerOf(socket: TLSSocket): Peer {
   return new TlsPeer(socket, chainOf(socket), null)
 }
 
+export type Credentials = Required<Pick<Peer, 'basic' | 'bearer'>>
+
 /** The same peer with what one of its requests said in `Authorization`. A new object: credentials belong to a request. */
-export function withBasic(peer: Peer, basic: { user: string; password: string }): Peer {
-  return peer instanceof TlsPeer ? new TlsPeer(peer.socket, peer.chain, basic) : { ...peer, basic }
+export function withCredentials(peer: Peer, credentials: Credentials): Peer {
+  return peer instanceof TlsPeer ? new TlsPeer(peer.socket, peer.chain, credentials) : { ...peer, ...credentials }
 }
 
 /** A user name or one-time secret is below 200 characters; the bound keeps hashing cheap. */
@@ -78,4 +82,13 @@ export function basicCredentials(authorization: string | undefined): { user: str
   const colon = text.indexOf(':')
   if (colon < 0) return null
   return { user: text.slice(0, colon), password: text.slice(colon + 1) }
+}
+
+/** A JWT with an RSA-4096 signature and a page of claims. */
+const bearerCharactersMax = 8192
+
+/** RFC 6750 2.1. Null for another scheme and for what is malformed. */
+export function bearerToken(authorization: string | undefined): string | null {
+  if (!authorization || authorization.length > bearerCharactersMax) return null
+  return /^bearer +([A-Za-z0-9._~+/-]+=*)$/i.exec(authorization)?.[1] ?? null
 }

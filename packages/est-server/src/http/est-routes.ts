@@ -5,7 +5,7 @@ import { type Bytes, codeOf, encodeBase64 } from '@birthmark/device-sdk/core'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from '../enrollment-request.ts'
 import type { Log } from '../ports.ts'
 import { certsOnlyBody, certsOnlyType, csrOfBody, type EstOperation, estMethods, parseEstPath } from '../wire/est.ts'
-import { basicCredentials, withBasic } from './client-certificate.ts'
+import { basicCredentials, bearerToken, withCredentials } from './client-certificate.ts'
 import { type Answer, answer, type Exchange, pathOf, refuse } from './exchange.ts'
 import type { Limits } from './limits.ts'
 import { type ProblemCode, type ProblemOptions, problem, statusOf } from './problem.ts'
@@ -54,9 +54,12 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log): EstE
     const encoding = exchange.header('content-encoding')
     // RFC 7030 knows no content coding, and undoing one would let 64 KB grow without bound.
     if (encoding !== undefined && encoding.toLowerCase() !== 'identity') return refused(exchange, 'content_encoding_refused')
-    const basic = basicCredentials(exchange.header('authorization'))
+    const authorization = exchange.header('authorization')
+    const basic = basicCredentials(authorization)
+    const bearer = basic === null ? bearerToken(authorization) : null
+    const credentials = basic !== null || bearer !== null ? { basic, bearer } : null
     // Many clients show a secret only to a challenge (RFC 7030 3.2.3): this answer is the first half of their request.
-    if (!basic && !exchange.peer.chain) return challenge(requestId)
+    if (!credentials && !exchange.peer.chain) return challenge(requestId)
     const type = exchange.header('content-type')?.split(';')[0].trim().toLowerCase()
     if (type !== 'application/pkcs10') return refused(exchange, 'content_type_refused')
     const body = await exchange.readBody()
@@ -71,7 +74,7 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log): EstE
       undecodable = `the body is not the base64 of a CSR: ${(error as Error).message}`
     }
     // Beside a certificate a secret is not looked at, so that the peer stays the one that its connection is remembered by.
-    const peer = basic && !exchange.peer.chain ? withBasic(exchange.peer, basic) : exchange.peer
+    const peer = credentials && !exchange.peer.chain ? withCredentials(exchange.peer, credentials) : exchange.peer
     const outcome = await service.enroll({ operation, label, csr, peer, requestId })
     switch (outcome.kind) {
       case 'issued':

@@ -66,6 +66,10 @@ const table: Record<ProblemCode, Row> = {
   secret_expired: { status: 401, sentence: 'the one-time secret has expired', next: 'Have a new one minted' },
   secret_used: { status: 401, sentence: 'the one-time secret has been used', next: 'Have a new one minted' },
 
+  token_refused: { status: 401, sentence: 'the bearer token is not accepted', next: 'Have its issuer make another one' },
+  token_expired: { status: 401, sentence: 'the bearer token has expired', next: 'Have its issuer make another one' },
+  token_used: { status: 401, sentence: 'the bearer token was used for another key', next: 'Have its issuer make another one' },
+
   // 403: who is asking is known, and may not.
   device_unknown: { status: 403, sentence: 'the device is in no manifest', next: 'Import the manifest that lists it' },
   device_key_mismatch: {
@@ -87,6 +91,8 @@ const table: Record<ProblemCode, Row> = {
   },
   label_unknown: { status: 404, sentence: 'no such EST label', next: 'Use a configured label, or none' },
   secret_not_allowed: { status: 403, sentence: 'a one-time secret does not serve here', next: operational },
+  token_not_allowed: { status: 403, sentence: 'a bearer token does not serve here', next: operational },
+  webhook_refused: { status: 403, sentence: "the owner's system refuses the device", next: fleetOps },
   birth_certificate_on_reenroll: { status: 403, sentence: 'a birth certificate cannot renew', next: operational },
   operational_certificate_required: { status: 403, sentence: 'renewing needs the operational certificate', next: operational },
   certificate_superseded: {
@@ -164,6 +170,17 @@ const table: Record<ProblemCode, Row> = {
     next: 'Build the CSR inside the connection that carries it (RFC 7030 3.5)',
   },
 
+  channel_binding_required: {
+    status: 403,
+    sentence: 'the CSR names no TLS connection',
+    next: 'Put tls-exporter (TLS 1.3, RFC 9266) or tls-unique (TLS 1.2) in base64 as challengePassword into the CSR',
+  },
+  server_keys_not_allowed: {
+    status: 403,
+    sentence: 'this server makes no device keys here',
+    next: 'Make the key on the device and use simpleenroll',
+  },
+
   // 400 and its kin: the request itself is wrong.
   csr_malformed: {
     status: 400,
@@ -173,6 +190,11 @@ const table: Record<ProblemCode, Row> = {
   csr_signature: { status: 400, sentence: "the CSR's signature does not verify", next: 'Sign the CSR with the key it holds' },
   key_unsupported: { status: 400, sentence: 'the key type is not supported', next: 'Use P-256' },
   key_weak: { status: 400, sentence: 'the key is weak', next: 'Make a new key from a good random source' },
+  key_recipient_unusable: {
+    status: 400,
+    sentence: 'the key cannot be encrypted to the client',
+    next: 'Open TLS with an EC or RSA certificate, and name no other key in the CSR',
+  },
   not_found: { status: 404, sentence: 'nothing here', next: 'EST lives under /.well-known/est/, spelled exactly so' },
   method_not_allowed: { status: 405, sentence: 'wrong method', next: 'Use the method that Allow names' },
   operation_not_offered: {
@@ -201,6 +223,8 @@ const table: Record<ProblemCode, Row> = {
   busy: { status: 503, sentence: 'the server is busy', next: later },
   closing: { status: 503, sentence: 'the server is stopping', next: later },
   store_unavailable: { status: 503, sentence: 'the record cannot be written', next: later },
+  webhook_unavailable: { status: 503, sentence: "the owner's system gave no answer", next: later },
+  token_keys_unavailable: { status: 503, sentence: 'bearer tokens cannot be checked now', next: later },
   issuer_unavailable: { status: 503, sentence: 'the issuing key is not available', next: later },
   clock_regressed: { status: 503, sentence: "the server's clock went back", next: later },
   serial_conflict: { status: 500, sentence: 'no certificate could be made', next: later },
@@ -238,7 +262,11 @@ export function problem(code: ProblemCode, options: ProblemOptions = {}): Proble
   const row = table[code]
   const headers: Record<string, string> = { 'content-type': 'text/plain; charset=utf-8' }
   // RFC 7030 3.2.3: the challenge is what makes a client send its secret. One realm for all: it tells strangers nothing.
-  if (row.status === 401) headers['www-authenticate'] = 'Basic realm="est", charset="UTF-8"'
+  // A bad token is answered in its own scheme (RFC 6750 3.1): a secret would be no better.
+  if (row.status === 401)
+    headers['www-authenticate'] = code.startsWith('token_')
+      ? 'Bearer realm="est", error="invalid_token"'
+      : 'Basic realm="est", charset="UTF-8"'
   if (options.allow !== undefined) headers.allow = options.allow
   // Seconds, never a date: a small client has no clock to subtract.
   const retryAfter = options.retryAfterSeconds ?? (row.status === 503 ? 5 : undefined)

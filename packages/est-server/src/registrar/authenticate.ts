@@ -38,6 +38,8 @@ export type Claim =
   /** A certificate that names our issuer. Nothing about it is believed: the store's own record under these three values is. */
   | { kind: 'operational'; issuerKeyId: Bytes; serial: Bytes; spkiSha256: Bytes }
   | { kind: 'secret'; deviceId: string; hash: Bytes }
+  /** A bearer token as it came; what it says is not known before it was checked. */
+  | { kind: 'token'; token: string }
 
 /** An issuer of operational certificates: DER Name and subject key identifier. */
 export interface IssuerName {
@@ -133,6 +135,12 @@ export function claimOfChain(
     return refusal('certificate_malformed', (error as Error).message)
   }
   return operationalClaim(leaf, issuers) ?? birthClaim(leaf, rest, profile, now, verify)
+}
+
+export function claimOfToken(token: string, profile: EnrollmentProfile): Claim | Refusal {
+  if (profile.tokens === null)
+    return refusal('token_not_allowed', 'this server takes no bearer token here; use the birth certificate')
+  return { kind: 'token', token }
 }
 
 export function claimOfSecret(basic: { user: string; password: string }, profile: EnrollmentProfile): Claim | Refusal {

@@ -65,6 +65,8 @@ export type Identity =
   /** `subject`, `alternativeNames`: those of the recorded certificate. */
   | { kind: 'operational'; deviceId: string; certificate: CertificateFacts; subject: Bytes; alternativeNames: GeneralName[] }
   | { kind: 'secret'; deviceId: string; hash: Bytes; secret: SecretFacts }
+  /** `use`: what spending the token is recorded under; null for a token that may be used again. */
+  | { kind: 'token'; deviceId: string; use: Bytes | null; expiresAt: number }
 
 export interface Question<C extends CertificateFacts> {
   operation: 'enroll' | 'reenroll'
@@ -127,7 +129,7 @@ export function operationRefusal(operation: 'enroll' | 'reenroll', kind: Identit
       'birth_certificate_on_reenroll',
       'renewing takes the current operational certificate; a birth certificate enrolls at simpleenroll',
     )
-  return refusal('operational_certificate_required', 'renewing takes the current operational certificate, not a secret')
+  return refusal('operational_certificate_required', 'renewing takes the current operational certificate, not a secret or token')
 }
 
 const iso = (seconds: number) => new Date(seconds * 1000).toISOString()
@@ -288,11 +290,16 @@ const standing: Rule[] = [
   },
 ]
 
-const credentials = { birth: 'a birth certificate', operational: 'an operational certificate', secret: 'a one-time secret' }
+const credentials = {
+  birth: 'a birth certificate',
+  operational: 'an operational certificate',
+  secret: 'a one-time secret',
+  token: 'a bearer token',
+}
 export const labelText = (label: string | null) => (label === null ? 'no label' : label)
 
 function entitlementOf({ device, names, profile, identity }: Case) {
-  const subject = identity.kind === 'secret' ? null : identity.subject
+  const subject = 'subject' in identity ? identity.subject : null
   const purposes = profile.extendedKeyUsage
   return { deviceId: device.id, names, purposes, subject, renewal: identity.kind === 'operational' }
 }

@@ -12,6 +12,9 @@ export type RefusalCode =
   | 'secret_refused'
   | 'secret_expired'
   | 'secret_used'
+  | 'token_refused'
+  | 'token_expired'
+  | 'token_used'
   // Who is asking is known, and may not (403).
   | 'device_unknown'
   | 'device_key_mismatch'
@@ -22,6 +25,8 @@ export type RefusalCode =
   | 'operation_unknown'
   | 'label_unknown'
   | 'secret_not_allowed'
+  | 'token_not_allowed'
+  | 'webhook_refused'
   | 'birth_certificate_on_reenroll'
   | 'operational_certificate_required'
   | 'certificate_superseded'
@@ -45,14 +50,19 @@ export type RefusalCode =
   | 'key_of_another_device'
   | 'key_revoked'
   | 'channel_binding_mismatch'
+  | 'channel_binding_required'
+  | 'server_keys_not_allowed'
   // The request itself is wrong (400).
   | 'csr_malformed'
   | 'csr_signature'
   | 'key_unsupported'
   | 'key_weak'
+  | 'key_recipient_unusable'
   // The server cannot now (503) or has failed (500).
   | 'busy'
   | 'store_unavailable'
+  | 'webhook_unavailable'
+  | 'token_keys_unavailable'
   | 'issuer_unavailable'
   | 'clock_regressed'
   | 'serial_conflict'
@@ -70,6 +80,9 @@ const unauthenticated: readonly RefusalCode[] = [
   'secret_refused',
   'secret_expired',
   'secret_used',
+  'token_refused',
+  'token_expired',
+  'token_used',
 ]
 
 /** Whether the code says that nobody was recognised, rather than that somebody may not. */

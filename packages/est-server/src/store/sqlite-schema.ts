@@ -73,6 +73,12 @@ CREATE TABLE crls (
   next_update INTEGER NOT NULL, der BLOB NOT NULL, PRIMARY KEY (issuer, list)
 ) STRICT;
 
+-- One-use bearer tokens that were spent; dropped some time after they expired.
+CREATE TABLE tokens (
+  use BLOB PRIMARY KEY, fleet TEXT NOT NULL, device TEXT NOT NULL, content_sha256 BLOB NOT NULL, expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tokens_expiry ON tokens (expires_at);
+
 CREATE TABLE audit (
   n INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, request_id TEXT NOT NULL, fleet TEXT NOT NULL, device TEXT NOT NULL,
   "by" TEXT NOT NULL, code TEXT NOT NULL, detail TEXT NOT NULL, hash BLOB NOT NULL

@@ -6,6 +6,7 @@ import { auditHash, boundEntry, chainStart } from './audit-chain.ts'
 import { type CrlWrites, crlWrites } from './sqlite-crl.ts'
 import { manifestWrites } from './sqlite-manifest.ts'
 import { type DeviceSqlRow, deviceColumns, deviceRecord, prepare } from './sqlite-rows.ts'
+import { type TokenWrites, tokenWrites } from './sqlite-token.ts'
 import type {
   AuditEntry,
   DeviceRecord,
@@ -20,7 +21,7 @@ import type {
   SecretOutcome,
 } from './store.ts'
 
-export interface Writes extends CrlWrites {
+export interface Writes extends CrlWrites, TokenWrites {
   admitDevice(device: NewDevice): DeviceRecord | null
   /** The first of `count` indices that nobody has been given. */
   leaseIdx(lease: { fleet: string; count: number }): number
@@ -293,6 +294,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
     },
 
     ...crl,
+    ...tokenWrites(db),
   }
 
   return {

@@ -271,6 +271,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     async raiseCrlNumber(issuer, number) {
       await write('raiseCrlNumber', { issuer, number })
     },
+    spendToken: token => write('spendToken', token),
     check: () => read(() => sqliteCheck(reading)),
     close() {
       closing ??= (async () => {

@@ -11,6 +11,7 @@
 
 import type { Bytes } from '@birthmark/device-sdk/core'
 import type { CrlStore } from './crl.ts'
+import type { TokenStore } from './token.ts'
 
 /** Rows of a manifest one call may carry: about 50 ms of the writer, which enrollments wait behind. */
 export const manifestEntriesMax = 5000
@@ -286,7 +287,7 @@ export interface NewSecret {
 /** `not_in_group`: the device is known, and not in this group of those asked for. `groups_full`: the fleet has no room for another group. */
 export type SecretOutcome = { kind: 'minted' } | { kind: 'not_in_group'; group: string } | { kind: 'groups_full' }
 
-export interface Store extends CrlStore {
+export interface Store extends CrlStore, TokenStore {
   // Enrollment.
   enrollmentFacts(fleet: string, deviceId: string, spkiSha256: Bytes, contentSha256: Bytes): Promise<EnrollmentFacts>
   certificate(issuer: Bytes, serial: Bytes): Promise<CertificateRecord | null>

@@ -96,7 +96,8 @@ export const peerWith = (chain: Bytes[] | null, more: Partial<Peer> = {}): Peer 
   ...more,
 })
 
-export interface KernelOptions extends Partial<Pick<EnrollmentOptions, 'status' | 'random' | 'lints' | 'failpoint'>> {
+export interface KernelOptions
+  extends Partial<Pick<EnrollmentOptions, 'status' | 'random' | 'lints' | 'failpoint' | 'tokens' | 'webhook'>> {
   folder?: string
   profile?: Partial<ProfileOptions>
   more?: ProfileOptions[]
@@ -167,6 +168,8 @@ export async function kernel(options: KernelOptions = {}): Promise<Kernel> {
     status: options.status ?? (m => (rules.some(rule => m.gids.includes(rule.gid) && m.idx < rule.bound) ? 'revoked' : 'good')),
     ...(options.lints ? { lints: options.lints } : {}),
     ...(options.failpoint ? { failpoint: options.failpoint } : {}),
+    ...(options.tokens ? { tokens: options.tokens } : {}),
+    ...(options.webhook ? { webhook: options.webhook } : {}),
   })
   const plain = createRevocation({
     ...{ store, fleet, clock, log },
