@@ -8,7 +8,12 @@ interface Bench {
 const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
   enroll: { about: 'durable enrollments over TLS against the raw limit of their cryptography', load: () => import('./enroll.ts') },
   footprint: { about: "bytes of the device's core and agent", load: () => import('./footprint.ts') },
+  notice: { about: 'bytes of notices, rules and proofs against a delta CRL', load: () => import('./notice.ts') },
   revoke: { about: 'one notice against 1,000 live MQTT sessions', load: () => import('./revoke.ts') },
+  snapshot: {
+    about: 'bytes of revoked sets against their entropy, CRL, status list and filter',
+    load: () => import('./snapshot.ts'),
+  },
 }
 
 const usage = `Usage: npm run bench -- NAME [--json]

@@ -23,6 +23,7 @@ import {
 } from './notice.ts'
 import { boundFor, namesCertificate } from './rule.ts'
 
+export { type BlockProof, checkBlockProof, type Sha256 } from './block-proof.ts'
 export { type NoticeProblem, type NoticeSigner, type NoticeVerify, noticeBytesMax } from './notice.ts'
 
 /** As in agent/ports.ts of the device SDK: `put` has reached the medium when it returns, and is atomic. */
