@@ -15,6 +15,7 @@ export type EstServerErrorCode =
   | 'issuer_failed'
   | 'lint_failed'
   | 'signature_wrong'
+  | 'clock_regressed'
   | 'permit_spent'
   | 'profile_invalid'
   | 'manifest_invalid'

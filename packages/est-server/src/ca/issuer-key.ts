@@ -1,7 +1,7 @@
 // The issuer: a CA certificate, what is above it, and a key that signs. The key stays inside: what leaves this file signs and verifies.
 // A key in an HSM is another maker of the same shape (package pkcs11); `sign` then answers later.
 
-import { createPrivateKey, createPublicKey, type KeyObject, sign } from 'node:crypto'
+import { createPrivateKey, createPublicKey, createSign, createVerify, type KeyObject, type SigningOptions, sign } from 'node:crypto'
 import { type Bytes, equalBytes } from '@birthmark/device-sdk/core'
 import { EstServerError } from '../errors.ts'
 import { signingParameters } from '../node-crypto.ts'
@@ -16,10 +16,20 @@ export interface Issuer extends IssuerCertificate {
   /** Signature in X.509 form over the TBSCertificate. */
   sign(tbs: Bytes): Bytes | Promise<Bytes>
   verify(tbs: Bytes, signature: Bytes): boolean
+  /** The same for what is too large to be held whole; absent where the key or its algorithm wants all of it at once. */
+  signParts?(): PartSigner
   /** Why the key cannot sign now, in a sentence; null when it can. Absent: it always can. Costs nothing. */
   unready?(): string | null
   /** Lets go of the key. */
   close?(): Promise<void>
+}
+
+/** Takes a message in parts; then gives and checks the signature over all of it. */
+export interface PartSigner {
+  update(part: Bytes): void
+  sign(): Bytes | Promise<Bytes>
+  /** To be asked after `sign`, once. */
+  verify(signature: Bytes): boolean
 }
 
 export interface SoftwareIssuerOptions extends IssuerCertificateOptions {
@@ -49,5 +59,22 @@ export function softwareIssuer(options: SoftwareIssuerOptions): Issuer {
   if (!equalBytes(spki, read.certificate.spki)) throw unusable('issuer key: not the key of the issuer certificate')
   const { digest, options: padding } = signingParameters(read.algorithm)!
   const key = padding ? { key: privateKey, ...padding } : privateKey
-  return { ...read, sign: tbs => sign(digest, tbs, key) }
+  const publicKey = createPublicKey(privateKey)
+  const signParts =
+    digest === null ? {} : { signParts: () => partSigner(digest, key, padding ? { key: publicKey, ...padding } : publicKey) }
+  return { ...read, sign: tbs => sign(digest, tbs, key), ...signParts }
 }
+
+function partSigner(digest: string, key: KeyLike, publicKey: KeyLike): PartSigner {
+  const [signing, verifying] = [createSign(digest), createVerify(digest)]
+  return {
+    update(part) {
+      signing.update(part)
+      verifying.update(part)
+    },
+    sign: () => signing.sign(key),
+    verify: signature => verifying.verify(publicKey, signature),
+  }
+}
+
+type KeyLike = KeyObject | ({ key: KeyObject } & SigningOptions)
