@@ -3,7 +3,7 @@
 // hashing what it writes. Only a finished list, on the medium under its own number, is recorded; what a crash leaves is thrown away at the next start.
 
 import { createReadStream } from 'node:fs'
-import { type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Bytes } from '@birthmark/device-sdk/core'
@@ -46,6 +46,8 @@ const pieceBytes = 1 << 20
 /** Held in memory for a key that must have all at once: a million and a half entries. */
 const wholeBytesMax = 1 << 26
 const attemptsMax = 3
+/** Nobody takes an hour over a list. */
+const abandonedAfterMs = 3_600_000
 
 export function createFullLists(parts: FullListParts) {
   const { store, folder, clock, pass } = parts
@@ -58,8 +60,13 @@ export function createFullLists(parts: FullListParts) {
   function prepare(): Promise<void> {
     prepared ??= (async () => {
       await mkdir(folder, { recursive: true, mode: 0o700 })
-      for (const name of await readdir(folder))
-        if (name.endsWith(`.${process.pid}.part`)) await rm(join(folder, name), { force: true })
+      for (const name of await readdir(folder)) {
+        if (!name.endsWith('.part')) continue
+        const path = join(folder, name)
+        // Another process of this folder may be at work on its own.
+        const { mtimeMs } = await stat(path)
+        if (name.endsWith(`.${process.pid}.part`) || Date.now() - mtimeMs > abandonedAfterMs) await rm(path, { force: true })
+      }
     })()
     return prepared
   }

@@ -7,10 +7,12 @@ export { type IssuerCertificate, type IssuerCertificateOptions, readIssuerCertif
 export { type Issuer, type SoftwareIssuerOptions, softwareIssuer } from './ca/issuer-key.ts'
 export { createLinter, type Lint, type Linter } from './ca/lint.ts'
 export { serialSource } from './ca/serial.ts'
+export { crlFile, crlFolder, fullCrlPath, isStatusUrl, issuerName, ocspPath, shardOf } from './ca/status-urls.ts'
 export { clockToleranceSeconds, createEnrollment, type Enrollment, type EnrollmentOptions } from './enrollment.ts'
 export * from './enrollment-request.ts'
 export { EstServerError, type EstServerErrorCode, failureCode } from './errors.ts'
 export { createRegistry, type ManifestResult, type Registry } from './fleet/registry.ts'
+export { type FullList, openFullList } from './full-revocation-list.ts'
 export type { App } from './http/app.ts'
 export type { EstService } from './http/est-routes.ts'
 export { type Answer, answer, type Exchange, pathOf, refuse, responseOf } from './http/exchange.ts'
@@ -42,6 +44,14 @@ export {
   type RevocationOptions,
   type SignedNotice,
 } from './revocation.ts'
+export {
+  createRevocationLists,
+  crlFailpoints,
+  type ListAnswer,
+  type RevocationListOptions,
+  type RevocationLists,
+  type SignedList,
+} from './revocation-lists.ts'
 export { readSecret, SecretError, type SecretSource } from './secret-source.ts'
 export { auditHash, chainStart, firstBroken } from './store/audit-chain.ts'
 export type * from './store/crl.ts'
