@@ -1,0 +1,111 @@
+// The registration authority's key: it signs SCEP's answers and decrypts its requests, and is never the issuer's (RFC 8894 2.1.2). A private
+// RSA operation takes half a millisecond, in which EST would wait: the software key lives in a thread of its own that the operating system
+// runs after everything else. A key in an HSM is another maker of the same shape.
+
+import { createPrivateKey, createPublicKey } from 'node:crypto'
+import { Worker } from 'node:worker_threads'
+import {
+  type Bytes,
+  type Certificate,
+  DIGITAL_SIGNATURE,
+  decodePem,
+  equalBytes,
+  parseCertificate,
+} from '@birthmark/device-sdk/core'
+import { EstServerError } from '../errors.ts'
+import type { RaAnswer, RaJob, RaOptions } from './ra-worker.ts'
+
+/** RFC 5280 4.2.1.3, bit 2. */
+const KEY_ENCIPHERMENT = 4
+
+export interface RaKey {
+  readonly certificate: Certificate
+  /**
+   * The content key of a message, of exactly `bytes` octets. RSAES-PKCS1-v1_5 and OAEP with SHA-2 in the shape of RFC 8017 7. It never says that
+   * a decryption failed: what comes back is then random, and the content under it will not be sound (FAULTS 33).
+   */
+  decrypt(encryptedKey: Bytes, oaep: 'sha256' | 'sha384' | 'sha512' | null, bytes: number): Promise<Bytes>
+  /** Signature in X.509 form. `algorithm`: a name of device-sdk/core for RSA. */
+  sign(algorithm: string, message: Bytes): Promise<Bytes>
+  close(): Promise<void>
+}
+
+/** Jobs that may wait: at 2 a request and 0.6 ms each, about 0.6 s. Beyond it the client is told to come back. */
+const waitingMax = 1024
+
+// Beside this file in the sources; in the package this file is part of dist/index.js or of a chunk next to it.
+const threadFile = new URL(import.meta.url.endsWith('.ts') ? './ra-worker.ts' : './ca/ra-worker.js', import.meta.url)
+
+export interface SoftwareRaOptions {
+  /** PEM or DER. */
+  certificate: string | Bytes
+  /** PKCS#8 PEM of an RSA key. */
+  privateKeyPem: string
+  /** How much nicer its thread is than this one; 10 unless told, 0 for alike. */
+  nice?: number
+}
+
+/** Throws `issuer_unusable` when certificate and key cannot serve as an RA's, or are not of one pair. Rejects with `issuer_failed`, `store_busy`. */
+export function softwareRa(options: SoftwareRaOptions): RaKey {
+  const unusable = (detail: string, cause?: unknown) => new EstServerError('issuer_unusable', `RA: ${detail}`, cause)
+  let certificate: Certificate
+  try {
+    const given = options.certificate
+    certificate = parseCertificate(typeof given === 'string' ? decodePem(given, 'CERTIFICATE', 8)[0] : given)
+  } catch (error) {
+    throw unusable(`certificate: ${(error as Error).message}`, error)
+  }
+  const needed = DIGITAL_SIGNATURE | KEY_ENCIPHERMENT
+  if (certificate.keyAlgorithm !== 'RSA' || certificate.isCa || (certificate.keyUsage & needed) !== needed)
+    throw unusable('the certificate is not one of an RSA key for digitalSignature and keyEncipherment, or is a CA')
+  let spki: Bytes
+  try {
+    spki = createPublicKey(createPrivateKey(options.privateKeyPem)).export({ format: 'der', type: 'spki' })
+  } catch {
+    // The cause is left out: it may quote the key.
+    throw unusable('key: not a private key in PEM')
+  }
+  if (!equalBytes(spki, certificate.spki)) throw unusable('key: not the key of the certificate')
+
+  const workerData: RaOptions = { privateKeyPem: options.privateKeyPem, nice: options.nice ?? 10 }
+  const worker = new Worker(threadFile, { workerData })
+  // An idle door keeps no process alive.
+  worker.unref()
+  const waiting = new Map<number, { done: (value: Bytes) => void; failed: (error: Error) => void }>()
+  let next = 0
+  let ended: EstServerError | null = null
+  const end = (error: EstServerError) => {
+    ended ??= error
+    for (const { failed } of waiting.values()) failed(error)
+    waiting.clear()
+  }
+  worker.on('message', ({ id, value }: RaAnswer) => {
+    const job = waiting.get(id)
+    waiting.delete(id)
+    if (waiting.size === 0) worker.unref()
+    if (value) job?.done(value)
+    else job?.failed(new EstServerError('issuer_failed', 'the RA key did not sign'))
+  })
+  worker.on('error', () => {})
+  worker.on('exit', () => end(new EstServerError('issuer_failed', "the RA key's thread ended")))
+
+  const ask = (job: Omit<RaJob, 'id'>): Promise<Bytes> =>
+    new Promise((done, failed) => {
+      if (ended) return failed(ended)
+      if (waiting.size >= waitingMax)
+        return failed(new EstServerError('store_busy', `${waiting.size} operations of the RA key are waiting`))
+      const id = next++
+      if (waiting.size === 0) worker.ref()
+      waiting.set(id, { done, failed })
+      worker.postMessage({ ...job, id })
+    })
+  return {
+    certificate,
+    decrypt: (encryptedKey, oaep, bytes) => ask({ kind: 'decrypt', bytes: encryptedKey, algorithm: oaep ?? '', length: bytes }),
+    sign: (algorithm, message) => ask({ kind: 'sign', bytes: message, algorithm, length: 0 }),
+    async close() {
+      end(new EstServerError('issuer_failed', 'the RA key was closed'))
+      await worker.terminate()
+    },
+  }
+}

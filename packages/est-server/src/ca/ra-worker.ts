@@ -1,0 +1,65 @@
+// The thread that holds a software RA key: one private RSA operation after another.
+
+import { constants, createPrivateKey, privateDecrypt, randomBytes, type SigningOptions, sign } from 'node:crypto'
+import { setPriority } from 'node:os'
+import { parentPort, workerData } from 'node:worker_threads'
+
+export interface RaOptions {
+  privateKeyPem: string
+  nice: number
+}
+
+export interface RaJob {
+  id: number
+  kind: 'decrypt' | 'sign'
+  bytes: Uint8Array
+  /** sign: a signature algorithm; decrypt: OAEP's hash, '' for PKCS#1 v1.5. */
+  algorithm: string
+  /** decrypt: octets of the content key. */
+  length: number
+}
+
+/** `value`: null where the key did not sign. */
+export interface RaAnswer {
+  id: number
+  value: Uint8Array | null
+}
+
+const { privateKeyPem, nice } = workerData as RaOptions
+const key = createPrivateKey(privateKeyPem)
+// Linux has priorities by thread, and 0 is the one that asks. Elsewhere it would be the whole process's.
+if (nice > 0 && process.platform === 'linux') setPriority(0, nice)
+
+const pss: SigningOptions = { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST }
+
+function decrypted({ bytes, algorithm, length }: RaJob): Uint8Array {
+  // Made whether needed or not. OpenSSL answers bad PKCS#1 padding with a random message of its own (implicit rejection, since 3.2); an error
+  // (OAEP, or a number beyond the modulus) and a key of another length end the same way.
+  const otherwise = randomBytes(length)
+  try {
+    const how =
+      algorithm === ''
+        ? { key, padding: constants.RSA_PKCS1_PADDING }
+        : { key, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: algorithm }
+    const found = privateDecrypt(how, bytes)
+    return found.length === length ? found : otherwise
+  } catch {
+    return otherwise
+  }
+}
+
+function signed({ bytes, algorithm }: RaJob): Uint8Array | null {
+  const digest = /^rsa-(?:pkcs1|pss)-(sha\d+)$/.exec(algorithm)?.[1]
+  if (digest === undefined) return null
+  try {
+    return sign(digest, bytes, algorithm.startsWith('rsa-pss') ? { key, ...pss } : key)
+  } catch {
+    return null
+  }
+}
+
+parentPort?.on('message', (job: RaJob) => {
+  const value = job.kind === 'decrypt' ? decrypted(job) : signed(job)
+  // A copy without the pool that small buffers share.
+  parentPort?.postMessage({ id: job.id, value: value && new Uint8Array(value) } satisfies RaAnswer)
+})
