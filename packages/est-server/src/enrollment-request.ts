@@ -2,6 +2,7 @@
 
 import type { Bytes } from '@birthmark/device-sdk/core'
 import type { RefusalCode } from './registrar/refusal.ts'
+import type { ScepTransaction } from './store/scep.ts'
 
 /**
  * Who is at the other end of a connection. Made once per TLS connection: what enrollment proved about it (validated path, imported key)
@@ -24,6 +25,11 @@ export interface Peer {
   tlsUnique?: Bytes | null
   /** RFC 9266 tls-exporter (32 bytes). */
   tlsExporter?: Bytes | null
+  /**
+   * A SCEP message in place of a TLS connection: its signature proved possession of `chain`'s key, and what its CSR's challengePassword says is
+   * a challenge, already hashed (registrar/challenge.ts), not a channel binding.
+   */
+  scep?: { challenge: Bytes | null }
 }
 
 export interface EnrollmentRequest {
@@ -35,6 +41,8 @@ export interface EnrollmentRequest {
   peer: Peer
   /** For the log and the audit record, to find one from the other. */
   requestId: string
+  /** SCEP's transaction, recorded with the first intent that it leads to; another request under its id gets nothing. */
+  transaction?: ScepTransaction
 }
 
 export type EnrollmentOutcome =

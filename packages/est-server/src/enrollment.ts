@@ -186,7 +186,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     const standing = identity.kind === 'operational' ? identity.certificate : facts.latest
     const verdict = standing ? status({ fleet: standing.fleet, idx: standing.idx, gids: standing.gids }, standing.issuer) : 'good'
     const groups = profile.namesNeedGroups && facts.device ? await groupNames(fleet, facts.device.gids) : []
-    const asked = { operation: request.operation, profile, identity, csr, contentSha256, groups, approval: null }
+    const lenientNames = request.peer.scep !== undefined
+    const asked = { operation: request.operation, lenientNames, profile, identity, csr, contentSha256, groups, approval: null }
     const decision = decide<CertificateRecord>({ ...asked, ...facts, caKeys, status: verdict, now: clock.now() })
     if (decision.kind !== 'refused' && identity.kind === 'token' && identity.use !== null) {
       // Spent before anything is signed. A crash behind this leaves the token good for this same request.
@@ -221,10 +222,17 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       if ('kind' in judged) return judged
       await failpoint?.('decided' satisfies (typeof failpoints)[number])
       // 4. to 9. Reserve, prepare, record the intent, sign, verify, record the certificate.
-      const { operation, requestId } = request
-      const issued = await issue({ approval: judged, operation, requestId, note })
+      const { operation, requestId, transaction } = request
+      const issued = await issue({ approval: judged, operation, requestId, note, transaction })
       // 10. Answer.
       if (issued.kind === 'issued') return { ...issued, chain, again: false }
+      if (issued.kind === 'transaction_conflict')
+        return refuse(
+          request,
+          profile.fleet,
+          identity.deviceId,
+          refusal('transaction_conflict', 'the transaction id stands for another key'),
+        )
       if (issued.kind === 'group_revoked')
         return refuse(
           request,

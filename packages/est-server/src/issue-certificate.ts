@@ -7,6 +7,7 @@ import type { Issuer } from './ca/issuer-key.ts'
 import { failureCode } from './errors.ts'
 import type { Clock, Failpoint, Log } from './ports.ts'
 import type { Approval } from './registrar/decide.ts'
+import type { ScepTransaction } from './store/scep.ts'
 import type { AuditEntry, AuditKind, IntentConflict, Store } from './store/store.ts'
 import { UnavailableError } from './unavailability.ts'
 
@@ -34,6 +35,7 @@ export interface Issuing {
   operation: string
   requestId: string
   note: Note
+  transaction: ScepTransaction | undefined
 }
 
 export type Issued =
@@ -42,6 +44,8 @@ export type Issued =
   | { kind: 'stale' }
   /** A group of the device was closed since. */
   | { kind: 'group_revoked' }
+  /** The transaction id stands for another request. */
+  | { kind: 'transaction_conflict' }
 
 const hex = (bytes: Bytes) => Buffer.from(bytes).toString('hex')
 
@@ -69,7 +73,7 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
 
   type Attempt = { kind: 'conflict'; on: IntentConflict } | Issued
 
-  async function attempt({ approval, operation, requestId, note }: Issuing): Promise<Attempt> {
+  async function attempt({ approval, operation, requestId, note, transaction }: Issuing): Promise<Attempt> {
     const { device, csr, profile, contentSha256, epoch, secret, names } = approval
     const { spkiSha256 } = csr
     const { fleet } = profile
@@ -101,7 +105,15 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
       contentSha256,
       epoch,
     }
-    const result = await store.recordIntent({ ...span, ...of, secret, requestId, tbs: permit.tbs, at })
+    const result = await store.recordIntent({
+      ...span,
+      ...of,
+      secret,
+      requestId,
+      tbs: permit.tbs,
+      at,
+      ...(transaction && { transaction }),
+    })
     if (result.kind === 'conflict') return result
     await pass('intended')
     const { der } = await sign(permit, serial, idx, note)
@@ -130,6 +142,7 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
       const tried = await attempt(issuing)
       if (tried.kind !== 'conflict') return tried
       if (tried.on === 'group') return { kind: 'group_revoked' }
+      if (tried.on === 'transaction') return { kind: 'transaction_conflict' }
       if (tried.on !== 'serial' && tried.on !== 'idx') return { kind: 'stale' }
       log.warn({ on: tried.on, requestId: issuing.requestId }, 'a serial or idx was taken; drawing another')
     }

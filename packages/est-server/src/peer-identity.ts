@@ -9,6 +9,7 @@ import type { Clock } from './ports.ts'
 import {
   type Claim,
   claimOfChain,
+  claimOfMessage,
   claimOfSecret,
   claimOfToken,
   type IssuerName,
@@ -74,6 +75,11 @@ export function createPeerIdentities(
       const stated = await (tokens as BearerTokens).verify(claim.token, profile.tokens as TokenRule)
       return isRefusal(stated) ? stated : { kind: 'token', ...stated }
     }
+    if (claim.kind === 'challenge') {
+      const secret = await store.secret(claim.hash)
+      if (secret === null || secret.fleet !== profile.fleet) return refusal('secret_refused', 'unknown challenge')
+      return { kind: 'secret', deviceId: secret.deviceId, hash: claim.hash, secret }
+    }
     if (claim.kind === 'secret') {
       const secret = await store.secret(claim.hash)
       return secret === null ? refusal('secret_refused', 'unknown device or secret') : { ...claim, secret }
@@ -94,6 +100,7 @@ export function createPeerIdentities(
   }
 
   function claimOf(peer: Peer, profile: EnrollmentProfile): Claim | Refusal {
+    if (peer.scep) return claimOfMessage(peer.chain, peer.scep.challenge, issuers)
     // Together with a certificate the credentials are left alone: the stronger of the two identifies, and no failure falls back.
     if (peer.chain === null || peer.chain.length === 0) {
       if (peer.bearer) return claimOfToken(peer.bearer, profile)

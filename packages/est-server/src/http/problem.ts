@@ -169,6 +169,7 @@ const table: Record<ProblemCode, Row> = {
     sentence: 'the CSR was made for another TLS connection',
     next: 'Build the CSR inside the connection that carries it (RFC 7030 3.5)',
   },
+  scep_not_allowed: { status: 403, sentence: 'the profile does not allow SCEP', next: 'Use EST, or allow scep in the profile' },
 
   channel_binding_required: {
     status: 403,
@@ -194,6 +195,11 @@ const table: Record<ProblemCode, Row> = {
     status: 400,
     sentence: 'the key cannot be encrypted to the client',
     next: 'Open TLS with an EC or RSA certificate, and name no other key in the CSR',
+  },
+  transaction_conflict: {
+    status: 400,
+    sentence: 'the transaction id belongs to another request',
+    next: 'Take a new transaction id for a new key',
   },
   not_found: { status: 404, sentence: 'nothing here', next: 'EST lives under /.well-known/est/, spelled exactly so' },
   method_not_allowed: { status: 405, sentence: 'wrong method', next: 'Use the method that Allow names' },

@@ -40,6 +40,8 @@ export type Claim =
   | { kind: 'secret'; deviceId: string; hash: Bytes }
   /** A bearer token as it came; what it says is not known before it was checked. */
   | { kind: 'token'; token: string }
+  /** A SCEP challenge: which device it was minted for, the store's record says. */
+  | { kind: 'challenge'; hash: Bytes }
 
 /** An issuer of operational certificates: DER Name and subject key identifier. */
 export interface IssuerName {
@@ -149,4 +151,16 @@ export function claimOfSecret(basic: { user: string; password: string }, profile
   if (!isDeviceId(basic.user) || basic.password.length > credentialCharsMax)
     return refusal('secret_refused', 'unknown device or secret')
   return { kind: 'secret', deviceId: basic.user, hash: secretHash(profile.fleet, basic.user, basic.password) }
+}
+
+/** Judges what a SCEP message showed: the certificate that signed a renewal, or else a challenge. Nothing else admits there. */
+export function claimOfMessage(chain: Bytes[] | null, challenge: Bytes | null, issuers: IssuerName[]): Claim | Refusal {
+  if (chain === null) return challenge ? { kind: 'challenge', hash: challenge } : refusal('credentials_required', 'no challenge')
+  try {
+    const claim = operationalClaim(parseCertificate(chain[0]), issuers)
+    return claim ?? refusal('certificate_unknown', 'the certificate that signed the message was not issued here')
+  } catch (error) {
+    if (codeOf(error) === null) throw error
+    return refusal('certificate_malformed', (error as Error).message)
+  }
 }

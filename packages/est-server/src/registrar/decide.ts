@@ -70,6 +70,8 @@ export type Identity =
 
 export interface Question<C extends CertificateFacts> {
   operation: 'enroll' | 'reenroll'
+  /** By SCEP: see Entitlement.lenientNames. */
+  lenientNames?: boolean
   profile: EnrollmentProfile
   identity: Identity
   csr: ProvenCsr
@@ -298,10 +300,10 @@ const credentials = {
 }
 export const labelText = (label: string | null) => (label === null ? 'no label' : label)
 
-function entitlementOf({ device, names, profile, identity }: Case) {
+function entitlementOf({ device, names, profile, identity, lenientNames = false }: Case) {
   const subject = 'subject' in identity ? identity.subject : null
   const purposes = profile.extendedKeyUsage
-  return { deviceId: device.id, names, purposes, subject, renewal: identity.kind === 'operational' }
+  return { deviceId: device.id, names, purposes, subject, renewal: identity.kind === 'operational', lenientNames }
 }
 
 /** What stands against making a new certificate. */

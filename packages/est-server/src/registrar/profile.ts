@@ -18,6 +18,7 @@ import {
   templatesNeedGroups,
 } from './name-template.ts'
 import { type Pattern, parsePattern } from './pattern.ts'
+import { type ScepRule, type ScepRuleOptions, scepRule } from './scep-rule.ts'
 import { type TokenRule, type TokenRuleOptions, tokenRule } from './token-rule.ts'
 import { type WebhookRule, type WebhookRuleOptions, webhookRule } from './webhook-rule.ts'
 
@@ -77,6 +78,8 @@ export interface ProfileOptions {
   possession?: 'csr' | 'channel'
   /** Whether /serverkeygen makes keys. Off by default. */
   serverKeys?: boolean
+  /** Reached by SCEP too; null, the default, for not. */
+  scep?: ScepRuleOptions | null
   /** How often within `supersedeWindowSeconds` a device may replace a live certificate's key otherwise than by renewing it. */
   supersedesMax?: number
   supersedeWindowSeconds?: number
@@ -107,6 +110,7 @@ export type EnrollmentProfile = Readonly<{
   renewal: RenewalRule
   possession: 'csr' | 'channel'
   serverKeys: boolean
+  scep: ScepRule | null
   supersedesMax: number
   supersedeWindowSeconds: number
 }>
@@ -154,7 +158,7 @@ export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
   const tokens = o.tokens ? tokenRule(o.tokens) : null
   const webhook = o.webhook ? webhookRule(o.webhook) : null
   const admitSecrets = o.admitSecrets ?? false
-  if (o.birthAnchors.length === 0 && !admitSecrets && tokens === null) throw wrong('birthAnchors: nobody could enroll')
+  if (o.birthAnchors.length === 0 && !admitSecrets && tokens === null && !o.scep) throw wrong('birthAnchors: nobody could enroll')
   const birthAnchors = named('birthAnchors', () => o.birthAnchors.map(der => anchorOf(parseCertificate(der))))
   const patternOf = (name: 'serialPattern' | 'uriPattern') => {
     const source = o[name] ?? null
@@ -171,6 +175,9 @@ export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
   if (!['none', 'first', 'every'].includes(approval)) throw wrong('approval: none, first or every')
   const possession = o.possession ?? 'csr'
   if (possession !== 'csr' && possession !== 'channel') throw wrong('possession: csr or channel')
+  const scep = o.scep ? scepRule(o.scep) : null
+  if (scep && possession === 'channel')
+    throw wrong('scep: there is no TLS session that a CSR could name, as possession: channel asks')
   return {
     fleet: o.fleet,
     label,
@@ -194,6 +201,7 @@ export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
     renewal: renewalRule(o.renewal ?? {}, label),
     possession,
     serverKeys: o.serverKeys ?? false,
+    scep,
     // A device that was reset gets a new key once; a second new key within a week is rather two devices than one.
     supersedesMax: o.supersedesMax ?? 1,
     supersedeWindowSeconds: o.supersedeWindowSeconds ?? 7 * 86_400,

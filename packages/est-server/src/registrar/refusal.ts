@@ -52,12 +52,14 @@ export type RefusalCode =
   | 'channel_binding_mismatch'
   | 'channel_binding_required'
   | 'server_keys_not_allowed'
+  | 'scep_not_allowed'
   // The request itself is wrong (400).
   | 'csr_malformed'
   | 'csr_signature'
   | 'key_unsupported'
   | 'key_weak'
   | 'key_recipient_unusable'
+  | 'transaction_conflict'
   // The server cannot now (503) or has failed (500).
   | 'busy'
   | 'store_unavailable'

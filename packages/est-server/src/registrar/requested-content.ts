@@ -9,6 +9,7 @@ import {
   type Bytes,
   booleanValue,
   COMMON_NAME,
+  COUNTRY,
   childrenOf,
   codeOf,
   contentOf,
@@ -16,14 +17,18 @@ import {
   EXTENDED_KEY_USAGE,
   type Extension,
   KEY_USAGE,
+  LOCALITY,
   namedBits,
   nameText,
+  ORGANIZATION,
+  ORGANIZATIONAL_UNIT,
   oidText,
   oidValue,
   readElement,
   readWhole,
   SEQUENCE,
   SERIAL_NUMBER,
+  STATE,
   SUBJECT_ALT_NAME,
   SUBJECT_KEY_ID,
   sameName,
@@ -44,10 +49,15 @@ export interface Entitlement {
   subject: Bytes | null
   /** RFC 7030 4.2.2: a renewal's subject is the current one, not merely the same device. */
   renewal: boolean
+  /** The request came by SCEP, whose clients cannot leave their organization or host name out: beside the own id they are passed over. */
+  lenientNames: boolean
 }
 
+/** O, OU, C, L, ST, and unstructuredName and -Address (1.2.840.113549.1.9.2, .8), which Cisco routers add. None of them reaches a certificate. */
+const passedOver = [ORGANIZATION, ORGANIZATIONAL_UNIT, COUNTRY, LOCALITY, STATE, '2a864886f70d010902', '2a864886f70d010908']
+
 function subjectRefusal(subject: Bytes, e: Entitlement): Refusal | null {
-  if (e.renewal) {
+  if (e.renewal && !e.lenientNames) {
     if (e.subject && sameName(subject, e.subject)) return null
     // A profile under which names may change gives its own whatever the old one was; asking for just that is in order.
     if (sameName(subject, subjectName(e.names, e.deviceId))) return null
@@ -63,6 +73,7 @@ function subjectRefusal(subject: Bytes, e: Entitlement): Refusal | null {
     const own = (attribute.oid === COMMON_NAME || attribute.oid === SERIAL_NUMBER) && value === e.deviceId
     if (own || e.names.subject?.some(given => given.oid === attribute.oid && given.value === value)) continue
     if (e.subject && sameName(subject, e.subject)) continue
+    if (e.lenientNames && passedOver.includes(attribute.oid)) continue
     return refusal('subject_not_own', `the CSR asks for subject "${nameText(subject)}"; this is device ${e.deviceId}`)
   }
   return null

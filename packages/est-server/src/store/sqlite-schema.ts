@@ -60,6 +60,12 @@ CREATE TABLE secrets (
   content_sha256 BLOB, issued INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE scep_transactions (
+  fleet TEXT NOT NULL, label TEXT NOT NULL, id TEXT NOT NULL, spki_sha256 BLOB NOT NULL, signer_spki_sha256 BLOB NOT NULL,
+  csr BLOB NOT NULL, challenge BLOB, signer BLOB, at INTEGER NOT NULL, PRIMARY KEY (fleet, label, id)
+) STRICT;
+CREATE INDEX scep_transactions_at ON scep_transactions (at);
+
 CREATE TABLE notices (
   fleet TEXT NOT NULL, seq INTEGER NOT NULL, notice BLOB NOT NULL, sha256 BLOB NOT NULL, previous_sha256 BLOB, at INTEGER NOT NULL,
   delivered_at INTEGER, PRIMARY KEY (fleet, seq)

@@ -6,6 +6,7 @@ import { auditHash, boundEntry, chainStart } from './audit-chain.ts'
 import { type CrlWrites, crlWrites } from './sqlite-crl.ts'
 import { manifestWrites } from './sqlite-manifest.ts'
 import { type DeviceSqlRow, deviceColumns, deviceRecord, prepare } from './sqlite-rows.ts'
+import { type ScepWrites, scepWrites } from './sqlite-scep.ts'
 import { type TokenWrites, tokenWrites } from './sqlite-token.ts'
 import type {
   AuditEntry,
@@ -21,7 +22,7 @@ import type {
   SecretOutcome,
 } from './store.ts'
 
-export interface Writes extends CrlWrites, TokenWrites {
+export interface Writes extends CrlWrites, ScepWrites, TokenWrites {
   admitDevice(device: NewDevice): DeviceRecord | null
   /** The first of `count` indices that nobody has been given. */
   leaseIdx(lease: { fleet: string; count: number }): number
@@ -76,6 +77,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
   const deviceByKey = prepare<DeviceSqlRow>(db, `SELECT ${deviceColumns} FROM devices WHERE key = ?`)
   const deviceById = prepare<DeviceSqlRow>(db, `SELECT ${deviceColumns} FROM devices WHERE fleet = ? AND id = ?`)
   const manifest = manifestWrites(db)
+  const scep = scepWrites(db)
   const crl = crlWrites(db, at => {
     latestTime = Math.max(latestTime, at)
   })
@@ -190,6 +192,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
         // Spent on another request content: used. On this one, with no certificate to show for it: an earlier attempt died.
         if (!fits || !(secret.content_sha256 === null || same(secret.content_sha256, i.contentSha256))) return conflict('secret')
       }
+      if (i.transaction && scep.standsForAnother(i.transaction)) return conflict('transaction')
       const insert = () =>
         insertIntent.run(
           i.issuer,
@@ -214,6 +217,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
         // An attempt for the same content that died half-way stands in the way, or a certificate does.
         if (voidOthers(i, device.id) === 0 || !insert()) return conflict('content')
       } else voidOthers(i, device.id)
+      if (i.transaction) scep.writes.recordScepTransaction(i.transaction)
       if (i.secret !== null) spendSecret.run(i.contentSha256, i.secret)
       latestTime = Math.max(latestTime, i.at)
       return { kind: 'recorded' }
@@ -295,6 +299,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
 
     ...crl,
     ...tokenWrites(db),
+    ...scep.writes,
   }
 
   return {

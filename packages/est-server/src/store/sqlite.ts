@@ -10,6 +10,7 @@ import { EstServerError } from '../errors.ts'
 import { createIdxBlocks } from './idx-blocks.ts'
 import { crlReads } from './sqlite-crl.ts'
 import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
+import { scepReads } from './sqlite-scep.ts'
 import type { JobAnswer, WriteArgument, WriteJob, WriteName, WriteResult, WriterMessage, WriterOptions } from './sqlite-writer.ts'
 import { manifestEntriesMax, type Store } from './store.ts'
 
@@ -174,6 +175,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const scanning = new DatabaseSync(path, { readOnly: true, timeout: 5000 })
   scanning.exec('PRAGMA cache_size = -4096')
   const crls = crlReads(reading, scanning)
+  const scep = scepReads(reading)
   const snapshot = readSnapshot(reading)
   // Before any caller hears that its write is done: what it then reads must show it.
   thread.onMessage(snapshot.end)
@@ -267,6 +269,8 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     crl: (issuer, list) => read(() => crls.crl(issuer, list)),
     reserveCrlNumber: (issuer, at) => write('reserveCrlNumber', { issuer, at }),
     recordCrl: crl => write('recordCrl', crl),
+    scepTransaction: (fleet, label, id) => read(() => scep.scepTransaction(fleet, label, id)),
+    recordScepTransaction: transaction => write('recordScepTransaction', transaction),
     crlNumbers: () => read(crls.crlNumbers),
     async raiseCrlNumber(issuer, number) {
       await write('raiseCrlNumber', { issuer, number })

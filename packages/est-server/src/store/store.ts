@@ -11,6 +11,7 @@
 
 import type { Bytes } from '@birthmark/device-sdk/core'
 import type { CrlStore } from './crl.ts'
+import type { ScepStore, ScepTransaction } from './scep.ts'
 import type { TokenStore } from './token.ts'
 
 /** Rows of a manifest one call may carry: about 50 ms of the writer, which enrollments wait behind. */
@@ -117,10 +118,12 @@ export interface IssuanceIntent {
   /** The bytes to be signed. */
   tbs: Bytes
   at: number
+  /** Recorded with it, as recordScepTransaction does. */
+  transaction?: ScepTransaction
 }
 
-/** What stood against an intent. `device`: it changed since the decision. `idx`: taken, or not above that of the device's last certificate. */
-export type IntentConflict = 'serial' | 'idx' | 'content' | 'secret' | 'group' | 'device'
+/** What stood against an intent. `device`: it changed since the decision. `idx`: taken, or not above that of the device's last certificate. `transaction`: it stands for another key. */
+export type IntentConflict = 'serial' | 'idx' | 'content' | 'secret' | 'group' | 'device' | 'transaction'
 
 export interface IssuedRecord {
   issuer: Bytes
@@ -287,7 +290,7 @@ export interface NewSecret {
 /** `not_in_group`: the device is known, and not in this group of those asked for. `groups_full`: the fleet has no room for another group. */
 export type SecretOutcome = { kind: 'minted' } | { kind: 'not_in_group'; group: string } | { kind: 'groups_full' }
 
-export interface Store extends CrlStore, TokenStore {
+export interface Store extends CrlStore, ScepStore, TokenStore {
   // Enrollment.
   enrollmentFacts(fleet: string, deviceId: string, spkiSha256: Bytes, contentSha256: Bytes): Promise<EnrollmentFacts>
   certificate(issuer: Bytes, serial: Bytes): Promise<CertificateRecord | null>
