@@ -56,6 +56,8 @@ const table = {
   channel_binding_required: 'possession.channel',
   server_keys_not_allowed: 'serverKeys',
   key_recipient_unusable: 'serverKeys',
+  scep_not_allowed: 'scep',
+  transaction_conflict: 'scep.transaction',
   approval_denied: 'approval',
   busy: 'server',
   webhook_unavailable: 'webhook',
