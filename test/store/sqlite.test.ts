@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { openSqliteStore, type SqliteStoreOptions, spawnWriterThread, type WriterThread } from '@birthmark/est-server'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { approvalsContract } from './approvals-contract.ts'
 import { auditEntry, manifestEntry, storeContract } from './contract.ts'
 import { crlContract } from './crl-contract.ts'
 import { tokenContract } from './token-contract.ts'
@@ -20,6 +21,7 @@ const driver = () => {
 storeContract('sqlite', driver)
 crlContract('sqlite', driver)
 tokenContract('sqlite', driver)
+approvalsContract('sqlite', driver)
 
 describe('sqlite driver', () => {
   let folder: string

@@ -15,11 +15,12 @@ import type { EnrollmentOutcome, EnrollmentRequest, Peer } from './enrollment-re
 import { EstServerError, failureCode } from './errors.ts'
 import { createGroupNames } from './group-names.ts'
 import { attemptsMax, createIssuing, type failpoints, type Note } from './issue-certificate.ts'
+import { awaitApproval } from './manual-approval.ts'
 import { sha256 } from './node-crypto.ts'
 import { resolveOpenIntents } from './open-intents.ts'
 import { createPeerIdentities } from './peer-identity.ts'
 import type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
-import { type Approval, decide, type Identity } from './registrar/decide.ts'
+import { type Approval, decide, type Identity, waitsForPerson } from './registrar/decide.ts'
 import { type ProvenCsr, prove } from './registrar/possession.ts'
 import { type EnrollmentProfile, requestContent } from './registrar/profile.ts'
 import { isRefusal, isUnauthenticated, type Refusal, refusal } from './registrar/refusal.ts'
@@ -187,7 +188,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     const verdict = standing ? status({ fleet: standing.fleet, idx: standing.idx, gids: standing.gids }, standing.issuer) : 'good'
     const groups = profile.namesNeedGroups && facts.device ? await groupNames(fleet, facts.device.gids) : []
     const lenientNames = request.peer.scep !== undefined
-    const asked = { operation: request.operation, lenientNames, profile, identity, csr, contentSha256, groups, approval: null }
+    const approval = waitsForPerson(profile, facts.latest) ? await store.approval(fleet, deviceId, contentSha256) : null
+    const asked = { operation: request.operation, lenientNames, profile, identity, csr, contentSha256, groups, approval }
     const decision = decide<CertificateRecord>({ ...asked, ...facts, caKeys, status: verdict, now: clock.now() })
     if (decision.kind !== 'refused' && identity.kind === 'token' && identity.use !== null) {
       // Spent before anything is signed. A crash behind this leaves the token good for this same request.
@@ -201,7 +203,12 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         )
     }
     if (decision.kind === 'approved') return decision.approval
-    if (decision.kind === 'pending') return { kind: 'pending', retryAfterSeconds: 300 }
+    if (decision.kind === 'pending') {
+      const { spkiSha256 } = csr
+      const { epoch, names } = decision
+      const of = { request, profile, deviceId, keyAlgorithm: csr.csr.keyAlgorithm, spkiSha256, contentSha256 }
+      return awaitApproval(store, { ...of, epoch, names, at: at(), note })
+    }
     if (decision.kind === 'refused') {
       if (decision.code === 'clone_suspected' && facts.device?.suspectedAt === null) {
         // Held back, whoever asks in its name, until an operator lifts it or the profile's window is over.

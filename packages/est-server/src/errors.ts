@@ -22,6 +22,8 @@ export type EstServerErrorCode =
   /** A secret was asked for a device that is not in every group named. */
   | 'group_not_joined'
   | 'group_unknown'
+  /** Nothing waits under this id. */
+  | 'approval_unknown'
   /** Members of the group hold live certificates that do not name it. */
   | 'group_not_covered'
   | 'revocation_contended'

@@ -11,6 +11,7 @@ export { crlFile, crlFolder, fullCrlPath, isStatusUrl, issuerName, ocspPath, sha
 export { clockToleranceSeconds, createEnrollment, type Enrollment, type EnrollmentOptions } from './enrollment.ts'
 export * from './enrollment-request.ts'
 export { EstServerError, type EstServerErrorCode, failureCode } from './errors.ts'
+export { type Approvals, createApprovals } from './fleet/approvals.ts'
 export { createRegistry, type ManifestResult, type Registry } from './fleet/registry.ts'
 export { type FullList, openFullList } from './full-revocation-list.ts'
 export type { App } from './http/app.ts'
@@ -53,6 +54,7 @@ export {
   type SignedList,
 } from './revocation-lists.ts'
 export { readSecret, SecretError, type SecretSource } from './secret-source.ts'
+export type * from './store/approvals.ts'
 export { auditHash, chainStart, firstBroken } from './store/audit-chain.ts'
 export type * from './store/crl.ts'
 export { openPostgresStore, type PostgresAddress, type PostgresStoreOptions } from './store/postgres.ts'

@@ -85,6 +85,16 @@ CREATE TABLE tokens (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tokens_expiry ON tokens (expires_at);
 
+-- Requests that wait for a person, and what was said. AUTOINCREMENT: an id that an operator has seen never becomes another request's.
+CREATE TABLE approvals (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, fleet TEXT NOT NULL, device TEXT NOT NULL, content_sha256 BLOB NOT NULL, epoch INTEGER NOT NULL,
+  label TEXT, operation TEXT NOT NULL, spki_sha256 BLOB NOT NULL, summary TEXT NOT NULL, request_id TEXT NOT NULL, asked_from TEXT NOT NULL,
+  asked_at INTEGER NOT NULL, state TEXT NOT NULL CHECK (state IN ('waiting', 'approved', 'denied')), decided_at INTEGER,
+  decided_by TEXT NOT NULL, reason TEXT NOT NULL, expires_at INTEGER NOT NULL, UNIQUE (fleet, device, content_sha256)
+) STRICT;
+CREATE INDEX approvals_waiting ON approvals (fleet, id) WHERE state = 'waiting';
+CREATE INDEX approvals_end ON approvals (expires_at);
+
 CREATE TABLE audit (
   n INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, request_id TEXT NOT NULL, fleet TEXT NOT NULL, device TEXT NOT NULL,
   "by" TEXT NOT NULL, code TEXT NOT NULL, detail TEXT NOT NULL, hash BLOB NOT NULL

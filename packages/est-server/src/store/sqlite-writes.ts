@@ -3,6 +3,7 @@
 
 import type { DatabaseSync } from 'node:sqlite'
 import { auditHash, boundEntry, chainStart } from './audit-chain.ts'
+import { type ApprovalWrites, approvalWrites } from './sqlite-approvals.ts'
 import { type CrlWrites, crlWrites } from './sqlite-crl.ts'
 import { manifestWrites } from './sqlite-manifest.ts'
 import { type DeviceSqlRow, deviceColumns, deviceRecord, prepare } from './sqlite-rows.ts'
@@ -22,7 +23,7 @@ import type {
   SecretOutcome,
 } from './store.ts'
 
-export interface Writes extends CrlWrites, ScepWrites, TokenWrites {
+export interface Writes extends ApprovalWrites, CrlWrites, ScepWrites, TokenWrites {
   admitDevice(device: NewDevice): DeviceRecord | null
   /** The first of `count` indices that nobody has been given. */
   leaseIdx(lease: { fleet: string; count: number }): number
@@ -300,6 +301,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
     ...crl,
     ...tokenWrites(db),
     ...scep.writes,
+    ...approvalWrites(db, audit),
   }
 
   return {

@@ -8,6 +8,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { Worker } from 'node:worker_threads'
 import { EstServerError } from '../errors.ts'
 import { createIdxBlocks } from './idx-blocks.ts'
+import { approvalReads } from './sqlite-approvals.ts'
 import { crlReads } from './sqlite-crl.ts'
 import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
 import { scepReads } from './sqlite-scep.ts'
@@ -176,6 +177,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   scanning.exec('PRAGMA cache_size = -4096')
   const crls = crlReads(reading, scanning)
   const scep = scepReads(reading)
+  const approvals = approvalReads(reading)
   const snapshot = readSnapshot(reading)
   // Before any caller hears that its write is done: what it then reads must show it.
   thread.onMessage(snapshot.end)
@@ -276,6 +278,11 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
       await write('raiseCrlNumber', { issuer, number })
     },
     spendToken: token => write('spendToken', token),
+    approval: (fleet, deviceId, content) => read(() => approvals.approval(fleet, deviceId, content)),
+    approvalById: (fleet, id) => read(() => approvals.approvalById(fleet, id)),
+    approvals: query => read(() => approvals.approvals(query)),
+    awaitApproval: (request, waitingMax) => write('awaitApproval', { request, waitingMax }),
+    decideApproval: decision => write('decideApproval', decision),
     check: () => read(() => sqliteCheck(reading)),
     close() {
       closing ??= (async () => {

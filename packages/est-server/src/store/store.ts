@@ -10,6 +10,7 @@
 // It leaves to others: what a certificate is, who may have one, and every signature. Times are whole seconds since 1970.
 
 import type { Bytes } from '@birthmark/device-sdk/core'
+import type { ApprovalStore } from './approvals.ts'
 import type { CrlStore } from './crl.ts'
 import type { ScepStore, ScepTransaction } from './scep.ts'
 import type { TokenStore } from './token.ts'
@@ -159,6 +160,9 @@ export type AuditKind =
   | 'clone_suspected'
   | 'suspicion_lifted'
   | 'clock_accepted'
+  | 'approval_asked'
+  | 'approval_granted'
+  | 'approval_denied'
   | 'failure'
 
 export interface AuditEntry {
@@ -290,7 +294,7 @@ export interface NewSecret {
 /** `not_in_group`: the device is known, and not in this group of those asked for. `groups_full`: the fleet has no room for another group. */
 export type SecretOutcome = { kind: 'minted' } | { kind: 'not_in_group'; group: string } | { kind: 'groups_full' }
 
-export interface Store extends CrlStore, ScepStore, TokenStore {
+export interface Store extends ApprovalStore, CrlStore, ScepStore, TokenStore {
   // Enrollment.
   enrollmentFacts(fleet: string, deviceId: string, spkiSha256: Bytes, contentSha256: Bytes): Promise<EnrollmentFacts>
   certificate(issuer: Bytes, serial: Bytes): Promise<CertificateRecord | null>
