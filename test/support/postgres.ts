@@ -53,7 +53,7 @@ export async function startPostgres(settings: Record<string, string> = {}): Prom
   })
   let server: ChildProcess | null = null
   const address = (schema: string): PostgresAddress => ({
-    ...{ host: folder, port: 5432, database: 'postgres', user: 'birthmark', passwordFile: null, tlsAnchors: null, schema },
+    ...{ host: folder, port: 5432, database: 'postgres', user: 'birthmark', password: null, tlsAnchors: null, schema },
   })
   const connect = async () => {
     const client = new pg.Client({ host: folder, port: 5432, database: 'postgres', user: 'birthmark' })

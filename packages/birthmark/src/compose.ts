@@ -8,7 +8,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Bytes, equalBytes, type Membership, parseCertificate } from '@birthmark/device-sdk/core'
-import { createRegistry, createRevocation, type Log, openSqliteStore, resolveOpenIntents, type Store } from '@birthmark/est-server'
+import { createRegistry, createRevocation, type Log, resolveOpenIntents, type Store } from '@birthmark/est-server'
 import { keyIdOf } from '@birthmark/factory-line'
 import { type Clock, createPublisher, createRuleSet, type RuleSet, type Status, statusOf } from '@birthmark/fleet-revocation'
 import { type AdminSocket, openAdminSocket } from './admin-socket.ts'
@@ -17,8 +17,9 @@ import type { Settings } from './configuration.ts'
 import type { ConfigurationFile } from './configuration-files.ts'
 import { type DeviceFolder, writeDeviceFolder } from './device-folder.ts'
 import { type EnrollmentFront, openEnrollmentFront } from './enrollment-front.ts'
-import { openBroker, reachableName, storePath } from './listening.ts'
+import { openBroker, reachableName } from './listening.ts'
 import { heartbeatSecret, newestNotice, noticeSigner, noticeSpki, outboxOf } from './notice-signing.ts'
+import { openStore } from './open-store.ts'
 import { operationsOf } from './operations.ts'
 import { tendSharedStore } from './shared-store.ts'
 import { startWorkers } from './workers.ts'
@@ -67,7 +68,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       stopped = error.message
       ports.onFatal(error)
     }
-    const store = await openSqliteStore({ path: storePath(state), shared: workers > 1, onStopped })
+    const store = await openStore(settings, { shared: workers > 1, onStopped, log })
     closers.push(() => store.close())
 
     const rules = createRuleSet(await store.rules(fleet))

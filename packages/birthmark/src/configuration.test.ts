@@ -159,3 +159,22 @@ test('certificates of birthmark dev are refused', async () => {
   change(/birth-anchors.pem/, 'dev/root.pem')
   expect(complaint()).toMatchObject({ code: 'development_certificate' })
 })
+
+test('a store in PostgreSQL: by a unix socket as it is, over the network only with anchors, its password in a file of the owner', () => {
+  const store = (lines: string) =>
+    writeFileSync(configuration(), `${readFileSync(configuration(), 'utf8').split('\nstore:')[0]}\nstore:\n  postgres: ${lines}\n`)
+  store('{ host: /run/postgresql, database: birthmark, user: birthmark }')
+  expect(readConfiguration(configuration()).store).toEqual({
+    ...{ kind: 'postgres', host: '/run/postgresql', port: 5432, database: 'birthmark', user: 'birthmark', password: null },
+    ...{ anchors: null, schema: 'birthmark' },
+  })
+  store('{ host: db.acme.test, database: birthmark, user: birthmark }')
+  expect(complaint().message).toMatch(/store.postgres.host is another machine/)
+  writeFileSync(file('db.password'), 'hush\n', { mode: 0o644 })
+  store('{ host: localhost, database: birthmark, user: birthmark, password: { file: db.password } }')
+  expect(complaint().message).toMatch(/db.password may be read by others/)
+  chmodSync(file('db.password'), 0o600)
+  expect(readConfiguration(configuration()).store).toMatchObject({ password: { file: file('db.password') } })
+  store('{ host: localhost, database: birthmark, user: birthmark, password: hush }')
+  expect(complaint().message).toMatch(/store.postgres.password is \{file: PATH\} or \{credential: NAME\}/)
+})

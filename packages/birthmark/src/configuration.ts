@@ -10,6 +10,7 @@ import { z } from 'zod'
 import { CommandError } from './command-error.ts'
 import { fromDisk, type ReadFile } from './configuration-files.ts'
 import { IssuerConfiguration, type IssuerSettings, settleIssuer } from './issuer-settings.ts'
+import { StoreConfiguration, type StoreSettings, settleStore } from './store-settings.ts'
 
 /** In every certificate that `birthmark dev` makes, so that `serve` and people know it. */
 export const developmentOrganization = 'Birthmark development, not for production'
@@ -28,6 +29,7 @@ export interface Settings {
   noticeKey: KeyObject
   /** Seconds an operational certificate lives. */
   lifetimeSeconds: number
+  store: StoreSettings
   /** Processes that answer devices; 1 for this one alone. */
   workers: number
   logLevel: 'debug' | 'info' | 'warn' | 'error'
@@ -80,6 +82,7 @@ const Configuration = z.strictObject({
   certificates: z
     .strictObject({ lifetime: z.string().regex(/^[1-9]\d{0,4}[mhd]$/, 'is like 90d, 12h or 10m') })
     .default({ lifetime: '90d' }),
+  store: StoreConfiguration,
   // A worker takes a core and some 100 MB; what has more than 64 cores wants a database server anyway.
   workers: z.int().min(1).max(64).default(1),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']) }).default({ level: 'info' }),
@@ -214,7 +217,8 @@ function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string, rea
     return { certificate: read([...path, 'certificate'], files.certificate), key: pem, chain }
   }
   const est = pair(['est'], raw.est)
-  const issuer = settleIssuer(raw.issuer, { base, at, read, certificates, modeOf: path => readFile(path).mode })
+  const files = { base, at, read, certificates, modeOf: (path: string) => readFile(path).mode }
+  const issuer = settleIssuer(raw.issuer, files)
   const noticeKey = createPrivateKey(key(['notices', 'key'], raw.notices.key))
   if (createPublicKey(noticeKey).asymmetricKeyDetails?.namedCurve !== 'prime256v1')
     throw wrong(
@@ -242,6 +246,7 @@ function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string, rea
     issuer,
     noticeKey,
     lifetimeSeconds: secondsOf(raw.certificates.lifetime, at(['certificates', 'lifetime'])),
+    store: settleStore(raw.store, files),
     workers: raw.workers,
     logLevel: raw.log.level,
   }

@@ -87,6 +87,7 @@ export async function prepareDevelopment(options: {
     },
     noticeKey: createPrivateKey(readFileSync(file('notice.key.pem'))),
     lifetimeSeconds: options.lifetimeSeconds,
+    store: { kind: 'sqlite' },
     workers: 1,
     logLevel: 'warn',
   }

@@ -3,18 +3,12 @@
 
 import { X509Certificate } from 'node:crypto'
 import { isIPv6 } from 'node:net'
-import { join } from 'node:path'
 import { type Bytes, decodePem, encodePem, type Membership } from '@birthmark/device-sdk/core'
 import type { PublishBus, Status } from '@birthmark/fleet-revocation'
 import { connectMqttBus, createEmbeddedBroker, type EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
 import { CommandError } from './command-error.ts'
 import type { Ports } from './compose.ts'
 import type { Settings } from './configuration.ts'
-
-/** The embedded store of a state folder. */
-export function storePath(state: string): string {
-  return join(state, 'fleet.db')
-}
 
 export interface OpenBroker {
   /** Null with an external one. */

@@ -3,14 +3,13 @@
 // revocation any more, so it ends when that one goes.
 
 import { randomBytes } from 'node:crypto'
-import { openSqliteStore } from '@birthmark/est-server'
 import { createRuleSet, type RuleSet, systemClock } from '@birthmark/fleet-revocation'
 import { CommandError, explain } from './command-error.ts'
 import { readConfiguration } from './configuration.ts'
 import { playedBack } from './configuration-files.ts'
 import { type EnrollmentFront, openEnrollmentFront } from './enrollment-front.ts'
-import { storePath } from './listening.ts'
 import { logTo } from './log.ts'
+import { openStore } from './open-store.ts'
 import type { FromWorker, ToWorker, WorkerAnswers, WorkerOrder, WorkerOrders } from './worker-messages.ts'
 
 interface Worker {
@@ -27,8 +26,8 @@ async function start({ config, files, port, number }: WorkerOrders['start']): Pr
   const settings = readConfiguration(config, playedBack(files))
   const log = logTo(2, settings.logLevel, { worker: number })
   let stopped: string | null = null
-  const store = await openSqliteStore({
-    path: storePath(settings.state),
+  const store = await openStore(settings, {
+    log,
     shared: true,
     onStopped(error) {
       stopped = error.message

@@ -8,6 +8,7 @@ import { compose } from '../compose.ts'
 import { readConfiguration } from '../configuration.ts'
 import { fromDisk, recording } from '../configuration-files.ts'
 import { logTo } from '../log.ts'
+import { storeName } from '../open-store.ts'
 import type { Terminal } from '../terminal.ts'
 import { leaf, quoted, wholeNumber } from './common.ts'
 import { untilStopped } from './until-stopped.ts'
@@ -42,7 +43,7 @@ export function define(command: Command, terminal: Terminal): void {
       const ports = { clock: systemClock, random: randomBytes, log, source: { config: options.config, files } }
       await untilStopped(async stop => {
         const running = await compose(settings, { ...ports, onFatal: error => stop(error) })
-        terminal.done(`fleet ${settings.fleet}, store and audit record`, join(settings.state, 'fleet.db'))
+        terminal.done(`fleet ${settings.fleet}, store and audit record`, storeName(settings))
         const by = settings.workers > 1 ? `, ${settings.workers} workers` : ''
         terminal.done(`EST, mutual TLS${by}`, `${running.est}/.well-known/est`)
         terminal.done(settings.mqtt.kind === 'embedded' ? 'MQTT, embedded broker' : 'MQTT, external broker', running.mqtt)

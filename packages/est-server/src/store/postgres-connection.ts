@@ -1,6 +1,5 @@
 // One connection to PostgreSQL with the settings that every promise of the store hangs on, and what its errors mean for a write.
 
-import { readFileSync } from 'node:fs'
 import type { Client, ClientConfig } from 'pg'
 import { EstServerError } from '../errors.ts'
 
@@ -10,8 +9,8 @@ export interface PostgresAddress {
   port: number
   database: string
   user: string
-  /** File with the password on its first line; null where the server asks for none (a unix socket with peer authentication). */
-  passwordFile: string | null
+  /** Asked at each connection; null where the server asks for none (a unix socket with peer authentication). */
+  password: (() => string) | null
   /** PEM anchors that the server's certificate must lead to, with its name; null for an unencrypted connection. */
   tlsAnchors: string | null
   /** PostgreSQL schema that holds the tables. */
@@ -35,7 +34,7 @@ function parserOf(types: typeof import('pg').types): ClientConfig['types'] {
 
 /** Opens a connection. The client emits 'error' when it breaks; the caller listens. Throws `store_unusable` with the server's words. */
 export async function connectPostgres(address: PostgresAddress, role: string): Promise<Client> {
-  const { host, port, database, user, passwordFile, tlsAnchors } = address
+  const { host, port, database, user, password, tlsAnchors } = address
   // Loaded when asked for: who keeps the default store does not pay for it.
   const { default: pg } = await import('pg')
   const client = new pg.Client({
@@ -43,7 +42,7 @@ export async function connectPostgres(address: PostgresAddress, role: string): P
     port,
     database,
     user,
-    ...(passwordFile === null ? {} : { password: () => readFileSync(passwordFile, 'utf8').split('\n', 1)[0] }),
+    ...(password === null ? {} : { password }),
     ...(tlsAnchors === null ? {} : { ssl: { ca: tlsAnchors } }),
     application_name: `birthmark ${role}`,
     connectionTimeoutMillis: 10_000,
