@@ -46,7 +46,10 @@ function change(from: string | RegExp, to: string): number {
 
 test('what init writes is sound, and paths are relative to the file', () => {
   const settings = readConfiguration(configuration())
-  expect(settings).toMatchObject({ fleet: 'acme', state: file('state'), development: false, lifetimeSeconds: 90 * 86_400 })
+  expect(settings).toMatchObject({ fleet: 'acme', state: file('state'), development: false })
+  expect(settings.profiles).toMatchObject([
+    { label: null, lifetimeSeconds: 90 * 86_400, admitSecrets: true, requireManifest: true },
+  ])
   expect(settings.est).toMatchObject({ host: '0.0.0.0', port: 8443 })
   expect(settings.mqtt).toMatchObject({ kind: 'embedded', port: 8883, services: { observer: 'observer' } })
   expect(settings.issuer.certificates).toHaveLength(2)

@@ -4,13 +4,15 @@
 import { createPrivateKey, createPublicKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { dirname, resolve } from 'node:path'
 import { type Bytes, decodePem } from '@birthmark/device-sdk/core'
+import { type EnrollmentProfile, enrollmentProfile } from '@birthmark/est-server'
 import type { ServiceRole } from '@birthmark/fleet-revocation/broker'
-import { isMap, isNode, isScalar, isSeq, LineCounter, parseDocument } from 'yaml'
 import { z } from 'zod'
 import { CommandError } from './command-error.ts'
 import { fromDisk, type ReadFile } from './configuration-files.ts'
 import { IssuerConfiguration, type IssuerSettings, settleIssuer } from './issuer-settings.ts'
+import { ProfilesConfiguration, settleProfiles } from './profile-settings.ts'
 import { StoreConfiguration, type StoreSettings, settleStore } from './store-settings.ts'
+import { judged, parseYaml, wrong, type YamlDocument } from './yaml-document.ts'
 
 /** In every certificate that `birthmark dev` makes, so that `serve` and people know it. */
 export const developmentOrganization = 'Birthmark development, not for production'
@@ -22,13 +24,13 @@ export interface Settings {
   development: boolean
   est: { host: string; port: number; certificate: string; key: string }
   mqtt: MqttSettings
-  /** DER certificates. */
+  /** DER certificates; `birthAnchors` of all profiles together: whose manifests are taken. */
   birthAnchors: Bytes[]
   serverAnchors: Bytes[]
   issuer: IssuerSettings
   noticeKey: KeyObject
-  /** Seconds an operational certificate lives. */
-  lifetimeSeconds: number
+  /** One a label; none has another's label. */
+  profiles: EnrollmentProfile[]
   store: StoreSettings
   /** Processes that answer devices; 1 for this one alone. */
   workers: number
@@ -77,6 +79,7 @@ const Configuration = z.strictObject({
   birth: z.strictObject({ anchors: z.array(File).min(1).max(16) }),
   issuer: IssuerConfiguration,
   server: z.strictObject({ anchors: z.array(File).min(1).max(8) }),
+  profiles: ProfilesConfiguration.optional(),
   notices: z.strictObject({ key: File }),
   // Ten minutes is the shortest that leaves room to renew at two thirds; ten years is "as long as the product".
   certificates: z
@@ -102,75 +105,27 @@ export function readConfiguration(file: string, readFile: ReadFile = fromDisk): 
     if (error instanceof CommandError) throw error
     throw wrong(`cannot read ${file}`, 'write one with: birthmark init')
   }
-  const lines = new LineCounter()
-  const document = parseDocument(text, { lineCounter: lines, strict: true, uniqueKeys: true })
-  const broken = document.errors[0]
-  if (broken)
-    throw wrong(
-      `${file}:${lines.linePos(broken.pos[0]).line}: ${broken.message.split('\n')[0].replace(/:$/, '')}`,
-      'correct that line',
-    )
-
-  /** Line of the key at `path`, or of the nearest thing around it that exists. */
-  const lineOf = (path: PropertyKey[]): number => {
-    let node: unknown = document.contents
-    let line = 1
-    for (const part of path) {
-      let key: unknown
-      if (isMap(node)) {
-        const pair = node.items.find(item => isScalar(item.key) && item.key.value === part)
-        key = pair?.key
-        node = pair?.value
-      } else if (isSeq(node)) {
-        node = node.items[Number(part)]
-        key = node
-      }
-      if (!isNode(key) || !key.range) break
-      line = lines.linePos(key.range[0]).line
-    }
-    return line
-  }
-  const at = (path: PropertyKey[]): string => `${file}:${lineOf(path)}: ${path.map(String).join('.') || 'configuration'}`
-
-  let content: unknown
-  try {
-    // An alias bomb is cut off before it is unfolded.
-    content = document.toJS({ maxAliasCount: 20 }) ?? {}
-  } catch (error) {
-    throw wrong(`${file}: ${(error as Error).message}`, 'write the values out')
-  }
-  const parsed = Configuration.safeParse(content)
-  if (!parsed.success) {
-    const issues = parsed.error.issues.slice(0, 5).map(issue => {
-      if (issue.code === 'unrecognized_keys') return `${at([...issue.path, issue.keys[0]])} is not known`
-      return `${at(issue.path)} ${sentence(issue)}`
-    })
-    throw wrong(issues.join('; '), 'correct the lines named; birthmark init writes an example')
-  }
-  return settle(parsed.data, dirname(resolve(file)), at, readFile)
-}
-
-function sentence(issue: z.core.$ZodIssue): string {
-  if (issue.code === 'invalid_type' && issue.message.includes('received undefined')) return `is missing (${issue.expected})`
-  if (issue.code === 'too_big') return `is more than ${issue.maximum}`
-  if (issue.code === 'too_small') return `is less than ${issue.minimum}`
-  return issue.message.replace(/^Invalid (input|string|option): ?/, '')
+  const document = parseYaml(file, text)
+  return settle(judged(Configuration, document, document.content), dirname(resolve(file)), document, readFile)
 }
 
 /** Follows the file names. Keys that others may read, and certificates made for development, are refused. */
-function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string, readFile: ReadFile): Settings {
-  const read = (path: PropertyKey[], file: string): string => {
+function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFile): Settings {
+  const { at } = document
+  const read = (path: PropertyKey[], file: string): string => readAt(at(path), file)
+  const readAt = (where: string, file: string): string => {
     try {
       return readFile(resolve(base, file)).text
     } catch (error) {
       throw wrong(
-        `${at(path)}: cannot read ${resolve(base, file)} (${(error as NodeJS.ErrnoException).code})`,
+        `${where}: cannot read ${resolve(base, file)} (${(error as NodeJS.ErrnoException).code})`,
         'put the file there or correct the line',
       )
     }
   }
-  const certificates = (path: PropertyKey[], file: string): Bytes[] => {
-    const pem = read(path, file)
+  const certificates = (path: PropertyKey[], file: string): Bytes[] => certificatesAt(at(path), file)
+  const certificatesAt = (where: string, file: string): Bytes[] => {
+    const pem = readAt(where, file)
     let found: Bytes[]
     try {
       found = decodePem(pem, 'CERTIFICATE', 16)
@@ -181,7 +136,7 @@ function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string, rea
         if (!`${subject}\n${issuer}`.replaceAll('\\', '').includes(developmentOrganization)) continue
         throw new CommandError(
           'development_certificate',
-          `${at(path)}: ${file} was made by birthmark dev`,
+          `${where}: ${file} was made by birthmark dev`,
           'make real ones: birthmark init',
           'refused',
         )
@@ -189,7 +144,7 @@ function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string, rea
     } catch (error) {
       if (error instanceof CommandError) throw error
       throw wrong(
-        `${at(path)}: ${file} holds no usable certificates (${(error as Error).message})`,
+        `${where}: ${file} holds no usable certificates (${(error as Error).message})`,
         'give PEM certificates, leaf first',
       )
     }
@@ -235,17 +190,23 @@ function settle(raw: Raw, base: string, at: (path: PropertyKey[]) => string, rea
       `${at(['server', 'anchors'])}: the device issuer is named as an anchor of the server`,
       'keep the two apart: a device could pose as the server',
     )
+  const birthAnchors = anchors('birth', raw.birth.anchors)
+  const lifetimeSeconds = secondsOf(raw.certificates.lifetime, at(['certificates', 'lifetime']))
+  const { fleet } = raw
+  const { profiles, anchors: own } = raw.profiles
+    ? settleProfiles(raw.profiles, document, { fleet, birthAnchors, lifetimeSeconds, base, readFile, certificates: certificatesAt })
+    : { profiles: [enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds, admitSecrets: true })], anchors: [] }
   return {
-    fleet: raw.fleet,
+    fleet,
     state: resolve(base, raw.state),
     development: false,
     est: { host: raw.est.host, port: raw.est.port, certificate: est.certificate, key: est.key },
     mqtt: mqttOf(raw.mqtt, pair, read, certificates, at),
-    birthAnchors: anchors('birth', raw.birth.anchors),
+    birthAnchors: [...birthAnchors, ...own],
+    profiles,
     serverAnchors,
     issuer,
     noticeKey,
-    lifetimeSeconds: secondsOf(raw.certificates.lifetime, at(['certificates', 'lifetime'])),
     store: settleStore(raw.store, files),
     workers: raw.workers,
     logLevel: raw.log.level,
@@ -284,8 +245,4 @@ function secondsOf(duration: string, where: string): number {
   const seconds = Number(duration.slice(0, -1)) * unit
   if (seconds < 600 || seconds > 3653 * 86_400) throw wrong(`${where} is ${duration}`, 'choose 10m to 3653d')
   return seconds
-}
-
-function wrong(sentence: string, next: string): CommandError {
-  return new CommandError('configuration', sentence, next, 'usage')
 }

@@ -4,6 +4,7 @@
 import { createPrivateKey, generateKeyPairSync } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { enrollmentProfile } from '@birthmark/est-server'
 import { openManufacturer, writeDurably } from '@birthmark/factory-line'
 import { CommandError, usageError } from './command-error.ts'
 import { developmentOrganization, type Settings } from './configuration.ts'
@@ -71,13 +72,15 @@ export async function prepareDevelopment(options: {
 
   const certificate = readFileSync(file('server', 'server.pem'), 'utf8')
   const key = readFileSync(file('server', 'server.key.pem'), 'utf8')
+  const fleet = 'dev'
+  const birthAnchors = [maker.root.certificate]
   const settings: Settings = {
-    fleet: 'dev',
+    fleet,
     state: folder,
     development: true,
     est: { host, port: options.estPort, certificate, key },
     mqtt: { kind: 'embedded', host, port: options.mqttPort, certificate, key, services: { observer: 'observer' } },
-    birthAnchors: [maker.root.certificate],
+    birthAnchors,
     serverAnchors: [server.root],
     issuer: {
       certificates: [issuer.issuing.certificate, issuer.root],
@@ -86,7 +89,7 @@ export async function prepareDevelopment(options: {
       key: { kind: 'software', pem: readFileSync(file('issuer', 'issuing.key.pem'), 'utf8'), passphrase: null },
     },
     noticeKey: createPrivateKey(readFileSync(file('notice.key.pem'))),
-    lifetimeSeconds: options.lifetimeSeconds,
+    profiles: [enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds: options.lifetimeSeconds, admitSecrets: true })],
     store: { kind: 'sqlite' },
     workers: 1,
     logLevel: 'warn',

@@ -9,7 +9,6 @@ import {
   createListener,
   createOutbound,
   createWebhook,
-  enrollmentProfile,
   type Peer,
   type Store,
 } from '@birthmark/est-server'
@@ -51,9 +50,8 @@ export const graceMs = 5000
 
 export async function openEnrollmentFront(settings: Settings, parts: FrontParts): Promise<EnrollmentFront> {
   const { store, rules, clock, random, log, shared = false } = parts
-  const { fleet, birthAnchors, lifetimeSeconds } = settings
+  const { fleet, profiles } = settings
   const issuer = await openIssuer(settings.issuer, { state: settings.state, log, now: clock.now() })
-  const profiles = [enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds, admitSecrets: true })]
   const outbound = createOutbound()
   const tokens = createBearerTokens({ outbound, clock, log })
   const webhook = createWebhook({ outbound, clock, log })

@@ -24,12 +24,17 @@ export { failpoints } from './issue-certificate.ts'
 export { type OpenIntentParts, resolveOpenIntents } from './open-intents.ts'
 export { createOutbound, type Outbound } from './outbound-request.ts'
 export type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
+export { purposesOf } from './registrar/certificate-purpose.ts'
 export { type Approval, decide, type Question } from './registrar/decide.ts'
+export { parseNameTemplate, parseSubjectTemplate } from './registrar/name-template.ts'
+export { type Pattern, parsePattern } from './registrar/pattern.ts'
 export { type ProvenCsr, prove } from './registrar/possession.ts'
 export {
   type ApprovalRule,
   type EnrollmentProfile,
   enrollmentProfile,
+  isGroupName,
+  isLabel,
   keyTypes,
   type ProfileOptions,
   type RenewalRule,

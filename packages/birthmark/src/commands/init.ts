@@ -150,6 +150,28 @@ issuer:                 # signs the operational certificates
 certificates:
   lifetime: 90d         # 10m to 3653d; devices renew at two thirds
 
+# Who enrolls under which EST label, and what they get: docs/profiles.md. Without this part there is one profile, without a label, which
+# admits the birth certificates above (once their manifest is imported) and one-time secrets. Try one: birthmark profile check FILE
+# profiles:
+#   - label: null                       # https://host:8443/.well-known/est/simpleenroll
+#   - label: gateways                   # https://host:8443/.well-known/est/gateways/simpleenroll
+#     admit:                            # what is not named here is not admitted
+#       birth:
+#         anchors: [gateway-root.pem]   # instead of birth.anchors
+#         serial: ["GW-2026-*"]         # * any run, ? one character, [0-9A-F] one of
+#       secrets: true
+#     certificate:
+#       subject: ["CN={id}", O=Acme, "OU={model}"]  # {model} of a device in the group model=...
+#       names: ["dns:{id}.gateways.acme.example"]
+#       purposes: [serverAuth]          # besides clientAuth
+#       keys: [P-256, Ed25519]
+#       lifetime: 30d
+#     renewal:
+#       window: 50%                     # not before half of the life is over
+#       grace: 30d                      # a device that was off may still renew
+#     approval: first                   # a person says yes: birthmark approvals list
+#   - profiles/sensors.yaml             # one profile, or a list of them
+
 notices:                # signs revocations
   key: notice.key.pem
 
