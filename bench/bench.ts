@@ -7,6 +7,7 @@ interface Bench {
 
 const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
   enroll: { about: 'durable enrollments over TLS against the raw limit of their cryptography', load: () => import('./enroll.ts') },
+  'enroll-bun': { about: 'the same server on Bun and on Node, enrollments a second of CPU', load: () => import('./enroll-bun.ts') },
   footprint: { about: "bytes of the device's core and agent", load: () => import('./footprint.ts') },
   notice: { about: 'bytes of notices, rules and proofs against a delta CRL', load: () => import('./notice.ts') },
   revoke: { about: 'one notice against 1,000 live MQTT sessions', load: () => import('./revoke.ts') },

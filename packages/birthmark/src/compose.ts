@@ -71,6 +71,8 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const store = await openStore(settings, { shared: workers > 1, onStopped, log })
     closers.push(() => store.close())
 
+    // Before the rules: a revocation that another server records in between is looked at again (shared-store.ts).
+    const newest = await newestNotice(store, fleet)
     const rules = createRuleSet(await store.rules(fleet))
     const status = statusOf(rules, fleet)
 
@@ -86,7 +88,6 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     closers.push(closeBroker)
 
     const secret = heartbeatSecret(join(state, 'heartbeat.key'))
-    const newest = await newestNotice(store, fleet)
     const signNotice = noticeSigner(settings.noticeKey, secret, fleet, newest + 1)
     const revocation = createRevocation({ store, fleet, signNotice, clock, log })
     const publisher = createPublisher({

@@ -1,0 +1,126 @@
+// The same server on Bun and on Node under the same load, in turns: enrollments that a second of CPU buys on each. Devices are a process of
+// their own on Node. Only the ratio of one run counts.
+
+import { type ChildProcess, fork, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { ManifestEntry } from '@birthmark/est-server'
+import type { Order } from './enroll-bun-server.ts'
+import type { FromClients, ToClients } from './enroll-clients.ts'
+
+const repeats = 7
+const perRepeat = 150
+const warmUp = 600
+/** What SPEED.md expects of BoringSSL. */
+const limit = 1.4
+
+const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1]
+
+function startServer(program: string, args: string[]) {
+  const child = spawn(program, [...args, join(import.meta.dirname, 'enroll-bun-server.ts')], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  return {
+    async ask<T>(order: Order): Promise<T> {
+      child.stdin.write(`${JSON.stringify(order)}\n`)
+      const { value, done } = await lines.next()
+      if (done) throw new Error(`${program} ended`)
+      return JSON.parse(value) as T
+    },
+    kill: () => child.kill(),
+  }
+}
+
+function startClients() {
+  const child: ChildProcess = fork(join(import.meta.dirname, 'enroll-clients.ts'), { serialization: 'advanced' })
+  return {
+    ask: <K extends ToClients['kind']>(message: Extract<ToClients, { kind: K }>): Promise<Extract<FromClients, { kind: K }>> =>
+      new Promise((resolve, reject) => {
+        child.once('exit', () => reject(new Error('the clients ended')))
+        child.once('message', reply => {
+          child.removeAllListeners('exit')
+          resolve(reply as Extract<FromClients, { kind: K }>)
+        })
+        child.send(message)
+      }),
+    kill: () => child.kill(),
+  }
+}
+
+export function findBun(): string | null {
+  const name = process.arch === 'arm64' ? 'bun-linux-aarch64' : 'bun-linux-x64'
+  const program = join(import.meta.dirname, `../node_modules/@oven/${name}/bin/bun`)
+  return existsSync(program) ? program : null
+}
+
+export async function run(): Promise<{ table: string; figures: Record<string, number> }> {
+  const bun = findBun()
+  if (!bun) throw new Error('Bun is not installed here')
+  const runtimes = [
+    { name: 'Node', program: process.execPath, args: ['--conditions=source', '--disable-warning=ExperimentalWarning'] },
+    { name: 'Bun', program: bun, args: ['--conditions=source'] },
+  ].map(({ name, program, args }) => ({
+    name,
+    server: startServer(program, args),
+    clients: startClients(),
+    fresh: [] as number[],
+    kept: [] as number[],
+    runtime: '',
+  }))
+  try {
+    for (const runtime of runtimes) {
+      const { server, clients } = runtime
+      const { root, manifest } = await clients.ask({ kind: 'bear', count: warmUp + repeats * perRepeat })
+      const started = await server.ask<{ port: number; rootPem: string; runtime: string }>({
+        kind: 'start',
+        root: Buffer.from(root).toString('base64'),
+        manifest: manifest as ManifestEntry[],
+      })
+      runtime.runtime = started.runtime
+      await clients.ask({ kind: 'target', port: started.port, rootPem: started.rootPem })
+    }
+    const load = async ({ server, clients }: (typeof runtimes)[number], kind: 'fresh' | 'kept', count: number): Promise<number> => {
+      const before = await server.ask<{ microseconds: number }>({ kind: 'cpu' })
+      const { serials } = await (kind === 'fresh' ? clients.ask({ kind, count }) : clients.ask({ kind }))
+      const after = await server.ask<{ microseconds: number }>({ kind: 'cpu' })
+      if (serials !== count) throw new Error(`${count} enrollments gave ${serials} certificates`)
+      return (after.microseconds - before.microseconds) / count
+    }
+    for (let i = 0; i < 4; i++)
+      for (const runtime of runtimes) {
+        await load(runtime, 'fresh', warmUp / 4)
+        await load(runtime, 'kept', warmUp / 4)
+      }
+    for (let i = 0; i < repeats; i++)
+      for (const runtime of runtimes) {
+        runtime.fresh.push(await load(runtime, 'fresh', perRepeat))
+        runtime.kept.push(await load(runtime, 'kept', perRepeat))
+      }
+    const [node, onBun] = runtimes
+    const bunFreshOfNode = median(node.fresh.map((cpu, i) => cpu / onBun.fresh[i]))
+    const bunKeptOfNode = median(node.kept.map((cpu, i) => cpu / onBun.kept[i]))
+    const row = (name: string, ...values: string[]) => name.padEnd(44) + values.map(value => value.padStart(14)).join('')
+    const table = [
+      row(`µs of CPU an enrollment, median of ${repeats}`, node.runtime, onBun.runtime, 'Bun of Node'),
+      row(
+        'fresh mutual TLS',
+        median(node.fresh).toFixed(0),
+        median(onBun.fresh).toFixed(0),
+        `${bunFreshOfNode.toFixed(2)} ≥ ${limit}`,
+      ),
+      row('kept-alive mutual TLS', median(node.kept).toFixed(0), median(onBun.kept).toFixed(0), bunKeptOfNode.toFixed(2)),
+    ].join('\n')
+    for (const { server, clients } of runtimes) {
+      await clients.ask({ kind: 'stop' })
+      await server.ask({ kind: 'stop' })
+    }
+    return { table, figures: { bunFreshOfNode, bunKeptOfNode } }
+  } finally {
+    for (const { server, clients } of runtimes) {
+      server.kill()
+      clients.kill()
+    }
+  }
+}
+
+if (import.meta.main) console.log((await run()).table)
