@@ -9,6 +9,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { approvalsContract } from './approvals-contract.ts'
 import { auditEntry, manifestEntry, storeContract } from './contract.ts'
 import { crlContract } from './crl-contract.ts'
+import { issuersContract } from './issuers-contract.ts'
 import { tokenContract } from './token-contract.ts'
 
 const driver = () => {
@@ -20,6 +21,7 @@ const driver = () => {
 }
 storeContract('sqlite', driver)
 crlContract('sqlite', driver)
+issuersContract('sqlite', driver)
 tokenContract('sqlite', driver)
 approvalsContract('sqlite', driver)
 

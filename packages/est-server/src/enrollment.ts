@@ -2,10 +2,9 @@
 // store (what was promised), none of which knows another. Promises: nothing is signed that was not recorded first; nothing is answered that
 // is not recorded; the same request gets the same certificate; a failure at any step leaves a state that the next attempt continues from.
 
-import { type Bytes, equalBytes, type Membership, parseCertificate } from '@birthmark/device-sdk/core'
+import type { Bytes, Membership } from '@birthmark/device-sdk/core'
 import { createAuditBudget } from './audit-budget.ts'
 import type { BearerTokens } from './bearer-token.ts'
-import { createAuthority } from './ca/issuance.ts'
 import type { Issuer } from './ca/issuer-key.ts'
 import type { Lint } from './ca/lint.ts'
 import { serialSource } from './ca/serial.ts'
@@ -15,6 +14,7 @@ import type { EnrollmentOutcome, EnrollmentRequest, Peer } from './enrollment-re
 import { EstServerError, failureCode } from './errors.ts'
 import { createGroupNames } from './group-names.ts'
 import { attemptsMax, createIssuing, type failpoints, type Note } from './issue-certificate.ts'
+import { type IssuerSet, soleIssuer } from './issuer-set.ts'
 import { awaitApproval } from './manual-approval.ts'
 import { sha256 } from './node-crypto.ts'
 import { resolveOpenIntents } from './open-intents.ts'
@@ -32,7 +32,8 @@ import type { Webhook } from './webhook.ts'
 
 export interface EnrollmentOptions {
   store: Store
-  issuer: Issuer
+  /** One for good, or those that a roll-over moves among. */
+  issuer: Issuer | IssuerSet
   /** One per label; at most one without. */
   profiles: EnrollmentProfile[]
   /** The rule set's word on a certificate. Asked at every request; anything but `good` refuses. */
@@ -86,15 +87,10 @@ interface Turn {
 const iso = (seconds: number) => new Date(seconds * 1000).toISOString()
 
 export function createEnrollment(options: EnrollmentOptions): Enrollment {
-  const { store, issuer, clock, random, log, status, failpoint } = options
-  const authority = createAuthority(issuer, options.lints)
-  const issue = createIssuing({ store, issuer, authority, clock, log, nextSerial: serialSource(clock, random), failpoint })
-  const identities = createPeerIdentities(
-    store,
-    [{ subject: issuer.certificate.subject, keyId: issuer.keyId }],
-    clock,
-    options.tokens ?? null,
-  )
+  const { store, clock, random, log, status, failpoint } = options
+  const issuers = 'current' in options.issuer ? options.issuer : soleIssuer(options.issuer, options.lints)
+  const issue = createIssuing({ store, issuers, clock, log, nextSerial: serialSource(clock, random), failpoint })
+  const identities = createPeerIdentities(store, () => issuers.current().names, clock, options.tokens ?? null)
   for (const { label, tokens, webhook } of options.profiles)
     if ((tokens !== null && !options.tokens) || (webhook !== null && !options.webhook))
       throw new EstServerError('profile_invalid', `profile ${label ?? '(none)'} has a rule that nothing here applies`)
@@ -102,11 +98,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const groupNames = createGroupNames(store)
   const budget = createAuditBudget({ store, clock, log })
   const profiles = profilesByLabel(options.profiles)
-  const above = [issuer.certificate.der, ...issuer.chain]
-  // RFC 7030 4.2.3: what leads from the certificate to the trust anchor; the anchor itself comes from /cacerts.
-  const chain = above.map(parseCertificate).flatMap(c => (equalBytes(c.subject, c.issuer) ? [] : [c.der]))
-  const caKeys = above.map(der => sha256(parseCertificate(der).spki))
-  for (const profile of options.profiles) for (const anchor of profile.birthAnchors) caKeys.push(sha256(anchor.spki))
+  const anchorKeys = options.profiles.flatMap(profile => profile.birthAnchors.map(anchor => sha256(anchor.spki)))
   const at = () => Math.floor(clock.now())
 
   const noteOf =
@@ -190,6 +182,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     const lenientNames = request.peer.scep !== undefined
     const approval = waitsForPerson(profile, facts.latest) ? await store.approval(fleet, deviceId, contentSha256) : null
     const asked = { operation: request.operation, lenientNames, profile, identity, csr, contentSha256, groups, approval }
+    const caKeys = [...issuers.current().caKeys, ...anchorKeys]
     const decision = decide<CertificateRecord>({ ...asked, ...facts, caKeys, status: verdict, now: clock.now() })
     if (decision.kind !== 'refused' && identity.kind === 'token' && identity.use !== null) {
       // Spent before anything is signed. A crash behind this leaves the token good for this same request.
@@ -217,9 +210,9 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       }
       return refuse(request, fleet, deviceId, decision)
     }
-    const { der, idx } = decision.certificate
+    const { der, idx, issuer } = decision.certificate
     await budget.record(`${fleet}/${deviceId}`, note('certificate_returned', `idx ${idx}, made by an earlier, equal request`))
-    return { kind: 'issued', certificate: der, chain, again: true }
+    return { kind: 'issued', certificate: der, chain: issuers.current().chainOf(issuer), again: true }
   }
 
   async function serve(turn: Turn): Promise<EnrollmentOutcome> {
@@ -232,7 +225,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       const { operation, requestId, transaction } = request
       const issued = await issue({ approval: judged, operation, requestId, note, transaction })
       // 10. Answer.
-      if (issued.kind === 'issued') return { ...issued, chain, again: false }
+      if (issued.kind === 'issued')
+        return { kind: 'issued', certificate: issued.certificate, chain: issuers.current().chainOf(issued.issuer), again: false }
       if (issued.kind === 'transaction_conflict')
         return refuse(
           request,
@@ -341,7 +335,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         return unavailable(request, error)
       }
     },
-    caCertificates: label => (profiles.has(label) ? above : []),
+    caCertificates: label => (profiles.has(label) ? issuers.current().caCertificates : []),
     async csrAttributes(peer, label) {
       const profile = profiles.get(label)
       return profile === undefined ? null : csrDemand(profile, await identities.deviceIdOf(peer, profile), profile.possession)

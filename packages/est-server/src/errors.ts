@@ -27,6 +27,7 @@ export type EstServerErrorCode =
   /** Members of the group hold live certificates that do not name it. */
   | 'group_not_covered'
   | 'revocation_contended'
+  | 'roll_over_refused'
 
 export class EstServerError extends Error {
   readonly code: EstServerErrorCode

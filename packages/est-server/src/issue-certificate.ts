@@ -2,9 +2,9 @@
 // is asked, and the certificate is before anybody gets it.
 
 import type { Bytes } from '@birthmark/device-sdk/core'
-import type { Authority, IssuancePermit, IssuedCertificate } from './ca/issuance.ts'
-import type { Issuer } from './ca/issuer-key.ts'
-import { failureCode } from './errors.ts'
+import type { IssuancePermit, IssuedCertificate } from './ca/issuance.ts'
+import { EstServerError, failureCode } from './errors.ts'
+import type { IssuerSet, SigningIssuer } from './issuer-set.ts'
 import type { Clock, Failpoint, Log } from './ports.ts'
 import type { Approval } from './registrar/decide.ts'
 import type { ScepTransaction } from './store/scep.ts'
@@ -22,8 +22,7 @@ export type Note = (kind: AuditKind, detail: string, code?: string) => AuditEntr
 
 export interface IssuingParts {
   store: Store
-  issuer: Issuer
-  authority: Authority
+  issuers: IssuerSet
   clock: Clock
   log: Log
   nextSerial: () => Bytes
@@ -39,7 +38,7 @@ export interface Issuing {
 }
 
 export type Issued =
-  | { kind: 'issued'; certificate: Bytes }
+  | { kind: 'issued'; certificate: Bytes; issuer: Bytes }
   /** What the decision rests on has changed: decide again. */
   | { kind: 'stale' }
   /** A group of the device was closed since. */
@@ -51,11 +50,17 @@ const hex = (bytes: Bytes) => Buffer.from(bytes).toString('hex')
 
 /** Throws UnavailableError, and what the store and the authority throw. */
 export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promise<Issued> {
-  const { store, issuer, authority, clock, log, nextSerial } = parts
+  const { store, issuers, clock, log, nextSerial } = parts
   const pass = async (name: (typeof failpoints)[number]) => parts.failpoint?.(name)
 
   /** 7. Sign, once. 8. Verify: a faulty signature is not released. */
-  async function sign(permit: IssuancePermit, serial: Bytes, idx: number, note: Note): Promise<IssuedCertificate> {
+  async function sign(
+    { issuer, authority }: SigningIssuer,
+    permit: IssuancePermit,
+    serial: Bytes,
+    idx: number,
+    note: Note,
+  ): Promise<IssuedCertificate> {
     try {
       // A crash behind this leaves a signature that nobody has seen.
       const signed = await authority.issue(permit)
@@ -78,6 +83,9 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     const { spkiSha256 } = csr
     const { fleet } = profile
     const { gids } = device
+    const { signing } = issuers.current()
+    if (signing === null) throw new EstServerError('issuer_failed', 'another issuer signs now, and this process has no key of it')
+    const { issuer, authority } = signing
     const at = Math.floor(clock.now())
     const notBefore = at - profile.backdateSeconds
     const notAfter = Math.min(at + profile.lifetimeSeconds, issuer.certificate.notAfter)
@@ -116,7 +124,7 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     })
     if (result.kind === 'conflict') return result
     await pass('intended')
-    const { der } = await sign(permit, serial, idx, note)
+    const { der } = await sign(signing, permit, serial, idx, note)
     // 9. Record the certificate. A crash after this loses the answer alone; the same request gets it again.
     const { supersedes, supersedesSince } = approval
     const idxFloor = approval.idxFloor === 'own' ? idx : approval.idxFloor
@@ -134,15 +142,21 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     // Another server gave this intent up meanwhile; its own attempt may have won.
     if (recorded === 'conflict') return { kind: 'stale' }
     await pass('recorded')
-    return { kind: 'issued', certificate: der }
+    return { kind: 'issued', certificate: der, issuer: issuerId }
   }
 
   return async issuing => {
     for (let i = 0; i < attemptsMax; i++) {
+      const stand = issuers.current()
       const tried = await attempt(issuing)
       if (tried.kind !== 'conflict') return tried
       if (tried.on === 'group') return { kind: 'group_revoked' }
       if (tried.on === 'transaction') return { kind: 'transaction_conflict' }
+      if (tried.on === 'issuer') {
+        await issuers.refresh()
+        if (issuers.current() === stand)
+          throw new EstServerError('issuer_failed', 'by the records another issuer signs than this process knows of')
+      }
       if (tried.on !== 'serial' && tried.on !== 'idx') return { kind: 'stale' }
       log.warn({ on: tried.on, requestId: issuing.requestId }, 'a serial or idx was taken; drawing another')
     }

@@ -41,7 +41,7 @@ interface PeerMemory {
 
 export function createPeerIdentities(
   store: Pick<Store, 'secret' | 'certificate'>,
-  issuers: IssuerName[],
+  issuers: () => IssuerName[],
   clock: Clock,
   tokens: BearerTokens | null,
 ): PeerIdentities {
@@ -86,6 +86,9 @@ export function createPeerIdentities(
     }
     // By issuer, serial and key, never by the certificate's own hash: the twin of an ECDSA certificate has another one. What else the
     // peer's copy says is not read; our record speaks for it, and TLS has shown that the peer holds the recorded key.
+    // An issuer of the same name may have been retired since, or during the connection.
+    if (!issuers().some(({ keyId }) => equalBytes(keyId, claim.issuerKeyId)))
+      return refusal('certificate_unknown', 'this operational certificate is of an issuer that is not admitted, or no longer')
     const certificate = await store.certificate(claim.issuerKeyId, claim.serial)
     if (certificate === null || certificate.fleet !== profile.fleet || !equalBytes(certificate.spkiSha256, claim.spkiSha256))
       return refusal('certificate_unknown', 'this operational certificate was not issued here, or to another fleet')
@@ -100,7 +103,7 @@ export function createPeerIdentities(
   }
 
   function claimOf(peer: Peer, profile: EnrollmentProfile): Claim | Refusal {
-    if (peer.scep) return claimOfMessage(peer.chain, peer.scep.challenge, issuers)
+    if (peer.scep) return claimOfMessage(peer.chain, peer.scep.challenge, issuers())
     // Together with a certificate the credentials are left alone: the stronger of the two identifies, and no failure falls back.
     if (peer.chain === null || peer.chain.length === 0) {
       if (peer.bearer) return claimOfToken(peer.bearer, profile)
@@ -110,7 +113,7 @@ export function createPeerIdentities(
     const { claims } = memoryOf(peer)
     const known = claims.get(profile)
     if (known && stillStands(known)) return known
-    const claim = claimOfChain(peer.chain, profile, issuers, clock.now(), verifier)
+    const claim = claimOfChain(peer.chain, profile, issuers(), clock.now(), verifier)
     claims.set(profile, claim)
     return claim
   }
@@ -129,7 +132,7 @@ export function createPeerIdentities(
       if (!chain?.length) return null
       let claim: Claim | null
       try {
-        claim = operationalClaim(parseCertificate(chain[0]), issuers)
+        claim = operationalClaim(parseCertificate(chain[0]), issuers())
       } catch (error) {
         if (codeOf(error) === null) throw error
         return null

@@ -84,6 +84,11 @@ CREATE TABLE tokens (
   use BLOB PRIMARY KEY, fleet TEXT NOT NULL, device TEXT NOT NULL, content_sha256 BLOB NOT NULL, expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tokens_expiry ON tokens (expires_at);
+-- At most one signs and at most one is next.
+CREATE TABLE issuers (
+  key_id BLOB PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('next', 'signing', 'previous', 'retired')), since INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX issuers_signing ON issuers (state) WHERE state IN ('next', 'signing');
 
 -- Requests that wait for a person, and what was said. AUTOINCREMENT: an id that an operator has seen never becomes another request's.
 CREATE TABLE approvals (

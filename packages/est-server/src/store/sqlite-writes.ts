@@ -5,6 +5,7 @@ import type { DatabaseSync } from 'node:sqlite'
 import { auditHash, boundEntry, chainStart } from './audit-chain.ts'
 import { type ApprovalWrites, approvalWrites } from './sqlite-approvals.ts'
 import { type CrlWrites, crlWrites } from './sqlite-crl.ts'
+import { type IssuerWrites, issuerWrites } from './sqlite-issuers.ts'
 import { manifestWrites } from './sqlite-manifest.ts'
 import { type DeviceSqlRow, deviceColumns, deviceRecord, prepare } from './sqlite-rows.ts'
 import { type ScepWrites, scepWrites } from './sqlite-scep.ts'
@@ -23,7 +24,7 @@ import type {
   SecretOutcome,
 } from './store.ts'
 
-export interface Writes extends ApprovalWrites, CrlWrites, ScepWrites, TokenWrites {
+export interface Writes extends ApprovalWrites, CrlWrites, IssuerWrites, ScepWrites, TokenWrites {
   admitDevice(device: NewDevice): DeviceRecord | null
   /** The first of `count` indices that nobody has been given. */
   leaseIdx(lease: { fleet: string; count: number }): number
@@ -79,6 +80,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
   const deviceById = prepare<DeviceSqlRow>(db, `SELECT ${deviceColumns} FROM devices WHERE fleet = ? AND id = ?`)
   const manifest = manifestWrites(db)
   const scep = scepWrites(db)
+  const issuers = issuerWrites(db, audit)
   const crl = crlWrites(db, at => {
     latestTime = Math.max(latestTime, at)
   })
@@ -185,6 +187,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
       if (device === undefined || device.version !== i.deviceVersion) return conflict('device')
       // Indices order a device's certificates; another process may have drawn the last one from a higher block.
       if (device.latest !== null && idxOf.get(device.latest)!.idx >= i.idx) return conflict('idx')
+      if (!issuers.maySign(i.issuer)) return conflict('issuer')
       // Asked here and not only before: from the commit of a revocation on, no intent of its group gets in.
       if (i.gids.some(gid => isClosed(i.fleet, gid))) return conflict('group')
       if (i.secret !== null) {
@@ -302,6 +305,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
     ...tokenWrites(db),
     ...scep.writes,
     ...approvalWrites(db, audit),
+    ...issuers.writes,
   }
 
   return {
@@ -310,10 +314,12 @@ export function writeSession(db: DatabaseSync): WriteSession {
       if (latestTime >= 0) moveClock.run(latestTime)
       latestTime = -1
       last = null
+      issuers.forget()
     },
     forget() {
       latestTime = -1
       last = null
+      issuers.forget()
     },
   }
 }

@@ -10,6 +10,7 @@ import { EstServerError } from '../errors.ts'
 import { createIdxBlocks } from './idx-blocks.ts'
 import { approvalReads } from './sqlite-approvals.ts'
 import { crlReads } from './sqlite-crl.ts'
+import { issuerReads } from './sqlite-issuers.ts'
 import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
 import { scepReads } from './sqlite-scep.ts'
 import type { JobAnswer, WriteArgument, WriteJob, WriteName, WriteResult, WriterMessage, WriterOptions } from './sqlite-writer.ts'
@@ -178,6 +179,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const crls = crlReads(reading, scanning)
   const scep = scepReads(reading)
   const approvals = approvalReads(reading)
+  const issuers = issuerReads(reading)
   const snapshot = readSnapshot(reading)
   // Before any caller hears that its write is done: what it then reads must show it.
   thread.onMessage(snapshot.end)
@@ -283,6 +285,9 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     approvals: query => read(() => approvals.approvals(query)),
     awaitApproval: (request, waitingMax) => write('awaitApproval', { request, waitingMax }),
     decideApproval: decision => write('decideApproval', decision),
+    issuerStandings: () => read(issuers.issuerStandings),
+    issuerDevices: query => read(() => issuers.issuerDevices(query)),
+    recordIssuers: change => write('recordIssuers', change),
     check: () => read(() => sqliteCheck(reading)),
     close() {
       closing ??= (async () => {

@@ -12,6 +12,7 @@
 import type { Bytes } from '@birthmark/device-sdk/core'
 import type { ApprovalStore } from './approvals.ts'
 import type { CrlStore } from './crl.ts'
+import type { IssuerStore } from './issuers.ts'
 import type { ScepStore, ScepTransaction } from './scep.ts'
 import type { TokenStore } from './token.ts'
 
@@ -123,8 +124,8 @@ export interface IssuanceIntent {
   transaction?: ScepTransaction
 }
 
-/** What stood against an intent. `device`: it changed since the decision. `idx`: taken, or not above that of the device's last certificate. `transaction`: it stands for another key. */
-export type IntentConflict = 'serial' | 'idx' | 'content' | 'secret' | 'group' | 'device' | 'transaction'
+/** What stood against an intent. `device`: it changed since the decision. `idx`: taken, or not above that of the device's last certificate. `transaction`: it stands for another key. `issuer`: another one signs now. */
+export type IntentConflict = 'serial' | 'idx' | 'content' | 'secret' | 'group' | 'device' | 'transaction' | 'issuer'
 
 export interface IssuedRecord {
   issuer: Bytes
@@ -163,6 +164,7 @@ export type AuditKind =
   | 'approval_asked'
   | 'approval_granted'
   | 'approval_denied'
+  | 'issuer_moved'
   | 'failure'
 
 export interface AuditEntry {
@@ -294,7 +296,7 @@ export interface NewSecret {
 /** `not_in_group`: the device is known, and not in this group of those asked for. `groups_full`: the fleet has no room for another group. */
 export type SecretOutcome = { kind: 'minted' } | { kind: 'not_in_group'; group: string } | { kind: 'groups_full' }
 
-export interface Store extends ApprovalStore, CrlStore, ScepStore, TokenStore {
+export interface Store extends ApprovalStore, CrlStore, IssuerStore, ScepStore, TokenStore {
   // Enrollment.
   enrollmentFacts(fleet: string, deviceId: string, spkiSha256: Bytes, contentSha256: Bytes): Promise<EnrollmentFacts>
   certificate(issuer: Bytes, serial: Bytes): Promise<CertificateRecord | null>

@@ -26,6 +26,7 @@ import { type Issuer, softwareIssuer } from '../ca/issuer-key.ts'
 import { createEnrollment, type Enrollment, type EnrollmentOptions } from '../enrollment.ts'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from '../enrollment-request.ts'
 import { createRegistry, type Registry } from '../fleet/registry.ts'
+import type { IssuerSet } from '../issuer-set.ts'
 import { sha256 } from '../node-crypto.ts'
 import type { Log } from '../ports.ts'
 import { enrollmentProfile, type ProfileOptions } from '../registrar/profile.ts'
@@ -102,6 +103,8 @@ export interface KernelOptions
   profile?: Partial<ProfileOptions>
   more?: ProfileOptions[]
   issuer?: (issuer: Issuer) => Issuer
+  /** In place of one issuer: those of a roll-over. */
+  issuers?: (store: Store, clock: Kernel['clock'], log: Log) => Promise<IssuerSet>
   /** The issuing CA's key, P-256 unless told. */
   issuerKind?: KeyKind
   storeOptions?: Partial<SqliteStoreOptions>
@@ -162,8 +165,9 @@ export async function kernel(options: KernelOptions = {}): Promise<Kernel> {
   const issuer = options.issuer ? options.issuer(counted) : counted
   const profile = { fleet, birthAnchors: [root.certificate], lifetimeSeconds: 86_400, ...options.profile }
   let rules: GroupRule[] = await store.rules(fleet)
+  const issuers = (await options.issuers?.(store, clock, log)) ?? issuer
   const enrollment = createEnrollment({
-    ...{ store, issuer, clock, log, random: options.random ?? (n => new Uint8Array(randomBytes(n))) },
+    ...{ store, issuer: issuers, clock, log, random: options.random ?? (n => new Uint8Array(randomBytes(n))) },
     profiles: [enrollmentProfile(profile), ...(options.more ?? []).map(enrollmentProfile)],
     status: options.status ?? (m => (rules.some(rule => m.gids.includes(rule.gid) && m.idx < rule.bound) ? 'revoked' : 'good')),
     ...(options.lints ? { lints: options.lints } : {}),
