@@ -3,8 +3,11 @@
 import { openPostgresStore, type Store } from '@birthmark/est-server'
 import { afterAll, beforeAll } from 'vitest'
 import { startPostgres, type TestPostgres } from '../support/postgres.ts'
+import { approvalsContract } from './approvals-contract.ts'
 import { storeContract } from './contract.ts'
 import { crlContract } from './crl-contract.ts'
+import { numbersContract } from './numbers-contract.ts'
+import { tokenContract } from './token-contract.ts'
 
 let server: TestPostgres
 beforeAll(async () => {
@@ -22,3 +25,6 @@ const driver = () => {
 }
 storeContract('postgres', driver)
 crlContract('postgres', driver)
+tokenContract('postgres', driver)
+approvalsContract('postgres', driver)
+numbersContract('postgres', driver)

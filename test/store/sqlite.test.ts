@@ -10,6 +10,7 @@ import { approvalsContract } from './approvals-contract.ts'
 import { auditEntry, manifestEntry, storeContract } from './contract.ts'
 import { crlContract } from './crl-contract.ts'
 import { issuersContract } from './issuers-contract.ts'
+import { numbersContract } from './numbers-contract.ts'
 import { tokenContract } from './token-contract.ts'
 
 const driver = () => {
@@ -24,6 +25,7 @@ crlContract('sqlite', driver)
 issuersContract('sqlite', driver)
 tokenContract('sqlite', driver)
 approvalsContract('sqlite', driver)
+numbersContract('sqlite', driver)
 
 describe('sqlite driver', () => {
   let folder: string

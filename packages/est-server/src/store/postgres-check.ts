@@ -45,7 +45,8 @@ const never: [string, string][] = [
   ],
   [
     'a notice that does not follow the one before',
-    'SELECT n.seq FROM notices n LEFT JOIN notices p ON p.fleet = n.fleet AND p.seq = n.seq - 1 WHERE n.previous_sha256 IS DISTINCT FROM p.sha256',
+    `SELECT n.seq FROM notices n LEFT JOIN notices p ON p.fleet = n.fleet AND p.seq = n.seq - 1 WHERE n.previous_sha256 IS DISTINCT FROM p.sha256
+         AND NOT (p.seq IS NULL AND EXISTS (SELECT 1 FROM audit WHERE kind = 'store_restored'))`,
   ],
   [
     'certificates and audit records of issuance differ in number',

@@ -18,6 +18,7 @@ export interface PostgresAddress {
 }
 
 // Object ids of PostgreSQL's types.
+const BYTEA = 17
 const INT8 = 20
 const INT4_ARRAY = 1007
 
@@ -26,6 +27,12 @@ function parserOf(types: typeof import('pg').types): ClientConfig['types'] {
   return {
     getTypeParser(oid: number, format?: unknown) {
       if (oid === INT8) return Number
+      // Bytes as everywhere else, without the extras of a Buffer. `\\x` and hexadecimal.
+      if (oid === BYTEA)
+        return (text: string) => {
+          const { buffer, byteOffset, length } = Buffer.from(text.slice(2), 'hex')
+          return new Uint8Array(buffer, byteOffset, length)
+        }
       if (oid === INT4_ARRAY) return (text: string) => JSON.parse(`[${text.slice(1, -1)}]`) as number[]
       return types.getTypeParser(oid, format as 'text')
     },

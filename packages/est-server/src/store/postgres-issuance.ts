@@ -1,6 +1,7 @@
 // Intents and certificates, many in one statement: the writes of every enrollment. Each statement checks the preconditions of each of its rows
 // and writes those that hold; the transaction around it holds the line, so what it saw stays true until COMMIT.
 
+import { postgresScepWrites } from './postgres-scep.ts'
 import type { Transaction } from './postgres-writer.ts'
 import type { IntentConflict, IssuanceIntent, IssuedRecord } from './store.ts'
 
@@ -164,8 +165,17 @@ export async function recordIntents(tx: Transaction, jobs: Placed<IssuanceIntent
     `serial ${hex(i.serial)}`,
     `idx ${i.fleet} ${i.idx}`,
     ...(i.secret === null ? [] : [`secret ${hex(i.secret)}`]),
+    ...(i.transaction ? [`transaction ${i.fleet} ${i.transaction.label} ${i.transaction.id}`] : []),
   ]
-  for (const round of rounds(jobs, keysOf)) {
+  for (const all of rounds(jobs, keysOf)) {
+    const round: Placed<IssuanceIntent>[] = []
+    for (const job of all) {
+      const { transaction } = job.argument
+      if (transaction && (await postgresScepWrites.standsForAnother(tx, transaction)))
+        put(job.i, { kind: 'conflict', on: 'transaction' satisfies IntentConflict })
+      else round.push(job)
+    }
+    if (round.length === 0) continue
     const of = <T>(column: (i: IssuanceIntent) => T) => round.map(({ argument }) => column(argument))
     const rows = await tx.rows<Judged>('intents', intentsInsert, [
       ...[of(i => i.issuer), of(i => i.serial), of(i => i.fleet), of(i => i.idx), of(i => i.device), of(i => i.deviceVersion)],
@@ -188,6 +198,7 @@ export async function recordIntents(tx: Transaction, jobs: Placed<IssuanceIntent
       put(i, conflict === null ? { kind: 'recorded' } : { kind: 'conflict', on: conflict })
       if (conflict !== null) continue
       tx.moveTime(intent.at)
+      if (intent.transaction) await postgresScepWrites.recordScepTransaction(tx, intent.transaction)
       if (intent.secret !== null) spent.push(intent)
     }
     if (spent.length > 0)

@@ -65,6 +65,28 @@ CREATE TABLE secrets (
   content_sha256 bytea, issued boolean NOT NULL DEFAULT false
 );
 
+CREATE TABLE scep_transactions (
+  fleet text COLLATE "C" NOT NULL, label text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, spki_sha256 bytea NOT NULL,
+  signer_spki_sha256 bytea NOT NULL, csr bytea NOT NULL, challenge bytea, signer bytea, at bigint NOT NULL, PRIMARY KEY (fleet, label, id)
+);
+CREATE INDEX scep_transactions_at ON scep_transactions (at);
+
+-- One-use bearer tokens that were spent; dropped some time after they expired.
+CREATE TABLE tokens (
+  use bytea PRIMARY KEY, fleet text COLLATE "C" NOT NULL, device text COLLATE "C" NOT NULL, content_sha256 bytea NOT NULL, expires_at bigint NOT NULL
+);
+CREATE INDEX tokens_expiry ON tokens (expires_at);
+
+CREATE TABLE approvals (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, fleet text COLLATE "C" NOT NULL, device text COLLATE "C" NOT NULL,
+  content_sha256 bytea NOT NULL, epoch integer NOT NULL, label text, operation text NOT NULL, spki_sha256 bytea NOT NULL, summary text NOT NULL,
+  request_id text NOT NULL, asked_from text NOT NULL, asked_at bigint NOT NULL,
+  state text COLLATE "C" NOT NULL CHECK (state IN ('waiting', 'approved', 'denied')), decided_at bigint, decided_by text NOT NULL,
+  reason text NOT NULL, expires_at bigint NOT NULL, UNIQUE (fleet, device, content_sha256)
+);
+CREATE INDEX approvals_waiting ON approvals (fleet, id) WHERE state = 'waiting';
+CREATE INDEX approvals_end ON approvals (expires_at);
+
 CREATE TABLE notices (
   fleet text COLLATE "C" NOT NULL, seq integer NOT NULL, notice bytea NOT NULL, sha256 bytea NOT NULL, previous_sha256 bytea,
   at bigint NOT NULL, delivered_at bigint, PRIMARY KEY (fleet, seq)

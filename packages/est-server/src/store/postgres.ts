@@ -6,11 +6,15 @@
 import type { Client } from 'pg'
 import { EstServerError } from '../errors.ts'
 import { createIdxBlocks } from './idx-blocks.ts'
+import { postgresApprovalReads, postgresApprovalWrites } from './postgres-approvals.ts'
 import { postgresCheck } from './postgres-check.ts'
 import { connectPostgres, type PostgresAddress, requireDurable, tunePostgres } from './postgres-connection.ts'
 import { postgresCrlReads, postgresCrlWrites } from './postgres-crl.ts'
+import { postgresNumberReads, postgresNumberWrites } from './postgres-numbers.ts'
 import { postgresReads } from './postgres-reads.ts'
+import { postgresScepReads, postgresScepWrites } from './postgres-scep.ts'
 import { migratePostgres } from './postgres-schema.ts'
+import { spendPostgresToken } from './postgres-token.ts'
 import { type AuditHead, type IntentResult, postgresWriter, type Transaction } from './postgres-writer.ts'
 import { postgresWrites } from './postgres-writes.ts'
 import { manifestEntriesMax, type Store } from './store.ts'
@@ -137,14 +141,16 @@ export async function openPostgresStore(options: PostgresStoreOptions) {
     }
   }
   const { lastTime, ...reads } = postgresReads(rows)
-  const crlReads = postgresCrlReads(rows)
   const work = <T>(job: (tx: Transaction) => Promise<T> | T): Promise<T> => writer.write({ kind: 'work', work: job }) as Promise<T>
   const blocks = createIdxBlocks((fleet, count) => work(tx => postgresWrites.leaseIdx(tx, fleet, count)))
 
   return {
     ...reads,
     lastTime,
-    ...crlReads,
+    ...postgresCrlReads(rows),
+    ...postgresNumberReads(rows),
+    ...postgresScepReads(rows),
+    ...postgresApprovalReads(rows),
     reserveIdx: fleet => blocks.reserve(fleet),
     admitDevice: device => work(tx => postgresWrites.admitDevice(tx, device)),
     async recordIntent(intent) {
@@ -175,6 +181,15 @@ export async function openPostgresStore(options: PostgresStoreOptions) {
     reserveCrlNumber: (issuer, at) => work(tx => postgresCrlWrites.reserveCrlNumber(tx, issuer, at)),
     recordCrl: crl => work(tx => postgresCrlWrites.recordCrl(tx, crl)),
     raiseCrlNumber: (issuer, number) => work(tx => postgresCrlWrites.raiseCrlNumber(tx, issuer, number)),
+    async raiseNumbers(raised) {
+      await work(tx => postgresNumberWrites.raiseNumbers(tx, raised))
+      for (const { fleet } of raised.fleets) blocks.drop(fleet)
+    },
+    adoptNotice: adopted => work(tx => postgresNumberWrites.adoptNotice(tx, adopted)),
+    recordScepTransaction: transaction => work(tx => postgresScepWrites.recordScepTransaction(tx, transaction)),
+    spendToken: token => work(tx => spendPostgresToken(tx, token)),
+    awaitApproval: (request, waitingMax) => work(tx => postgresApprovalWrites.awaitApproval(tx, request, waitingMax)),
+    decideApproval: decision => work(tx => postgresApprovalWrites.decideApproval(tx, decision)),
     async check() {
       const client = await connectPostgres(options, 'check')
       try {

@@ -7,6 +7,7 @@ import { type ApprovalWrites, approvalWrites } from './sqlite-approvals.ts'
 import { type CrlWrites, crlWrites } from './sqlite-crl.ts'
 import { type IssuerWrites, issuerWrites } from './sqlite-issuers.ts'
 import { manifestWrites } from './sqlite-manifest.ts'
+import { type NumberWrites, numberWrites } from './sqlite-numbers.ts'
 import { type DeviceSqlRow, deviceColumns, deviceRecord, prepare } from './sqlite-rows.ts'
 import { type ScepWrites, scepWrites } from './sqlite-scep.ts'
 import { type TokenWrites, tokenWrites } from './sqlite-token.ts'
@@ -24,7 +25,7 @@ import type {
   SecretOutcome,
 } from './store.ts'
 
-export interface Writes extends ApprovalWrites, CrlWrites, IssuerWrites, ScepWrites, TokenWrites {
+export interface Writes extends ApprovalWrites, CrlWrites, IssuerWrites, NumberWrites, ScepWrites, TokenWrites {
   admitDevice(device: NewDevice): DeviceRecord | null
   /** The first of `count` indices that nobody has been given. */
   leaseIdx(lease: { fleet: string; count: number }): number
@@ -306,6 +307,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
     ...scep.writes,
     ...approvalWrites(db, audit),
     ...issuers.writes,
+    ...numberWrites(db, audit),
   }
 
   return {

@@ -11,6 +11,7 @@ import { createIdxBlocks } from './idx-blocks.ts'
 import { approvalReads } from './sqlite-approvals.ts'
 import { crlReads } from './sqlite-crl.ts'
 import { issuerReads } from './sqlite-issuers.ts'
+import { numberReads } from './sqlite-numbers.ts'
 import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
 import { scepReads } from './sqlite-scep.ts'
 import type { JobAnswer, WriteArgument, WriteJob, WriteName, WriteResult, WriterMessage, WriterOptions } from './sqlite-writer.ts'
@@ -180,6 +181,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const scep = scepReads(reading)
   const approvals = approvalReads(reading)
   const issuers = issuerReads(reading)
+  const numbers = numberReads(reading, reads.nextIdx)
   const snapshot = readSnapshot(reading)
   // Before any caller hears that its write is done: what it then reads must show it.
   thread.onMessage(snapshot.end)
@@ -288,6 +290,19 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     issuerStandings: () => read(issuers.issuerStandings),
     issuerDevices: query => read(() => issuers.issuerDevices(query)),
     recordIssuers: change => write('recordIssuers', change),
+    numbers: fleets =>
+      read(() => {
+        const all = numbers(fleets)
+        return { ...all, fleets: all.fleets.map(f => ({ ...f, idx: Math.max(f.idx, counters.get(f.fleet) ?? 0) })) }
+      }),
+    async raiseNumbers(raised) {
+      await write('raiseNumbers', raised)
+      for (const { fleet } of raised.fleets) {
+        counters.delete(fleet)
+        blocks?.drop(fleet)
+      }
+    },
+    adoptNotice: adopted => write('adoptNotice', adopted),
     check: () => read(() => sqliteCheck(reading)),
     close() {
       closing ??= (async () => {

@@ -1,0 +1,61 @@
+// The numbers that the store gives out and may never give out again, and the ways to move them up in a store that was restored: from a copy
+// that is older than what the world has seen. Part of the store's contract: what store.ts promises of every driver holds here too.
+
+import type { Bytes } from '@birthmark/device-sdk/core'
+import type { AuditEntry, GroupRule } from './store.ts'
+
+export interface FleetNumbers {
+  fleet: string
+  /** The lowest idx that nobody has been given. */
+  idx: number
+  /** The highest gid, 0 for none. */
+  gid: number
+  /** The last notice, 0 for none. */
+  seq: number
+}
+
+export interface StoreNumbers {
+  /** The end of the audit chain; n = 0 and 32 zero bytes for an empty one. */
+  audit: { n: number; hash: Bytes }
+  /** Of the fleets asked for. */
+  fleets: FleetNumbers[]
+  /** The last CRL number spent by each issuer. */
+  crls: { issuer: Bytes; number: number }[]
+}
+
+/** A notice that was published and that this store does not know. */
+export interface AdoptedNotice {
+  fleet: string
+  seq: number
+  notice: Bytes
+  sha256: Bytes
+  previousSha256: Bytes | null
+  at: number
+  /** The group rules it carries, its own and those it repeats. */
+  rules: GroupRule[]
+  audit: AuditEntry
+}
+
+export interface RaisedNumbers {
+  fleets: Omit<FleetNumbers, 'seq'>[]
+  crls: { issuer: Bytes; number: number }[]
+  audit: AuditEntry
+}
+
+export interface NumberStore {
+  /** All of one moment. */
+  numbers(fleets: string[]): Promise<StoreNumbers>
+  /**
+   * Lets every number go on at least from here: the next idx is `idx` or higher, the next gid above `gid`, the next CRL number above `number`.
+   * What is higher already stays. A gid that is passed over is held by a group without devices.
+   */
+  raiseNumbers(raised: RaisedNumbers): Promise<void>
+  /**
+   * Takes a published notice as delivered and closes the groups that it names, at its bounds where these are higher. A group that is not known
+   * any more is made, closed and without devices. `known`, and nothing was written: the store has a notice of this or a higher number.
+   */
+  adoptNotice(adopted: AdoptedNotice): Promise<'adopted' | 'known'>
+}
+
+/** The name of a group whose own name was lost. */
+export const lostGroupName = (gid: number): string => `restored=gid-${gid}`
