@@ -11,6 +11,13 @@ export { crlFile, crlFolder, fullCrlPath, isStatusUrl, issuerName, ocspPath, sha
 export { clockToleranceSeconds, createEnrollment, type Enrollment, type EnrollmentOptions } from './enrollment.ts'
 export * from './enrollment-request.ts'
 export { EstServerError, type EstServerErrorCode, failureCode } from './errors.ts'
+export {
+  type CertificatePreview,
+  createExplanation,
+  type Explanation,
+  type ExplanationParts,
+  type ExplanationRequest,
+} from './explanation.ts'
 export { type Approvals, createApprovals } from './fleet/approvals.ts'
 export { createRegistry, type ManifestResult, type Registry } from './fleet/registry.ts'
 export { type FullList, openFullList } from './full-revocation-list.ts'
