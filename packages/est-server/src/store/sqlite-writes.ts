@@ -24,14 +24,7 @@ import type {
   SecretOutcome,
 } from './store.ts'
 
-export interface Writes
-  extends IssuanceWrites,
-    ApprovalWrites,
-    CrlWrites,
-    IssuerWrites,
-    NumberWrites,
-    ScepWrites,
-    TokenWrites {
+export interface Writes extends IssuanceWrites, ApprovalWrites, CrlWrites, IssuerWrites, NumberWrites, ScepWrites, TokenWrites {
   admitDevice(device: NewDevice): DeviceRecord | null
   acceptTime(audit: AuditEntry): null
   setSuspicion(mark: { fleet: string; id: string; suspected: boolean; audit: AuditEntry }): boolean
