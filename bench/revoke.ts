@@ -7,9 +7,9 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { join } from 'node:path'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import {
+  createHeartbeats,
   createPublisher,
   createRuleSet,
-  heartbeatChain,
   noticeSha256,
   type OutboxNotice,
   signNotice,
@@ -26,7 +26,6 @@ const sessions = 1000
 const half = sessions / 2
 const rounds = 5
 const neighbours = 1
-const heartbeatSecret = new Uint8Array(32).fill(1)
 const quiet = { info: () => {}, warn: () => {}, error: () => {} }
 
 function percentile(sorted: number[], share: number): number {
@@ -58,6 +57,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
   const [devices, servers] = [createTestAuthority('Bench device issuer'), createTestAuthority('Bench server root')]
   const server = servers.server()
   const noticeKey = createTestNoticeKey()
+  const heartbeats = createHeartbeats(new Uint8Array(32).fill(1), fleet)
   const rules = createRuleSet()
   const broker = await createEmbeddedBroker({
     host: '127.0.0.1',
@@ -83,7 +83,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     fleet,
     clock: systemClock,
     log: quiet,
-    heartbeatSecret,
+    heartbeats,
   })
   const child = fork(join(import.meta.dirname, 'revoke-clients.ts'), { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
   const tell = (message: ToClients) => child.send(message)
@@ -121,7 +121,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
           previousSha256: before ? noticeSha256(before.notice) : null,
           issuedAt: Math.floor(Date.now() / 1000),
           maxAgeSeconds: 30,
-          heartbeatAnchor: heartbeatChain(heartbeatSecret, fleet, seq).anchor,
+          heartbeatAnchor: (await heartbeats.chain(seq)).anchor,
           rules: [{ kind: 'group', gid, bound: idx, reason: 1 }],
           root: null,
           floor: 0,

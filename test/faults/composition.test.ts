@@ -34,8 +34,7 @@ const software = (pem: string) => ({ kind: 'software' as const, pem, passphrase:
 async function start(issuing: TestAuthority, root: TestAuthority, previous: TestAuthority[]) {
   const issuer = {
     certificates: [issuing.der, root.der],
-    previous: previous.map(({ der }) => [der]),
-    links: [],
+    previous: previous.map(({ der }) => der),
     next: null,
     key: software(issuing.keyPem),
   }

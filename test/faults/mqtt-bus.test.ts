@@ -1,7 +1,14 @@
 // The bus by URL: what a publisher, a gateway or an API uses to reach a broker that is not in its process, here our own.
 
 import type { Bytes } from '@birthmark/device-sdk/core'
-import { createPublisher, createRelyingParty, createRuleSet, type OutboxNotice, systemClock } from '@birthmark/fleet-revocation'
+import {
+  createHeartbeats,
+  createPublisher,
+  createRelyingParty,
+  createRuleSet,
+  type OutboxNotice,
+  systemClock,
+} from '@birthmark/fleet-revocation'
 import { connectMqttBus, type MqttBus } from '@birthmark/fleet-revocation/broker'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createTestHistory, heartbeatSecret } from '../../packages/fleet-revocation/src/testing/history.ts'
@@ -74,7 +81,7 @@ describe('the bus by URL', () => {
       fleet,
       clock: systemClock,
       log: quietLog,
-      heartbeatSecret,
+      heartbeats: createHeartbeats(heartbeatSecret, 'acme'),
       relyingParties: ['gateway'],
     })
     cleanups.push(() => publisher.close())

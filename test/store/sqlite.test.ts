@@ -9,7 +9,9 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { approvalsContract } from './approvals-contract.ts'
 import { auditEntry, manifestEntry, storeContract } from './contract.ts'
 import { crlContract } from './crl-contract.ts'
+
 import { issuersContract } from './issuers-contract.ts'
+import { noticeContract } from './notice-contract.ts'
 import { numbersContract } from './numbers-contract.ts'
 import { tokenContract } from './token-contract.ts'
 
@@ -23,6 +25,7 @@ const driver = () => {
 storeContract('sqlite', driver)
 crlContract('sqlite', driver)
 issuersContract('sqlite', driver)
+noticeContract('sqlite', driver)
 tokenContract('sqlite', driver)
 approvalsContract('sqlite', driver)
 numbersContract('sqlite', driver)

@@ -15,8 +15,9 @@ import {
 import { type RuleSet, statusOf } from '@birthmark/fleet-revocation'
 import type { Ports } from './compose.ts'
 import type { Settings } from './configuration.ts'
-import { openConfiguredIssuers } from './configured-issuers.ts'
 import { named } from './listening.ts'
+import { noticePull } from './notice-pull.ts'
+import { openIssuer } from './open-issuer.ts'
 
 export interface EnrollmentFront {
   port: number
@@ -51,7 +52,7 @@ export const graceMs = 5000
 export async function openEnrollmentFront(settings: Settings, parts: FrontParts): Promise<EnrollmentFront> {
   const { store, rules, clock, random, log, shared = false } = parts
   const { fleet, profiles } = settings
-  const keys = await openConfiguredIssuers(settings, { store, clock, log })
+  const issuer = await openIssuer(settings.issuer, { state: settings.state, log, now: clock.now() })
   const outbound = createOutbound()
   const tokens = createBearerTokens({ outbound, clock, log })
   const webhook = createWebhook({ outbound, clock, log })
@@ -59,7 +60,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     tokens,
     webhook,
     store,
-    issuer: keys.issuers,
+    issuer,
     profiles,
     status: statusOf(rules, fleet),
     clock,
@@ -67,7 +68,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     log,
     shared,
   })
-  const unready = () => parts.unready() ?? keys.unready()
+  const unready = () => parts.unready() ?? issuer.unready?.() ?? null
   const listener = createListener({
     tls: { key: settings.est.key, cert: settings.est.certificate },
     enrollment,
@@ -76,6 +77,8 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     unready,
     ...(settings.development ? { limits: oneMachine } : {}),
   })
+  const pull = noticePull(settings, store, clock)
+  listener.app.get(pull.path, pull.answer)
   const { host } = settings.est
   const { port } = await named('est', host, parts.port, () => listener.listen(host, parts.port, { shared }))
   return {
@@ -85,7 +88,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     standing: () => ({ serving: unready() === null ? 1 : 0, of: 1, pids: [process.pid] }),
     async close() {
       await listener.close(graceMs)
-      await keys.close()
+      await issuer.close?.()
     },
   }
 }

@@ -3,7 +3,7 @@
 
 import { createHash } from 'node:crypto'
 import { anchorOf, parseCertificate, type TrustAnchor } from '@birthmark/device-sdk/core'
-import type { DeviceRow, Registry, Revocation, RollOver, Store } from '@birthmark/est-server'
+import type { DeviceRow, Registry, Revocation, Store } from '@birthmark/est-server'
 import { verifyManifest } from '@birthmark/factory-line'
 import type { Clock, Publisher, RuleSet } from '@birthmark/fleet-revocation'
 import type { EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
@@ -11,7 +11,6 @@ import type { Administration, DeviceView, RevocationPlan } from './administratio
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
 import type { EnrollmentFront } from './enrollment-front.ts'
-import { issuerOperations } from './issuer-operations.ts'
 
 export interface OperationParts {
   settings: Settings
@@ -24,9 +23,6 @@ export interface OperationParts {
   broker: EmbeddedBroker | null
   clock: Clock
   urls: { est: string; mqtt: string }
-  rollOver: RollOver
-  /** Tells everybody, and cuts who is no longer admitted. */
-  onIssuersMoved(): Promise<void>
 }
 
 export function operationsOf(parts: OperationParts): Administration {
@@ -60,8 +56,6 @@ export function operationsOf(parts: OperationParts): Administration {
   }
 
   return {
-    ...issuerOperations(parts.rollOver, by, parts.onIssuersMoved),
-
     status: async () => ({
       fleet,
       development: settings.development,
@@ -123,9 +117,7 @@ export function operationsOf(parts: OperationParts): Administration {
       rules.merge([{ kind: 'group', gid: done.gid, bound: done.bound }])
       const enforced = broker ? await broker.enforce() : null
       const connectionsClosed = await front.enforce()
-      // Deriving the notice's heartbeats takes the publisher some 60 ms of this thread; sockets that were just cut get their turn first.
-      if (broker) clock.setTimer(0.02, () => publisher.wake())
-      else publisher.wake()
+      publisher.wake()
       return {
         group,
         seq: done.seq,

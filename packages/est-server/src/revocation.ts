@@ -54,6 +54,11 @@ export interface Revocation {
    * revoked, try again); and the store's errors, of which `store_unknown` means: ask again, and `again` tells.
    */
   revokeGroup(request: { group: string; reason?: number; by: string }): Promise<GroupRevocation>
+  /**
+   * Signs and records a notice that revokes nothing: it repeats standing rules and begins new heartbeats. Returns its number. Throws as
+   * `revokeGroup`.
+   */
+  renew(by: string): Promise<number>
   /** Every rule of the fleet, for a rule set that starts. */
   rules(): Promise<GroupRule[]>
   /** For the publisher. */
@@ -119,7 +124,28 @@ export function createRevocation({ store, fleet, signNotice, clock, log, failpoi
     throw new EstServerError('revocation_contended', `group ${group}: certificates are issued faster than its notice is signed`)
   }
 
+  async function renew(by: string): Promise<number> {
+    for (let attempt = 0; attempt < boundsAhead.length; attempt++) {
+      const at = Math.floor(clock.now())
+      const before = await store.newestNotice(fleet)
+      const seq = (before?.seq ?? 0) + 1
+      const previousSha256 = before?.sha256 ?? null
+      const rules = (await store.rules(fleet)).slice(0, standingRulesMax)
+      const { notice, sha256 } = await signNotice({ fleet, seq, previousSha256, issuedAt: at, rules })
+      const audit = { at, kind: 'notice_renewed', requestId: '', fleet, device: '', by, code: '', detail: `notice ${seq}` } as const
+      const outcome = await store.recordNotice({ fleet, seq, previousSha256, notice, noticeSha256: sha256, at, audit })
+      if (outcome === 'recorded') return seq
+      // Another process signed a notice meanwhile, which may be all that was wanted.
+    }
+    throw new EstServerError('revocation_contended', 'other notices are recorded faster than this one is signed')
+  }
+
   return {
+    async renew(by) {
+      const done = await turns.take(fleet, () => renew(by))
+      if (done === null) throw new EstServerError('store_busy', 'too many revocations are waiting')
+      return done
+    },
     async revokeGroup({ group, reason, by }) {
       const done = await turns.take(fleet, () => revoke(group, reason, by))
       if (done === null) throw new EstServerError('store_busy', 'too many revocations are waiting')

@@ -11,20 +11,13 @@ import {
   encodeCbor,
   type Membership,
 } from '@birthmark/device-sdk/core'
-import {
-  headTopic,
-  type NoticeBody,
-  type NoticeProblem,
-  type NoticeSigner,
-  type NoticeVerify,
-  openNotice,
-  ringSize,
-  ringTopic,
-} from './notice.ts'
+import { headTopic, type NoticeBody, type NoticeProblem, openNotice, ringSize, ringTopic } from './notice.ts'
 import { boundFor, namesCertificate } from './rule.ts'
+import type { NoticeSigner, NoticeVerify } from './signed.ts'
 
 export { type BlockProof, checkBlockProof, type Sha256 } from './block-proof.ts'
-export { type NoticeProblem, type NoticeSigner, type NoticeVerify, noticeBytesMax } from './notice.ts'
+export { type NoticeProblem, noticeBytesMax } from './notice.ts'
+export type { NoticeSigner, NoticeVerify } from './signed.ts'
 
 /** As in agent/ports.ts of the device SDK: `put` has reached the medium when it returns, and is atomic. */
 export interface DeviceStore {

@@ -12,6 +12,8 @@ export type RevocationErrorCode =
   | 'rules_limit'
   | 'bus_failed'
   | 'bus_closed'
+  /** The server did not give an object that was asked for: try again later. */
+  | 'pull_failed'
   /** The external broker refused a command of its dynamic security plugin. */
   | 'enforcement_refused'
 

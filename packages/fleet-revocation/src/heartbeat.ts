@@ -35,23 +35,72 @@ export interface HeartbeatChain {
   link(i: number): Bytes
 }
 
-/** The chain of one notice, derived: whoever has the secret can go on after a restart. ~60 ms. */
-export function heartbeatChain(secret: Bytes, fleet: string, seq: number): HeartbeatChain {
+interface Derivation {
+  /** Hashes on, at most `steps` times; true at the end. */
+  go(steps: number): boolean
+  chain(): HeartbeatChain
+}
+
+function derivation(secret: Bytes, fleet: string, seq: number): Derivation {
   const preimage = createHmac('sha256', secret).update(`birthmark heartbeat ${fleet} ${seq}`).digest()
   const kept: Bytes[] = []
   let link: Bytes = new Uint8Array(preimage.subarray(0, linkBytes))
-  for (let n = 0; n <= chainLength; n++) {
-    // Copied, since a small Buffer holds on to the pool it is cut from.
-    if (n % spacing === 0) kept.push(new Uint8Array(link))
-    if (n < chainLength) link = chainHash(link)
-  }
+  let n = 0
   return {
-    anchor: new Uint8Array(link),
-    link: i => {
-      const depth = chainLength - i
-      let at = kept[Math.floor(depth / spacing)]
-      for (let n = depth % spacing; n > 0; n--) at = chainHash(at)
-      return new Uint8Array(at)
+    go(steps) {
+      for (const end = Math.min(chainLength, n + steps); n < end; n++) {
+        // Copied, since a small Buffer holds on to the pool it is cut from.
+        if (n % spacing === 0) kept.push(new Uint8Array(link))
+        link = chainHash(link)
+      }
+      return n === chainLength
+    },
+    chain: () => ({
+      anchor: new Uint8Array(link),
+      link: i => {
+        const depth = chainLength - i
+        let at = depth === chainLength ? link : kept[Math.floor(depth / spacing)]
+        for (let left = depth % spacing; left > 0; left--) at = chainHash(at)
+        return new Uint8Array(at)
+      },
+    }),
+  }
+}
+
+/** The chain of one notice, derived: whoever has the secret can go on after a restart. ~60 ms of this thread; a server takes `createHeartbeats`. */
+export function heartbeatChain(secret: Bytes, fleet: string, seq: number): HeartbeatChain {
+  const deriving = derivation(secret, fleet, seq)
+  deriving.go(chainLength)
+  return deriving.chain()
+}
+
+export interface Heartbeats {
+  /** The chain of notice `seq`: derived once, in slices of a few milliseconds, and kept while it is among the newest asked for. */
+  chain(seq: number): Promise<HeartbeatChain>
+}
+
+// ~4 ms, so that nothing else on this thread waits longer.
+const sliceSteps = 4096
+// The newest notice's, the one being signed, and the next one's that is made ahead: 4 KB each.
+const chainsKept = 4
+
+export function createHeartbeats(secret: Bytes, fleet: string): Heartbeats {
+  const chains = new Map<number, Promise<HeartbeatChain>>()
+
+  async function derive(seq: number): Promise<HeartbeatChain> {
+    const deriving = derivation(secret, fleet, seq)
+    while (!deriving.go(sliceSteps)) await new Promise(resolve => setImmediate(resolve))
+    return deriving.chain()
+  }
+
+  return {
+    chain(seq) {
+      const chain = chains.get(seq) ?? derive(seq)
+      // Asked for last, forgotten last.
+      chains.delete(seq)
+      chains.set(seq, chain)
+      if (chains.size > chainsKept) chains.delete(chains.keys().next().value ?? seq)
+      return chain
     },
   }
 }

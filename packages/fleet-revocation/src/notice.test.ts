@@ -11,8 +11,9 @@ import {
 } from '@birthmark/device-sdk/core'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { type NoticeBody, type NoticeProblem, type NoticeSigner, noticeBytesMax, openNotice } from './notice.ts'
+import { type NoticeBody, type NoticeProblem, noticeBytesMax, openNotice } from './notice.ts'
 import { noticeSha256, signNotice } from './sign-notice.ts'
+import type { NoticeSigner } from './signed.ts'
 import { createTestNoticeKey, twinOf } from './testing/notice-key.ts'
 import { nodeVerify } from './verify.ts'
 

@@ -1,22 +1,9 @@
 // The revocation notice: a COSE_Sign1 over a deterministic CBOR map. This file turns rules into the bytes that are signed, and received
 // bytes into rules once their signature stands; it knows nothing of order, replay or who is revoked. It keeps to the device subset.
 
-import {
-  type Bytes,
-  type CborValue,
-  COSE_EDDSA,
-  COSE_ES256,
-  codeOf,
-  decodeCbor,
-  ecdsaDerOfRaw,
-  encodeCbor,
-  equalBytes,
-  mapEntries,
-  parseSign1,
-  type Sign1,
-  sign1ToBeSigned,
-} from '@birthmark/device-sdk/core'
+import { type Bytes, type CborValue, codeOf, decodeCbor, encodeCbor, mapEntries } from '@birthmark/device-sdk/core'
 import { idxEnd, noticeRunsMax, type Rule, ruleOfCbor, ruleToCbor } from './rule.ts'
+import { type NoticeSigner, type NoticeVerify, openSigned, type SignatureProblem } from './signed.ts'
 
 /** A longer message is refused before it is parsed. Room for 300 group rules; one takes ~170 bytes. */
 export const noticeBytesMax = 8192
@@ -44,27 +31,13 @@ export interface NoticeBody {
   floor: number
 }
 
-/** A key that notices are accepted from. `keyId`: the first 8 bytes of SHA-256 over `spki`. */
-export interface NoticeSigner {
-  keyId: Bytes
-  /** −7 ES256 or −8 EdDSA (Ed25519). */
-  algorithm: number
-  spki: Bytes
-}
-
 export type NoticeProblem =
-  | 'notice_too_large'
-  | 'notice_malformed'
-  | 'notice_signer_unknown'
-  | 'notice_signature'
+  | SignatureProblem
   /** Signed, but of a later format: a field that this version doesn't know. */
   | 'notice_unsupported'
   | 'notice_other_fleet'
-
-/** As in agent/ports.ts of the device SDK: `signature` in X.509 form. */
-export interface NoticeVerify {
-  verify(spki: Bytes, algorithm: string, message: Bytes, signature: Bytes, done: (good: boolean) => void): void
-}
+  /** It revokes more than one key alone may; see `certificatesNamed`. */
+  | 'notice_one_signature'
 
 export function headTopic(fleet: string): string {
   return 'fr/1/' + fleet + '/head'
@@ -78,15 +51,16 @@ export function heartbeatTopic(fleet: string): string {
   return 'fr/1/' + fleet + '/hb'
 }
 
-function isCount(value: CborValue, least: number, most: number): boolean {
+export function isCount(value: CborValue, least: number, most: number): boolean {
   return typeof value === 'number' && value >= least && value <= most
 }
 
-function isText(value: CborValue): boolean {
+/** The form of a fleet's name. */
+export function isFleet(value: CborValue): boolean {
   return typeof value === 'string' && /^[a-z0-9-]{1,32}$/.test(value)
 }
 
-function isBytes(value: CborValue, least: number, most: number): boolean {
+export function isBytes(value: CborValue, least: number, most: number): boolean {
   return value instanceof Uint8Array && value.length >= least && value.length <= most
 }
 
@@ -121,7 +95,7 @@ export function decodeNoticeBody(payload: Bytes): NoticeBody | NoticeProblem {
   const root = fields[8]
   const floor = fields[9]
   if (
-    !isText(fields[1]) ||
+    !isFleet(fields[1]) ||
     !isCount(fields[2], 1, 9007199254740991) ||
     !(fields[3] === null || isBytes(fields[3], 32, 32)) ||
     !isCount(fields[4], 0, 9007199254740991) ||
@@ -155,18 +129,6 @@ export function decodeNoticeBody(payload: Bytes): NoticeBody | NoticeProblem {
   }
 }
 
-function parseNotice(bytes: Bytes): Sign1 | null {
-  try {
-    const message = parseSign1(bytes)
-    // Exactly the shape of the CDDL: tagged, only `alg` protected (a map of one small key and value is 3 bytes), an 8-byte key id.
-    const strict = bytes[0] === 0xd2 && message.protectedHeader.length === 3 && message.keyId && message.keyId.length === 8
-    return strict && message.signature.length === 64 ? message : null
-  } catch (error) {
-    if (codeOf(error) === null) throw error
-    return null
-  }
-}
-
 function readBody(payload: Bytes): NoticeBody | NoticeProblem {
   try {
     return decodeNoticeBody(payload)
@@ -178,42 +140,19 @@ function readBody(payload: Bytes): NoticeBody | NoticeProblem {
 
 /**
  * Judges received bytes. `done` gets the body, and then it was signed by one of `signers` for `fleet`; or what is wrong with it. Neither
- * says whether the notice is new: that is the receiver's question.
+ * says whether the notice is new: that is the receiver's question. `countersigned`: two of `signers` stand behind it.
  */
 export function openNotice(
   bytes: Bytes,
   fleet: string,
   signers: NoticeSigner[],
   verify: NoticeVerify,
-  done: (problem: NoticeProblem | null, body: NoticeBody | null) => void,
+  done: (problem: NoticeProblem | null, body: NoticeBody | null, countersigned: boolean) => void,
 ): void {
-  if (bytes.length > noticeBytesMax) {
-    done('notice_too_large', null)
-    return
-  }
-  const message = parseNotice(bytes)
-  if (!message) {
-    done('notice_malformed', null)
-    return
-  }
-  let signer: NoticeSigner | null = null
-  for (let i = 0; i < signers.length; i++)
-    if (signers[i].algorithm === message.algorithm && equalBytes(signers[i].keyId, message.keyId as Bytes)) signer = signers[i]
-  if (!signer || (signer.algorithm !== COSE_ES256 && signer.algorithm !== COSE_EDDSA)) {
-    done('notice_signer_unknown', null)
-    return
-  }
-  const es256 = signer.algorithm === COSE_ES256
-  verify.verify(
-    signer.spki,
-    es256 ? 'ecdsa-sha256' : 'ed25519',
-    sign1ToBeSigned(message.protectedHeader, message.payload),
-    es256 ? ecdsaDerOfRaw(message.signature) : message.signature,
-    function (good) {
-      const body = good ? readBody(message.payload) : 'notice_signature'
-      if (typeof body === 'string') done(body, null)
-      else if (body.fleet !== fleet) done('notice_other_fleet', null)
-      else done(null, body)
-    },
-  )
+  openSigned(bytes, noticeBytesMax, 'notice', signers, verify, function (problem, payload, countersigned) {
+    const body = payload ? readBody(payload) : (problem as NoticeProblem)
+    if (typeof body === 'string') done(body, null, false)
+    else if (body.fleet !== fleet) done('notice_other_fleet', null, false)
+    else done(null, body, countersigned)
+  })
 }

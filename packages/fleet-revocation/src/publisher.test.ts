@@ -1,16 +1,22 @@
 import { beforeAll, describe, expect, it } from 'vitest'
 import { encodeAcknowledgement } from './acknowledgement.ts'
-import { chainsTo, decodeHeartbeat, heartbeatChain } from './heartbeat.ts'
+import { chainsTo, createHeartbeats, decodeHeartbeat, heartbeatChain } from './heartbeat.ts'
 import { createPublisher, type Outbox, type PublisherOptions } from './publisher.ts'
+import { noticeSha256 } from './sign-notice.ts'
+import { createSnapshots } from './snapshot.ts'
 import { createTestHistory, heartbeatSecret, historyStart } from './testing/history.ts'
 import { createManualClock, settle } from './testing/manual-clock.ts'
 import { createMemoryBus, type MemoryBus, quietLog } from './testing/memory-bus.ts'
 import { createTestNoticeKey } from './testing/notice-key.ts'
 
-const history = createTestHistory(createTestNoticeKey())
+const key = createTestNoticeKey()
+const history = createTestHistory(key)
+const heartbeats = createHeartbeats(heartbeatSecret, 'acme')
 
 beforeAll(async () => {
   for (let seq = 1; seq <= 70; seq++) await history.add([])
+  // Derived here, so that no test waits for them.
+  for (const seq of [1, 5]) await heartbeats.chain(seq)
 })
 
 function memoryOutbox(last: number): Outbox & { done: Set<number>; last: number; crash: boolean } {
@@ -125,7 +131,7 @@ describe('the publisher', () => {
 
   it('shows heartbeats that lead to the anchor of the newest notice', async () => {
     const [outbox, bus] = [memoryOutbox(5), createMemoryBus()]
-    const { clock, drained } = publisher(outbox, bus, { heartbeatSecret })
+    const { clock, drained } = publisher(outbox, bus, { heartbeats })
     await drained()
     await clock.advance(60)
     const beats = bus.published.filter(({ topic }) => topic.endsWith('/hb')).map(({ payload }) => decodeHeartbeat(payload))
@@ -138,16 +144,62 @@ describe('the publisher', () => {
   it('asks for another notice before the heartbeats run out', async () => {
     const [outbox, bus] = [memoryOutbox(1), createMemoryBus()]
     const renewals: number[] = []
-    const { clock, drained } = publisher(outbox, bus, { heartbeatSecret, renew: seq => renewals.push(seq) })
+    const renew = async (seq: number) => {
+      renewals.push(seq)
+      if (renewals.length < 3) throw new Error('the key is away')
+      outbox.last = 2
+    }
+    const { clock, drained } = publisher(outbox, bus, { heartbeats, renew })
     await drained()
     clock.set(historyStart + 65536 * 10 * 0.8)
-    await clock.advance(20)
-    expect(renewals).toEqual([1])
+    await clock.advance(30)
+    // Twice in vain, then there is another notice.
+    expect(renewals.slice(0, 3)).toEqual([1, 1, 1])
+    expect(headSeqs(bus).at(-1)).toBe(2)
+  })
+
+  it('asks for a first notice where there is none, since nobody is admitted by heartbeats before', async () => {
+    const [outbox, bus] = [memoryOutbox(0), createMemoryBus()]
+    const renewals: number[] = []
+    const renew = async (seq: number) => {
+      renewals.push(seq)
+      outbox.last = 1
+    }
+    await publisher(outbox, bus, { renew }).drained()
+    await settle()
+    expect(renewals).toEqual([0])
+    expect(headSeqs(bus)).toEqual([1])
+  })
+
+  it('shows snapshots after the notices, once until they are others, and again to a broker that forgot', async () => {
+    const [outbox, bus] = [memoryOutbox(1), createMemoryBus()]
+    const rules = [
+      { kind: 'group' as const, gid: 7, bound: 5 },
+      { kind: 'range' as const, start: 200_000, length: 2 },
+    ]
+    const snapshots = createSnapshots({
+      fleet: 'acme',
+      newest: async () => ({ seq: outbox.last, sha256: noticeSha256(history.notices[outbox.last - 1].notice) }),
+      rules: async () => ({ rules, floor: 0 }),
+      keys: [key],
+      now: () => historyStart,
+    })
+    const { drained } = publisher(outbox, bus, { snapshots })
+    const shown = () => bus.published.flatMap(({ topic, retain }) => (topic.includes('/snap/') && retain ? [topic] : []))
+    await drained()
+    expect(bus.published.map(({ topic }) => topic.split('/')[3])).toEqual(['n', 'head', 'n', 'head', 'snap', 'snap'])
+    for (outbox.last = 2; outbox.last < 33; outbox.last++) await drained()
+    expect(shown()).toHaveLength(2)
+    await drained()
+    expect(shown()).toEqual(['fr/1/acme/snap/0', 'fr/1/acme/snap/1', 'fr/1/acme/snap/0', 'fr/1/acme/snap/1'])
+    bus.restart()
+    await drained()
+    expect([...bus.retained.keys()].filter(topic => topic.includes('/snap/'))).toHaveLength(2)
   })
 
   it('says nothing more once it is closed', async () => {
     const [outbox, bus] = [memoryOutbox(0), createMemoryBus()]
-    const { clock, drained, close, wake } = publisher(outbox, bus, { heartbeatSecret })
+    const { clock, drained, close, wake } = publisher(outbox, bus, { heartbeats })
     await drained()
     close()
     outbox.last = 3

@@ -1,14 +1,15 @@
-// From the record to the wire: drains the outbox of signed notices to a broker, in order and at least once, keeps the retained head and
-// ring there, and shows heartbeats. It holds nothing that a crash could lose: what was not marked as delivered is published again, and a
+// From the record to the wire: drains the outbox of signed notices to a broker, in order and at least once, keeps the retained head, ring
+// and snapshots there, and shows heartbeats. It holds nothing that a crash could lose: what was not marked as delivered is published again, and a
 // broker that forgot is filled up again. It signs nothing and decides nothing.
 
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { type Acknowledgement, acknowledgementTopic, decodeAcknowledgement } from './acknowledgement.ts'
 import { RevocationError } from './errors.ts'
-import { chainLength, encodeHeartbeat, type HeartbeatChain, heartbeatChain, stepSeconds } from './heartbeat.ts'
+import { chainLength, encodeHeartbeat, type HeartbeatChain, type Heartbeats, stepSeconds } from './heartbeat.ts'
 import { headTopic, heartbeatTopic, ringSize, ringTopic } from './notice.ts'
 import { noticeFacts } from './notice-facts.ts'
 import type { Bus, Clock, Log, PublishBus } from './ports.ts'
+import { type Snapshots, snapshotTopic } from './snapshot.ts'
 
 export interface OutboxNotice {
   seq: number
@@ -29,12 +30,17 @@ export interface PublisherOptions {
   fleet: string
   clock: Clock
   log: Log
-  /** The secret that the notices' heartbeat anchors were derived from. Without it no heartbeat is sent. */
-  heartbeatSecret?: Bytes
+  /** From the secret that the notices' anchors were derived from. Without it no heartbeat is sent. */
+  heartbeats?: Heartbeats
+  /** Shown again whenever they are another. */
+  snapshots?: Snapshots
   /** Relying parties whose acknowledgement is waited for: the head is published again until each has confirmed it. */
   relyingParties?: string[]
-  /** Asked for once when the newest notice's heartbeats run out (a week at 10 s a step): sign one more, with no rules if there are none. */
-  renew?: (seq: number) => void
+  /**
+   * Asked when the newest notice's heartbeats run out (a week at 10 s a step), and with 0 when there is no notice at all: sign one more, with
+   * no rules if there are none. Asked again a step later when it rejects. Who enforces by heartbeats admits nobody before the first notice.
+   */
+  renew?: (seq: number) => Promise<void>
 }
 
 export interface Publisher {
@@ -70,7 +76,9 @@ export function createPublisher(options: PublisherOptions): Publisher {
   let waiting: { resolve: () => void; reject: (error: Error) => void }[] = []
   let head: OutboxNotice | null = null
   let settledSeq = 0
-  let beat: { seq: number; issuedAt: number; step: number; chain: HeartbeatChain; renewed: boolean } | null = null
+  let beat: { seq: number; issuedAt: number; step: number; chain: HeartbeatChain } | null = null
+  let renewing = false
+  let shown: { shards: readonly Bytes[]; next: number } = { shards: [], next: 0 }
 
   async function publish(entry: OutboxNotice): Promise<void> {
     // The ring before the head: who sees the head and a gap finds the ring filled.
@@ -80,17 +88,43 @@ export function createPublisher(options: PublisherOptions): Publisher {
     head = entry
   }
 
-  /** Once a batch, not once a notice: a chain takes ~60 ms to derive. */
+  /** Once a batch, not once a notice: a chain takes ~60 ms to derive. The next notices don't wait for it. */
   function settleHead(): void {
+    if (!head) renew(0)
     if (!head || head.seq === settledSeq) return
-    settledSeq = head.seq
+    const { seq, notice } = head
+    settledSeq = seq
     confirmLater(confirmSecondsMin)
-    if (!options.heartbeatSecret) return
-    const facts = noticeFacts(head.notice)
-    const chain = heartbeatChain(options.heartbeatSecret, fleet, head.seq)
-    beat = { seq: head.seq, issuedAt: facts.issuedAt, step: stepSeconds(facts.maxAgeSeconds), chain, renewed: false }
-    cancelBeat()
-    showBeat()
+    options.heartbeats?.chain(seq).then(
+      chain => {
+        if (closed || settledSeq !== seq) return
+        const facts = noticeFacts(notice)
+        beat = { seq, issuedAt: facts.issuedAt, step: stepSeconds(facts.maxAgeSeconds), chain }
+        cancelBeat()
+        showBeat()
+      },
+      (error: unknown) => log.error({ err: error, seq }, 'no heartbeats'),
+    )
+  }
+
+  function renew(seq: number): void {
+    if (renewing || !options.renew) return
+    renewing = true
+    options
+      .renew(seq)
+      .then(() => wake())
+      .catch((error: unknown) => log.error({ err: error, seq }, 'no new notice to carry heartbeats; trying again'))
+      .finally(() => {
+        renewing = false
+      })
+  }
+
+  /** After the notices, and left for later when there are more of them. */
+  async function showSnapshots(): Promise<void> {
+    const shards = (await options.snapshots?.current()) ?? []
+    if (shards !== shown.shards) shown = { shards, next: 0 }
+    for (; shown.next < shards.length && !wanted && !closed; shown.next++)
+      await bus.publish(snapshotTopic(fleet, shown.next), shards[shown.next], { qos: 1, retain: true })
   }
 
   function showBeat(): void {
@@ -103,10 +137,9 @@ export function createPublisher(options: PublisherOptions): Publisher {
         .publish(heartbeatTopic(fleet), payload, { qos: 0, retain: false })
         .catch((error: unknown) => log.warn({ err: error }, 'heartbeat not sent'))
     }
-    if (i >= chainLength * 0.75 && !beat.renewed) {
-      beat.renewed = true
-      log.warn({ seq: beat.seq, left: chainLength - i }, 'heartbeats of the newest notice run out; it is time for another notice')
-      options.renew?.(beat.seq)
+    if (i >= chainLength * 0.75) {
+      log.info({ seq: beat.seq, left: chainLength - i }, 'heartbeats of the newest notice run out; it is time for another notice')
+      renew(beat.seq)
     }
     const next = beat.issuedAt + Math.max(i + 1, 0) * beat.step
     cancelBeat = clock.setTimer(Math.max(0.05, next - now), showBeat)
@@ -137,6 +170,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
       if (refill) {
         refill = false
         try {
+          shown = { shards: [], next: 0 }
           for (const entry of await outbox.recent(ringSize)) await publish(entry)
         } catch (error) {
           refill = true
@@ -151,6 +185,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
         }
       }
       settleHead()
+      await showSnapshots()
     }
   }
 

@@ -180,7 +180,7 @@ describe('a relying party', () => {
     const { party, clock, events } = await relyingParty({
       pull: async seq => {
         pulls++
-        return pulls < 2 ? [] : history.notices.slice(seq).map(({ notice }) => notice)
+        return { snapshots: [], notices: pulls < 2 ? [] : history.notices.slice(seq).map(({ notice }) => notice) }
       },
     })
     await party.receive(history.notices[0].notice)

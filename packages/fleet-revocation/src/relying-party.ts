@@ -8,11 +8,14 @@ import { equalBytes } from '@birthmark/device-sdk/core'
 import { acknowledgementTopic, encodeAcknowledgement } from './acknowledgement.ts'
 import { RevocationError } from './errors.ts'
 import { chainsTo, decodeHeartbeat, stepSeconds } from './heartbeat.ts'
-import { headTopic, heartbeatTopic, type NoticeBody, type NoticeProblem, type NoticeSigner, openNotice } from './notice.ts'
+import { headTopic, heartbeatTopic, type NoticeBody, type NoticeProblem, openNotice } from './notice.ts'
 import type { Bus, Clock, Log } from './ports.ts'
+import type { Pulled } from './pull.ts'
 import { decodeRelyingPartyState, emptyState, encodeRelyingPartyState, recentMax } from './relying-party-state.ts'
 import { createRuleSet, type RuleSet, type Status, statusOf } from './rule-set.ts'
 import { noticeSha256 } from './sign-notice.ts'
+import type { NoticeSigner } from './signed.ts'
+import { openSnapshot, type SnapshotBody, snapshotTopic } from './snapshot.ts'
 import { nodeVerify } from './verify.ts'
 
 export interface RelyingPartyOptions {
@@ -23,8 +26,8 @@ export interface RelyingPartyOptions {
   /** `save` has reached the medium when it resolves, and is atomic. */
   state: { load(): Promise<Bytes | null>; save(state: Bytes): Promise<void> }
   bus?: Bus
-  /** Notices after `seq`, from the server over HTTPS: the guarantee where the bus is only the fast path. */
-  pull?: (seq: number) => Promise<Bytes[]>
+  /** What came after notice `seq`, from the server over HTTPS: the guarantee where the bus is only the fast path. `createPull` makes one. */
+  pull?: (seq: number) => Promise<Pulled>
   /** Cuts what the rule set revokes; called after the deny state stands. */
   enforce?: () => Promise<{ cut: number }>
   clock: Clock
@@ -48,6 +51,8 @@ export interface RelyingParty {
   readonly rules: RuleSet
   /** Judges one notice from anywhere. Rejects with `state_not_saved`: then it is denied in memory and not acknowledged. */
   receive(notice: Bytes): Promise<Receipt>
+  /** Judges one shard of a snapshot, as `receive` does a notice. Once every shard is there, its notice counts as taken in. */
+  receiveSnapshot(snapshot: Bytes): Promise<Receipt>
   heartbeat(payload: Bytes): void
   /** Nothing is missing and the newest proof of freshness is not older than the notice's max-age. */
   fresh(): boolean
@@ -78,6 +83,8 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
   let closed = false
   let queued = 0
   let last: Promise<unknown> = Promise.resolve()
+  /** By shard, the newest of its snapshots that was merged since the start. */
+  const shards = new Map<number, { seq: number; of: number; sha256: Bytes }>()
   let cancelWatch = () => {}
 
   function open(notice: Bytes): Promise<NoticeBody | NoticeProblem> {
@@ -151,6 +158,41 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     return { kind: 'applied', seq, cut }
   }
 
+  /** The notice up to which every shard is complete, and what it is known by; null while a shard is missing. */
+  function coveredBySnapshots(): { seq: number; sha256: Bytes } | null {
+    const all = [...shards.values()]
+    const oldest = all.reduce((least, shard) => (shard.seq < least.seq ? shard : least), all[0])
+    const newest = all.reduce((most, shard) => (shard.seq > most.seq ? shard : most), all[0])
+    for (let shard = 0; shard < newest.of; shard++) if (!shards.has(shard)) return null
+    return { seq: oldest.seq, sha256: oldest.sha256 }
+  }
+
+  async function applySnapshot(body: SnapshotBody): Promise<Receipt> {
+    const { seq, shard } = body
+    if ((shards.get(shard)?.seq ?? 0) >= seq && state.through >= seq) return { kind: 'known', seq }
+    const grew = rules.merge(body.rules, body.floor)
+    if (body.unknownRules > 0) alarm('unsupported', { seq, shard })
+    else if (seq >= (shards.get(shard)?.seq ?? 0)) shards.set(shard, { seq, of: body.shards, sha256: body.noticeSha256.slice() })
+    const covered = shards.size > 0 ? coveredBySnapshots() : null
+    const known = covered && takenIn(covered.seq)
+    if (covered && known && !equalBytes(known, covered.sha256)) fork(covered.seq)
+    const reached = covered !== null && covered.seq > state.through
+    if (reached) {
+      // What lay before is in it; the notices after it go on from here.
+      state.through = covered.seq
+      state.recent = [covered.sha256]
+      state.beyond = state.beyond.filter(entry => entry.seq > covered.seq)
+      newest = Math.max(newest, covered.seq)
+      advance()
+    }
+    if (!grew && !reached) return { kind: 'known', seq }
+    const [{ cut }] = await Promise.all([grew && options.enforce ? options.enforce() : { cut: 0 }, save()])
+    if (reached) acknowledge(state.through, cut)
+    emit({ type: 'applied', seq, grew, cut })
+    watch()
+    return { kind: 'applied', seq, cut }
+  }
+
   async function save(): Promise<void> {
     state.rules = rules.rules()
     state.floor = rules.floor
@@ -168,21 +210,37 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
       .catch((error: unknown) => log.warn({ err: error, seq }, 'acknowledgement not sent'))
   }
 
-  async function receive(notice: Bytes): Promise<Receipt> {
-    // One after the other, so that a save never holds an older state than the save before it.
-    const turn = last.then(async (): Promise<Receipt> => {
-      const body = await open(notice)
-      if (typeof body !== 'string') return apply(notice, body)
-      if (body === 'notice_unsupported' && !outdated) {
-        outdated = true
-        alarm('unsupported', {})
-      }
-      log.warn({ problem: body, bytes: notice.length }, 'notice refused')
-      emit({ type: 'refused', problem: body })
-      return { kind: 'refused', problem: body }
-    })
+  function refuse(problem: NoticeProblem, bytes: number): Receipt {
+    if (problem === 'notice_unsupported' && !outdated) {
+      outdated = true
+      alarm('unsupported', {})
+    }
+    log.warn({ problem, bytes }, 'notice refused')
+    emit({ type: 'refused', problem })
+    return { kind: 'refused', problem }
+  }
+
+  /** One after the other, so that a save never holds an older state than the save before it. */
+  function inTurn(work: () => Promise<Receipt>): Promise<Receipt> {
+    const turn = last.then(work)
     last = turn.catch(() => {})
     return turn
+  }
+
+  function receive(notice: Bytes): Promise<Receipt> {
+    return inTurn(async () => {
+      const body = await open(notice)
+      return typeof body === 'string' ? refuse(body, notice.length) : apply(notice, body)
+    })
+  }
+
+  function receiveSnapshot(snapshot: Bytes): Promise<Receipt> {
+    return inTurn(async () => {
+      const body = await new Promise<SnapshotBody | NoticeProblem>(resolve =>
+        openSnapshot(snapshot, fleet, options.signers, verifier, (problem, read) => resolve(read ?? problem ?? 'notice_malformed')),
+      )
+      return typeof body === 'string' ? refuse(body, snapshot.length) : applySnapshot(body)
+    })
   }
 
   function heartbeat(payload: Bytes): void {
@@ -222,29 +280,32 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
   function pull(): void {
     options
       .pull?.(state.through)
-      .then(async notices => {
+      .then(async ({ snapshots, notices }) => {
+        for (const snapshot of snapshots) await receiveSnapshot(snapshot)
         for (const notice of notices) await receive(notice)
       })
       .catch((error: unknown) => log.warn({ err: error }, 'notices not pulled'))
   }
 
+  const snapshots = snapshotTopic(fleet, '+').slice(0, -1)
   function onMessage(topic: string, payload: Bytes): void {
     if (topic === heartbeatTopic(fleet)) heartbeat(payload)
     else if (queued < queueMax) {
       queued++
-      receive(payload)
-        .catch((error: unknown) => log.error({ err: error }, 'notice not taken in'))
-        .finally(() => queued--)
+      const taken = topic.startsWith(snapshots) ? receiveSnapshot(payload) : receive(payload)
+      taken.catch((error: unknown) => log.error({ err: error }, 'notice not taken in')).finally(() => queued--)
     }
   }
 
-  for (const topic of [headTopic(fleet), `fr/1/${fleet}/n/+`, heartbeatTopic(fleet)]) await options.bus?.subscribe(topic, onMessage)
+  for (const topic of [headTopic(fleet), `fr/1/${fleet}/n/+`, heartbeatTopic(fleet), snapshotTopic(fleet, '+')])
+    await options.bus?.subscribe(topic, onMessage)
   pull()
   watch()
 
   return {
     rules,
     receive,
+    receiveSnapshot,
     heartbeat,
     fresh,
     status: (membership, issuerKeyId) => {

@@ -2,7 +2,7 @@
 // third of a verification.
 
 import { createPublicKey, type KeyObject, verify } from 'node:crypto'
-import type { NoticeVerify } from './notice.ts'
+import type { NoticeVerify } from './signed.ts'
 
 const hashes: { [algorithm: string]: string | null } = {
   'ecdsa-sha256': 'sha256',

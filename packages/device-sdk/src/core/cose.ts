@@ -2,7 +2,7 @@
 // header that isn't listed here is refused, which covers `crit`. Verifying is the caller's, and comes before the payload is looked into.
 
 import { type Bytes, concatBytes } from './bytes.ts'
-import { type CborTag, decodeCbor, encodeCbor, mapEntries } from './cbor.ts'
+import { type CborTag, type CborValue, decodeCbor, encodeCbor, mapEntries } from './cbor.ts'
 import { childrenOf, encodeSequence, encodeUnsigned, integerBytes, readWhole, SEQUENCE } from './der.ts'
 import { fail } from './errors.ts'
 
@@ -20,12 +20,51 @@ export interface Sign1 {
   payload: Bytes
   /** r || s for ECDSA. */
   signature: Bytes
+  countersignature: Countersignature | null
 }
 
-// tag, array, four fields, two map entries: nothing that we accept takes more.
-const messageLimits = { depthMax: 3, itemsMax: 10 }
+/** A second key's signature over the first (RFC 9338 3.1, label 11). */
+export interface Countersignature {
+  protectedHeader: Bytes
+  algorithm: number
+  keyId: Bytes | null
+  signature: Bytes
+}
+
+// tag, array, four fields, two map entries, one of them a countersignature of three: nothing that we accept takes more.
+const messageLimits = { depthMax: 5, itemsMax: 16 }
 // A map of algorithm and content type.
 const headerLimits = { depthMax: 1, itemsMax: 5 }
+
+/** What a protected header says; 0 when it names no algorithm. */
+function algorithmOf(protectedHeader: Bytes): number {
+  let algorithm = 0
+  const signed = protectedHeader.length === 0 ? [] : mapEntries(decodeCbor(protectedHeader, headerLimits))
+  for (let i = 0; i < signed.length; i++) {
+    const value = signed[i][1]
+    if (signed[i][0] === 1 && typeof value === 'number') algorithm = value
+    // 3 is the content type: a label for people, it changes nothing.
+    else if (signed[i][0] !== 3) fail('cose_malformed', 'protected header')
+  }
+  return algorithm
+}
+
+function countersignatureOf(value: CborValue): Countersignature {
+  if (!Array.isArray(value) || value.length !== 3) return fail('cose_malformed', 'countersignature')
+  const protectedHeader = value[0]
+  const signature = value[2]
+  if (!(protectedHeader instanceof Uint8Array) || !(signature instanceof Uint8Array))
+    return fail('cose_malformed', 'countersignature')
+  const open = mapEntries(value[1])
+  const keyId = open.length === 1 && open[0][0] === 4 ? open[0][1] : null
+  if (open.length > 0 && !(keyId instanceof Uint8Array)) return fail('cose_malformed', 'countersignature')
+  return {
+    protectedHeader: protectedHeader,
+    algorithm: algorithmOf(protectedHeader),
+    keyId: keyId as Bytes | null,
+    signature: signature,
+  }
+}
 
 /** Parses a COSE_Sign1, tagged 18 or untagged. Throws `cbor_malformed` or `cose_malformed`. Nothing in the result is trusted yet. */
 export function parseSign1(bytes: Bytes): Sign1 {
@@ -37,22 +76,23 @@ export function parseSign1(bytes: Bytes): Sign1 {
   const signature = message[3]
   if (!(protectedHeader instanceof Uint8Array) || !(payload instanceof Uint8Array) || !(signature instanceof Uint8Array))
     return fail('cose_malformed', 'fields')
-  let algorithm = 0
-  const signed = protectedHeader.length === 0 ? [] : mapEntries(decodeCbor(protectedHeader, headerLimits))
-  for (let i = 0; i < signed.length; i++) {
-    const value = signed[i][1]
-    if (signed[i][0] === 1 && typeof value === 'number') algorithm = value
-    // 3 is the content type: a label for people, it changes nothing.
-    else if (signed[i][0] !== 3) fail('cose_malformed', 'protected header')
-  }
   let keyId: Bytes | null = null
+  let countersignature: Countersignature | null = null
   const open = mapEntries(message[1])
   for (let i = 0; i < open.length; i++) {
     const value = open[i][1]
     if (open[i][0] === 4 && value instanceof Uint8Array) keyId = value
+    else if (open[i][0] === 11) countersignature = countersignatureOf(value)
     else fail('cose_malformed', 'unprotected header')
   }
-  return { protectedHeader: protectedHeader, algorithm: algorithm, keyId: keyId, payload: payload, signature: signature }
+  return {
+    protectedHeader: protectedHeader,
+    algorithm: algorithmOf(protectedHeader),
+    keyId: keyId,
+    payload: payload,
+    signature: signature,
+    countersignature: countersignature,
+  }
 }
 
 /** The protected header that names `algorithm` alone. */
@@ -60,16 +100,45 @@ export function sign1Header(algorithm: number): Bytes {
   return encodeCbor({ map: [[1, algorithm]] })
 }
 
-/** The Sig_structure of RFC 9052 4.4 without external data: what is signed, and what a verifier rebuilds from the received fields. */
-export function sign1ToBeSigned(protectedHeader: Bytes, payload: Bytes): Bytes {
-  // An empty map may have been sent as bstr(A0); in the Sig_structure it is always the empty string.
-  const header = protectedHeader.length === 1 && protectedHeader[0] === 0xa0 ? new Uint8Array(0) : protectedHeader
-  return encodeCbor(['Signature1', header, new Uint8Array(0), payload])
+// An empty map may have been sent as bstr(A0); in what is signed it is always the empty string.
+function signedHeader(protectedHeader: Bytes): Bytes {
+  return protectedHeader.length === 1 && protectedHeader[0] === 0xa0 ? new Uint8Array(0) : protectedHeader
+}
+
+/**
+ * The Sig_structure of RFC 9052 4.4: what is signed, and what a verifier rebuilds from the received fields. `external`: what both sides know
+ * without saying it (4.3), such as the kind of message; nothing when it is left out.
+ */
+export function sign1ToBeSigned(protectedHeader: Bytes, payload: Bytes, external?: Bytes): Bytes {
+  return encodeCbor(['Signature1', signedHeader(protectedHeader), external || new Uint8Array(0), payload])
+}
+
+/** The Countersign_structure of RFC 9338 3.3 over a COSE_Sign1. `protectedHeader`: the countersigner's own. */
+export function countersignToBeSigned(message: Sign1, protectedHeader: Bytes, external?: Bytes): Bytes {
+  return encodeCbor([
+    'CounterSignatureV2',
+    signedHeader(message.protectedHeader),
+    signedHeader(protectedHeader),
+    external || new Uint8Array(0),
+    message.payload,
+    [message.signature],
+  ])
 }
 
 /** A tagged COSE_Sign1. */
-export function encodeSign1(protectedHeader: Bytes, keyId: Bytes | null, payload: Bytes, signature: Bytes): Bytes {
-  return encodeCbor({ tag: 18, value: [protectedHeader, { map: keyId ? [[4, keyId]] : [] }, payload, signature] })
+export function encodeSign1(
+  protectedHeader: Bytes,
+  keyId: Bytes | null,
+  payload: Bytes,
+  signature: Bytes,
+  countersignature?: Countersignature,
+): Bytes {
+  const open: [CborValue, CborValue][] = keyId ? [[4, keyId]] : []
+  if (countersignature) {
+    const names: [CborValue, CborValue][] = countersignature.keyId ? [[4, countersignature.keyId]] : []
+    open.push([11, [countersignature.protectedHeader, { map: names }, countersignature.signature]])
+  }
+  return encodeCbor({ tag: 18, value: [protectedHeader, { map: open }, payload, signature] })
 }
 
 /** r || s as the DER that X.509 and the ports' `verify` take. */

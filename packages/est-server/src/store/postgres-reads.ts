@@ -262,6 +262,8 @@ export function postgresReads(rows: Rows) {
       ]),
 
     notice,
+    newestNotice: async (fleet: string): Promise<NoticeRecord | null> =>
+      (await one<NoticeRecord>('newest-notice', `${noticeColumns} WHERE fleet = $1 ORDER BY seq DESC LIMIT 1`, [fleet])) ?? null,
 
     audit: (after: number, limit: number): Promise<AuditRecord[]> =>
       rows(

@@ -10,7 +10,7 @@ import { postgresApprovalReads, postgresApprovalWrites } from './postgres-approv
 import { postgresCheck } from './postgres-check.ts'
 import { connectPostgres, type PostgresAddress, requireDurable, tunePostgres } from './postgres-connection.ts'
 import { postgresCrlReads, postgresCrlWrites } from './postgres-crl.ts'
-import { postgresIssuerReads, recordPostgresIssuers } from './postgres-issuers.ts'
+import { postgresNoticeWrites } from './postgres-notice.ts'
 import { postgresNumberReads, postgresNumberWrites } from './postgres-numbers.ts'
 import { postgresReads } from './postgres-reads.ts'
 import { postgresScepReads, postgresScepWrites } from './postgres-scep.ts'
@@ -151,7 +151,6 @@ export async function openPostgresStore(options: PostgresStoreOptions) {
     ...postgresCrlReads(rows),
     ...postgresNumberReads(rows),
     ...postgresScepReads(rows),
-    ...postgresIssuerReads(rows),
     ...postgresApprovalReads(rows),
     reserveIdx: fleet => blocks.reserve(fleet),
     admitDevice: device => work(tx => postgresWrites.admitDevice(tx, device)),
@@ -178,6 +177,7 @@ export async function openPostgresStore(options: PostgresStoreOptions) {
       blocks.drop(revocation.fleet)
       return result
     },
+    recordNotice: notice => work(tx => postgresNoticeWrites.recordNotice(tx, notice)),
     outboxDelivered: (fleet, seq, at) => work(tx => postgresWrites.outboxDelivered(tx, fleet, seq, at)),
     appendAudit: entry => work(tx => tx.record(entry)),
     reserveCrlNumber: (issuer, at) => work(tx => postgresCrlWrites.reserveCrlNumber(tx, issuer, at)),
@@ -189,7 +189,6 @@ export async function openPostgresStore(options: PostgresStoreOptions) {
     },
     adoptNotice: adopted => work(tx => postgresNumberWrites.adoptNotice(tx, adopted)),
     recordScepTransaction: transaction => work(tx => postgresScepWrites.recordScepTransaction(tx, transaction)),
-    recordIssuers: change => work(tx => recordPostgresIssuers(tx, change)),
     spendToken: token => work(tx => spendPostgresToken(tx, token)),
     awaitApproval: (request, waitingMax) => work(tx => postgresApprovalWrites.awaitApproval(tx, request, waitingMax)),
     decideApproval: decision => work(tx => postgresApprovalWrites.decideApproval(tx, decision)),

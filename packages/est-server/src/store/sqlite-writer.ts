@@ -62,8 +62,7 @@ export function runBatch(db: DatabaseSync, session: WriteSession, jobs: WriteJob
   let committing = false
   const transaction = (work: () => JobAnswer[]): JobAnswer[] => {
     committing = false
-    // Questions alone need no lock, and another process need not wait for them.
-    db.exec(jobs.every(job => job.name === 'enrollmentFacts') ? 'BEGIN' : 'BEGIN IMMEDIATE')
+    db.exec('BEGIN IMMEDIATE')
     const answers = work()
     session.settle()
     committing = true

@@ -10,7 +10,9 @@ import { EstServerError } from '../errors.ts'
 import { createIdxBlocks } from './idx-blocks.ts'
 import { approvalReads } from './sqlite-approvals.ts'
 import { crlReads } from './sqlite-crl.ts'
+
 import { issuerReads } from './sqlite-issuers.ts'
+import { noticeReads } from './sqlite-notice.ts'
 import { numberReads } from './sqlite-numbers.ts'
 import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
 import { scepReads } from './sqlite-scep.ts'
@@ -179,6 +181,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   scanning.exec('PRAGMA cache_size = -4096')
   const crls = crlReads(reading, scanning)
   const scep = scepReads(reading)
+  const notices = noticeReads(reading)
   const approvals = approvalReads(reading)
   const issuers = issuerReads(reading)
   const numbers = numberReads(reading, reads.nextIdx)
@@ -204,8 +207,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const blocks = options.shared ? createIdxBlocks((fleet, count) => write('leaseIdx', { fleet, count })) : null
 
   return {
-    enrollmentFacts: (fleet, deviceId, spkiSha256, contentSha256) =>
-      write('enrollmentFacts', { fleet, deviceId, spkiSha256, contentSha256 }),
+    enrollmentFacts: (fleet, id, spki, content) => read(() => reads.enrollmentFacts(fleet, id, spki, content)),
     certificate: (issuer, serial) => read(() => reads.certificate(issuer, serial)),
     secret: hash => read(() => reads.secret(hash)),
     reserveIdx(fleet) {
@@ -262,6 +264,8 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
       await write('outboxDelivered', { fleet, seq, at })
     },
     notice: (fleet, seq) => read(() => reads.notice(fleet, seq)),
+    newestNotice: fleet => read(() => notices.newestNotice(fleet)),
+    recordNotice: notice => write('recordNotice', notice),
     async appendAudit(entry) {
       await write('appendAudit', entry)
     },

@@ -12,7 +12,9 @@
 import type { Bytes } from '@birthmark/device-sdk/core'
 import type { ApprovalStore } from './approvals.ts'
 import type { CrlStore } from './crl.ts'
+
 import type { IssuerStore } from './issuers.ts'
+import type { NoticeStore } from './notice.ts'
 import type { NumberStore } from './numbers.ts'
 import type { ScepStore, ScepTransaction } from './scep.ts'
 import type { TokenStore } from './token.ts'
@@ -159,6 +161,7 @@ export type AuditKind =
   | 'manifest_imported'
   | 'secret_minted'
   | 'group_revoked'
+  | 'notice_renewed'
   | 'clone_suspected'
   | 'suspicion_lifted'
   | 'clock_accepted'
@@ -299,7 +302,7 @@ export interface NewSecret {
 /** `not_in_group`: the device is known, and not in this group of those asked for. `groups_full`: the fleet has no room for another group. */
 export type SecretOutcome = { kind: 'minted' } | { kind: 'not_in_group'; group: string } | { kind: 'groups_full' }
 
-export interface Store extends ApprovalStore, CrlStore, IssuerStore, NumberStore, ScepStore, TokenStore {
+export interface Store extends ApprovalStore, CrlStore, IssuerStore, NoticeStore, NumberStore, ScepStore, TokenStore {
   // Enrollment.
   enrollmentFacts(fleet: string, deviceId: string, spkiSha256: Bytes, contentSha256: Bytes): Promise<EnrollmentFacts>
   certificate(issuer: Bytes, serial: Bytes): Promise<CertificateRecord | null>

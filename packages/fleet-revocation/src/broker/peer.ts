@@ -13,7 +13,7 @@ import {
   type TrustAnchor,
   validatePath,
 } from '@birthmark/device-sdk/core'
-import type { NoticeVerify } from '../notice.ts'
+import type { NoticeVerify } from '../signed.ts'
 
 /** `publisher` writes notices; `relying-party` reads them and acknowledges; `observer` reads devices; `operator` also commands them. */
 export type ServiceRole = 'publisher' | 'relying-party' | 'observer' | 'operator'

@@ -2,8 +2,8 @@
 
 import { generateKeyPairSync, sign } from 'node:crypto'
 import { type Bytes, concatBytes, encodeSign1, parseSign1 } from '@birthmark/device-sdk/core'
-import type { NoticeSigner } from '../notice.ts'
 import { type NoticeKey, noticeKeyId } from '../sign-notice.ts'
+import type { NoticeSigner } from '../signed.ts'
 
 export function createTestNoticeKey(algorithm: -7 | -8 = -7): NoticeKey & { signer: NoticeSigner } {
   const { privateKey, publicKey } =

@@ -1,0 +1,37 @@
+// Notices and snapshots over HTTPS, beside EST on the same port: what a relying party asks for when the broker leaves it in doubt. Public and
+// signed, so nobody has to log in for them.
+
+import { type Exchange, pathOf, type Store } from '@birthmark/est-server'
+import { type Clock, createPullHandler, createSnapshots, pullPath, type Snapshots } from '@birthmark/fleet-revocation'
+import type { Settings } from './configuration.ts'
+import { noticeKeyOf } from './notice-signing.ts'
+
+/** The fleet's rules as the store has them, signed by the notice key when asked for. */
+export function snapshotsOf({ fleet, noticeKey }: Settings, store: Store, clock: Clock): Snapshots {
+  return createSnapshots({
+    fleet,
+    newest: () => store.newestNotice(fleet),
+    rules: async () => ({ rules: await store.rules(fleet), floor: 0 }),
+    keys: [noticeKeyOf(noticeKey)],
+    now: clock.now,
+  })
+}
+
+/** A route for the listener's app, under `path`. */
+export function noticePull(settings: Settings, store: Store, clock: Clock) {
+  const { fleet } = settings
+  const answer = createPullHandler({
+    fleet,
+    newest: () => store.newestNotice(fleet),
+    notice: seq => store.notice(fleet, seq),
+    snapshots: snapshotsOf(settings, store, clock),
+  })
+  return {
+    path: `${pullPath(fleet)}*`,
+    async answer({ env, req }: { env: Exchange; req: { header(name: string): string | undefined } }): Promise<Response> {
+      const given = await answer(pathOf(env.target), req.header('if-none-match'))
+      if (!given) return new Response('not found\n', { status: 404, headers: { 'content-type': 'text/plain; charset=utf-8' } })
+      return new Response(given.body as Uint8Array<ArrayBuffer> | null, { status: given.status, headers: given.headers })
+    },
+  }
+}
