@@ -58,8 +58,8 @@ describe.skipIf(!available(needs))('BouncyCastle', () => {
     folder = mkdtempSync(join(tmpdir(), 'birthmark-bc-'))
     await run('javac', ['-cp', jars.join(':'), '-d', folder, join(import.meta.dirname, 'java', 'EstDriver.java')])
     maker = await manufacturer()
-    for (const serial of ['bc-12', 'bc-13']) devices.push(await bear(maker, serial))
-    server = await startEstServer(maker, { devices, admitSecrets: true })
+    for (const serial of ['bc-12', 'bc-13', 'bc-key']) devices.push(await bear(maker, serial))
+    server = await startEstServer(maker, { devices, admitSecrets: true, profile: { serverKeys: 'plain' } })
     writeFileSync(join(folder, 'root.pem'), server.identity.rootPem)
     writeFileSync(join(folder, 'operational-root.pem'), server.issuerRootPem)
     for (const device of [...devices, await bear(maker, 'bc-unlisted')]) {
@@ -119,6 +119,22 @@ describe.skipIf(!available(needs))('BouncyCastle', () => {
       await verify(user)
     },
   )
+
+  test('[RFC 7030 4.4] serverkeygen: it reads the two parts, and the key is the certificate’s', async () => {
+    const [line] = await drive('serverkeygen', {
+      version: 'TLSv1.2',
+      out: 'bc-made',
+      subject: 'SERIALNUMBER=bc-key',
+      client: 'bc-key',
+    })
+    expect(line).toMatch(/^issued .*bc-key/)
+    await verify('bc-made')
+    const [of, key] = await Promise.all([
+      run('openssl', ['x509', '-in', 'bc-made.pem', '-noout', '-pubkey'], { cwd: folder }),
+      run('openssl', ['pkey', '-in', 'bc-made.pem.key', '-pubout'], { cwd: folder }),
+    ])
+    expect(key.stdout).toBe(of.stdout)
+  })
 
   test('[RFC 7030 4.2.3] a 202 is understood as: later', async () => {
     const listener = createListener({

@@ -5,18 +5,21 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Bytes, encodePem, type Membership } from '@birthmark/device-sdk/core'
+import { type Bytes, decodePem, encodePem, type Membership } from '@birthmark/device-sdk/core'
 import {
   createEnrollment,
   createListener,
   createRegistry,
+  createServerKeys,
   type Enrollment,
   enrollmentProfile,
+  keySigner,
   type Limits,
   type Listener,
   type ListenerTls,
   type Log,
   openSqliteStore,
+  type ProfileOptions,
   type Registry,
   type Store,
   softwareIssuer,
@@ -50,6 +53,7 @@ export interface TestServerOptions {
   tls?: Partial<ListenerTls>
   admitSecrets?: boolean
   supersedesMax?: number
+  profile?: Partial<ProfileOptions>
 }
 
 export const fleet = 'test'
@@ -99,6 +103,7 @@ export async function startEstServer(
         lifetimeSeconds: 86_400,
         admitSecrets: options.admitSecrets ?? false,
         ...(options.supersedesMax !== undefined && { supersedesMax: options.supersedesMax }),
+        ...options.profile,
       }),
     ],
     status: membership => status(membership),
@@ -113,7 +118,14 @@ export async function startEstServer(
     )
   const listener = createListener({
     tls: { key: identity.key, cert: identity.cert, ...options.tls },
-    enrollment,
+    enrollment: {
+      ...enrollment,
+      generateKey: createServerKeys({
+        enrollment,
+        signer: keySigner(decodePem(String(identity.cert), 'CERTIFICATE', 4), String(identity.key)),
+        ...{ random, log },
+      }).generate,
+    },
     // A test is one address that opens as many connections as it likes.
     limits: { connectionBurstPerAddress: 10_000, connectionsPerAddressMax: 1024, ...options.limits },
     log,

@@ -2,13 +2,15 @@
 // process of a small server and in each worker of a large one (worker.ts); it holds nothing that the others would have to be told.
 
 import { randomUUID } from 'node:crypto'
-import { membershipOf, parseCertificate } from '@birthmark/device-sdk/core'
+import { decodePem, membershipOf, parseCertificate } from '@birthmark/device-sdk/core'
 import {
   createBearerTokens,
   createEnrollment,
   createListener,
   createOutbound,
+  createServerKeys,
   createWebhook,
+  keySigner,
   type Peer,
   type Store,
 } from '@birthmark/est-server'
@@ -69,9 +71,18 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     shared,
   })
   const unready = () => parts.unready() ?? issuer.unready?.() ?? null
+  // The server's TLS identity vouches for the keys it makes; where no profile has any made it need not be able to.
+  const generateKey = profiles.some(({ serverKeys }) => serverKeys !== false)
+    ? createServerKeys({
+        enrollment,
+        signer: keySigner(decodePem(settings.est.certificate, 'CERTIFICATE', 16), settings.est.key),
+        random,
+        log,
+      }).generate
+    : undefined
   const listener = createListener({
     tls: { key: settings.est.key, cert: settings.est.certificate },
-    enrollment,
+    enrollment: { ...enrollment, ...(generateKey && { generateKey }) },
     log,
     requestId: randomUUID,
     unready,

@@ -122,7 +122,7 @@ const Profile = z.strictObject({
     .prefault({}),
   approval: z.enum(['none', 'first', 'every']).default('none'),
   possession: z.enum(['csr', 'channel']).default('csr'),
-  serverKeys: z.boolean().default(false),
+  serverKeys: z.union([z.boolean(), z.literal('plain')]).default(false),
   supersede: z.strictObject({ times: z.int().min(0).max(1000).default(1), within: Duration.default(7 * 86_400) }).prefault({}),
 })
 

@@ -56,6 +56,14 @@ export interface EnrollmentOptions {
 export interface Enrollment {
   /** Never rejects. */
   enroll(request: EnrollmentRequest): Promise<EnrollmentOutcome>
+  /**
+   * For a story in front of this one: its client as this one knows it, then `work`, or what `work` refuses with, recorded as this one's refusals
+   * are. Never rejects.
+   */
+  introduce<T extends object>(
+    request: EnrollmentRequest,
+    work: (profile: EnrollmentProfile) => Promise<T | Refusal>,
+  ): Promise<T | EnrollmentOutcome>
   /** For /cacerts: the issuer and everything above it, DER. Empty for an unknown label. */
   caCertificates(label: string | null): Bytes[]
   /** For /csrattrs: DER CsrAttrs, the names filled in where the peer's certificate says whose they are. Null for an unknown label; never refuses. */
@@ -253,7 +261,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     })
   }
 
-  async function answer(request: EnrollmentRequest): Promise<EnrollmentOutcome> {
+  /** 1. Who is it? 401 until that is settled. */
+  async function recognise(
+    request: EnrollmentRequest,
+  ): Promise<{ kind: 'recognised'; profile: EnrollmentProfile; identity: Identity } | EnrollmentOutcome> {
     const { operation, label, peer } = request
     if (operation !== 'enroll' && operation !== 'reenroll')
       return refuse(request, '', '', refusal('operation_unknown', `no operation ${JSON.stringify(String(operation).slice(0, 32))}`))
@@ -262,14 +273,22 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       return refuse(request, '', '', refusal('label_unknown', `no profile is named ${JSON.stringify(label)}`))
     const { fleet } = profile
     await requireForwardClock()
-    // 1. Who is it? 401 until that is settled.
     const claim = identities.claimOf(peer, profile)
     if (isRefusal(claim)) return refuse(request, fleet, '', claim)
     const identity = await identities.identify(claim, profile)
     if (isRefusal(identity)) return refuse(request, fleet, 'deviceId' in claim ? claim.deviceId : '', identity)
+    return { kind: 'recognised', profile, identity }
+  }
+
+  async function answer(request: EnrollmentRequest): Promise<EnrollmentOutcome> {
+    const { peer } = request
+    const recognised = await recognise(request)
+    if (recognised.kind !== 'recognised') return recognised
+    const { profile, identity } = recognised
+    const { fleet } = profile
     const { deviceId } = identity
     // 2. Does it hold the key it asks for? Key policy first, then one signature.
-    const csr = prove(request.csr, profile.keys, peer, identities.keyMemoryOf(peer))
+    const csr = prove(request.csr, profile.keys, peer, identities.keyMemoryOf(peer), profile.possession === 'channel')
     if (isRefusal(csr)) return refuse(request, fleet, deviceId, csr)
     // The owner's system may say no. Nothing was looked up yet and no turn taken, so that a slow answer holds up this request alone.
     if (profile.webhook !== null) {
@@ -335,6 +354,18 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         return unavailable(request, error)
       }
     },
+    async introduce(request, work) {
+      try {
+        await reconcile()
+        const recognised = await recognise(request)
+        if (recognised.kind !== 'recognised') return recognised
+        const { profile, identity } = recognised
+        const done = await work(profile)
+        return isRefusalOf(done) ? refuse(request, profile.fleet, identity.deviceId, done) : done
+      } catch (error) {
+        return unavailable(request, error)
+      }
+    },
     caCertificates: label => (profiles.has(label) ? issuers.current().caCertificates : []),
     async csrAttributes(peer, label) {
       const profile = profiles.get(label)
@@ -353,6 +384,11 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     },
     reconcile,
   }
+}
+
+/** An outcome has a kind, and a refusal that a front made has none yet. */
+function isRefusalOf<T extends object>(value: T | Refusal): value is Refusal {
+  return 'code' in value && !('kind' in value)
 }
 
 function profilesByLabel(all: EnrollmentProfile[]): Map<string | null, EnrollmentProfile> {

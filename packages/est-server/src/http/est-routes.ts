@@ -4,7 +4,17 @@
 import { type Bytes, codeOf, encodeBase64 } from '@birthmark/device-sdk/core'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from '../enrollment-request.ts'
 import type { Log } from '../ports.ts'
-import { certsOnlyBody, certsOnlyType, csrOfBody, type EstOperation, estMethods, parseEstPath } from '../wire/est.ts'
+import type { ServerKeyOutcome } from '../server-key.ts'
+import {
+  certsOnlyBody,
+  certsOnlyType,
+  csrOfBody,
+  type EstOperation,
+  estMethods,
+  keyAndCertificatesBody,
+  keyAndCertificatesType,
+  parseEstPath,
+} from '../wire/est.ts'
 import { basicCredentials, bearerToken, withCredentials } from './client-certificate.ts'
 import { type Answer, answer, type Exchange, pathOf, refuse } from './exchange.ts'
 import type { Limits } from './limits.ts'
@@ -17,6 +27,8 @@ export interface EstService {
   caCertificates(label: string | null): Bytes[]
   /** DER CsrAttrs for csrattrs, as far as the peer is recognised its names filled in; null for an unknown label. */
   csrAttributes?(peer: Peer, label: string | null): Promise<Bytes | null>
+  /** Makes a key for a device; absent where the server makes none. */
+  generateKey?(request: EnrollmentRequest): Promise<ServerKeyOutcome>
   /** Told when a peer with a certificate asks for anything but one: a device proves a new identity by a cacerts. */
   noteUse?(peer: Peer, label: string | null): Promise<void>
 }
@@ -49,7 +61,12 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log): EstE
     return answer(exchange.requestId, 200, encoded('application/csrattrs'), encodeBase64(attributes, 64))
   }
 
-  async function enroll(exchange: Exchange, operation: 'enroll' | 'reenroll', label: string | null): Promise<Answer> {
+  async function enroll(
+    exchange: Exchange,
+    operation: 'enroll' | 'reenroll',
+    label: string | null,
+    ask: (request: EnrollmentRequest) => Promise<EnrollmentOutcome | ServerKeyOutcome> = request => service.enroll(request),
+  ): Promise<Answer> {
     const { requestId } = exchange
     const encoding = exchange.header('content-encoding')
     // RFC 7030 knows no content coding, and undoing one would let 64 KB grow without bound.
@@ -75,9 +92,10 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log): EstE
     }
     // Beside a certificate a secret is not looked at, so that the peer stays the one that its connection is remembered by.
     const peer = credentials && !exchange.peer.chain ? withCredentials(exchange.peer, credentials) : exchange.peer
-    const outcome = await service.enroll({ operation, label, csr, peer, requestId })
+    const outcome = await ask({ operation, label, csr, peer, requestId })
     switch (outcome.kind) {
       case 'issued':
+        if ('key' in outcome) return keyAnswer(requestId, outcome)
         return answer(requestId, 200, encoded(certsOnlyType), certsOnlyBody([outcome.certificate, ...outcome.chain]))
       case 'pending':
         // No text: BouncyCastle takes a body that it need not read for a broken stream.
@@ -99,7 +117,10 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log): EstE
     simpleenroll: (exchange, label) => enroll(exchange, 'enroll', label),
     simplereenroll: (exchange, label) => enroll(exchange, 'reenroll', label),
     csrattrs,
-    serverkeygen: exchange => refused(exchange, 'operation_not_offered', { detail: 'this server makes no device keys' }),
+    serverkeygen: (exchange, label) =>
+      service.generateKey
+        ? enroll(exchange, 'enroll', label, service.generateKey)
+        : refused(exchange, 'operation_not_offered', { detail: 'this server makes no device keys' }),
     fullcmc: exchange => refused(exchange, 'operation_not_offered', { detail: 'this server does not speak full CMC' }),
   }
 
@@ -121,6 +142,16 @@ function challenge(requestId: string): Answer {
   const { status, headers, body } = problem('credentials_required')
   const { 'www-authenticate': scheme } = headers
   return answer(requestId, status, { 'www-authenticate': scheme, 'x-problem': body.trim().replace('\n', '. ') }, '')
+}
+
+function keyAnswer(
+  requestId: string,
+  { key, enveloped, certificate, chain }: Extract<ServerKeyOutcome, { kind: 'issued' }>,
+): Answer {
+  const headers = { 'content-type': keyAndCertificatesType, 'cache-control': 'no-store' }
+  const whole = answer(requestId, 200, headers, keyAndCertificatesBody(key, enveloped, [certificate, ...chain]))
+  key.fill(0)
+  return whole
 }
 
 // RFC 7030 4.1.3 asks for the header and RFC 8951 forbids relying on it: clients of both kinds exist.

@@ -58,18 +58,29 @@ function signatureIsGood(csr: Csr, memory: KeyMemory): boolean {
  * RFC 7030 3.5: a challengePassword is the base64 of the session's tls-unique (RFC 9266: or of its tls-exporter) and is to be verified.
  * Nothing else may stand there: a value that cannot be verified is a CSR replayed from elsewhere, as far as anyone can tell.
  */
-function bindingRefusal(csr: Csr, channel: Channel): Refusal | null {
-  if (channel.scep) return null
-  const claimed = challengePassword(csr)
-  if (claimed === null) return null
+function bindingRefusal(csr: Csr, channel: Channel, demanded: boolean): Refusal | null {
+  const claimed = channel.scep ? null : challengePassword(csr)
+  if (claimed === null)
+    return demanded
+      ? refusal('channel_binding_required', 'the profile wants the CSR to name the TLS connection that carries it')
+      : null
   // tls-unique of a resumed session is open to the triple handshake attack (RFC 7627).
   if (channel.resumed) return refusal('channel_binding_mismatch', 'the CSR is bound to a TLS session, and this one was resumed')
   for (const value of [channel.tlsUnique, channel.tlsExporter]) if (value && encodeBase64(value, 0) === claimed) return null
   return refusal('channel_binding_mismatch', 'the challengePassword is not the channel binding of this TLS session')
 }
 
-/** Proves one CSR. Costs no signature unless everything cheaper is in order. */
-export function prove(der: Bytes, keys: readonly string[], channel: Channel, memory: KeyMemory): ProvenCsr | Refusal {
+/**
+ * Proves one CSR. Costs no signature unless everything cheaper is in order. `demanded`: a CSR that names no TLS session is refused, not only one
+ * that names another.
+ */
+export function prove(
+  der: Bytes,
+  keys: readonly string[],
+  channel: Channel,
+  memory: KeyMemory,
+  demanded = false,
+): ProvenCsr | Refusal {
   let csr: Csr
   let extensions: Extension[]
   try {
@@ -77,7 +88,7 @@ export function prove(der: Bytes, keys: readonly string[], channel: Channel, mem
     const weak = keyRefusal(csr, keys)
     if (weak) return weak
     extensions = requestedExtensions(csr)
-    const unbound = bindingRefusal(csr, channel)
+    const unbound = bindingRefusal(csr, channel, demanded)
     if (unbound) return unbound
   } catch (error) {
     if (codeOf(error) === null) throw error

@@ -76,10 +76,10 @@ export interface ProfileOptions {
   renewal?: Partial<RenewalRule>
   /** 'csr', the default: the CSR's signature proves possession. 'channel': the CSR must also name its TLS session (RFC 7030 3.5). */
   possession?: 'csr' | 'channel'
-  /** Whether /serverkeygen makes keys. Off by default. */
-  serverKeys?: boolean
   /** Reached by SCEP too; null, the default, for not. */
   scep?: ScepRuleOptions | null
+  /** Whether /serverkeygen makes keys, encrypted to the client; 'plain': in the clear within TLS to a client that names no key. Off by default. */
+  serverKeys?: boolean | 'plain'
   /** How often within `supersedeWindowSeconds` a device may replace a live certificate's key otherwise than by renewing it. */
   supersedesMax?: number
   supersedeWindowSeconds?: number
@@ -109,8 +109,8 @@ export type EnrollmentProfile = Readonly<{
   approval: ApprovalRule
   renewal: RenewalRule
   possession: 'csr' | 'channel'
-  serverKeys: boolean
   scep: ScepRule | null
+  serverKeys: boolean | 'plain'
   supersedesMax: number
   supersedeWindowSeconds: number
 }>
@@ -178,6 +178,10 @@ export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
   const scep = o.scep ? scepRule(o.scep) : null
   if (scep && possession === 'channel')
     throw wrong('scep: there is no TLS session that a CSR could name, as possession: channel asks')
+  const serverKeys = o.serverKeys ?? false
+  if (serverKeys !== true && serverKeys !== false && serverKeys !== 'plain') throw wrong('serverKeys: true, false or plain')
+  // A person's answer comes minutes later, and a key made now would have to wait somewhere.
+  if (serverKeys !== false && approval !== 'none') throw wrong('serverKeys: not together with approval, since no key is kept')
   return {
     fleet: o.fleet,
     label,
@@ -200,7 +204,7 @@ export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
     approval,
     renewal: renewalRule(o.renewal ?? {}, label),
     possession,
-    serverKeys: o.serverKeys ?? false,
+    serverKeys,
     scep,
     // A device that was reset gets a new key once; a second new key within a week is rather two devices than one.
     supersedesMax: o.supersedesMax ?? 1,

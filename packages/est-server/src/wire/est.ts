@@ -112,3 +112,21 @@ export function certsOnlyBody(certificates: Bytes[]): string {
   for (let at = 0; at < text.length; at += 64) out += text.slice(at, at + 64) + '\n'
   return out
 }
+
+/** RFC 7030 4.4.2: which kind of key the first part is. */
+export const plainKeyType = 'application/pkcs8'
+export const envelopedKeyType = 'application/pkcs7-mime; smime-type=server-generated-key'
+
+/** A line that no base64 has. The parts are bounded and our own, so that it needs no randomness. */
+const boundary = 'birthmark-server-generated-key'
+export const keyAndCertificatesType = `multipart/mixed; boundary=${boundary}`
+
+/** RFC 7030 4.4.2: the private key, then the certificate as simpleenroll would answer it. CRLF as RFC 2046 5.1.1 has it. */
+export function keyAndCertificatesBody(key: Bytes, enveloped: boolean, certificates: Bytes[]): string {
+  const part = (type: string, body: string) =>
+    `--${boundary}\r\nContent-Type: ${type}\r\nContent-Transfer-Encoding: base64\r\n\r\n${body.replaceAll('\n', '\r\n')}`
+  const lines = Buffer.from(key)
+    .toString('base64')
+    .replace(/.{1,64}/g, '$&\n')
+  return `${part(enveloped ? envelopedKeyType : plainKeyType, lines)}${part(certsOnlyType, certsOnlyBody(certificates))}--${boundary}--\r\n`
+}
