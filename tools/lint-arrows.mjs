@@ -62,6 +62,7 @@ for (const file of sources(packages)) {
   const text = readFileSync(file, 'utf8')
   for (const match of text.matchAll(importLine)) {
     const specifier = match[1] ?? match[2]
+    const isType = /^\s*(?:import|export)\s+type\s/.test(match[0])
     const say = why => broken.push(`packages/${at}: '${specifier}' ${why}`)
     if (specifier.startsWith('.')) {
       const target = relative(packages, resolve(dirname(file), specifier))

@@ -15,8 +15,8 @@ import {
 } from '@birthmark/device-sdk/core'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Issuer } from './ca/issuer-key.ts'
-import { issuerName } from './ca/status-urls.ts'
 import { createRevocationLists, crlFailpoints, type RevocationListOptions, type RevocationLists } from './revocation-lists.ts'
+import { issuerName } from './status-urls.ts'
 import { csrFor, issuedBy, type Kernel, type KernelOptions, kernel, nameOf, start, testKey } from './testing/kernel.ts'
 
 const statusUrl = 'http://status.acme.example'

@@ -7,12 +7,12 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { type CrlShape, crlEnvelope, crlFrame, encodeEntries } from './ca/crl.ts'
 import type { Issuer } from './ca/issuer-key.ts'
-import { crlFile, crlFolder, issuerName, shardBits, shardOf } from './ca/status-urls.ts'
 import { EstServerError, failureCode } from './errors.ts'
 import { createFullLists, type FullList } from './full-revocation-list.ts'
 import { recentlyUsed } from './node-crypto.ts'
 import type { Clock, Failpoint, Log } from './ports.ts'
 import { createRuleView, type RevocationRules } from './revocation-rules.ts'
+import { crlFile, crlFolder, issuerName, shardBits, shardOf } from './status-urls.ts'
 import type { CrlHead } from './store/crl.ts'
 import type { Store } from './store/store.ts'
 
@@ -91,8 +91,11 @@ export function createRevocationLists(options: RevocationListOptions): Revocatio
   const rulesOf = createRuleView(store)
   const queue = createQueue()
   const remembered = recentlyUsed<SignedList>(rememberedMax)
-  /** Lists that were found unchanged by revocations after those they name: list → number and count. */
-  const unchanged = recentlyUsed<{ number: number; revocations: number }>(rememberedMax * 16)
+  /**
+   * Lists that say all there is to say after so many revocations, under the addresses that are configured: those that this process signed, and those
+   * it found in the store and held against what it would write itself.
+   */
+  const vouched = recentlyUsed<{ number: number; revocations: number }>(rememberedMax * 16)
   /** What was asked for since it was last signed, to be kept fresh. */
   const asked = new Map<string, Kind>()
   const problems = new Map<string, { since: number; detail: string; alarmed: boolean }>()
@@ -140,7 +143,7 @@ export function createRevocationLists(options: RevocationListOptions): Revocatio
       // What it would be if it were made now, with its own number and times.
       const tbs = tbsOf(kind, before, entries)
       if (Buffer.from(before.der).includes(tbs)) {
-        unchanged.set(idOf(kind), { number: before.number, revocations })
+        vouched.set(idOf(kind), { number: before.number, revocations })
         return before
       }
     }
@@ -165,15 +168,14 @@ export function createRevocationLists(options: RevocationListOptions): Revocatio
     // Another process may have been faster; its list is as good, and everybody serves the same.
     if ((await store.recordCrl({ issuer: issuer.keyId, list: name, ...list })) === 'conflict')
       return (await store.crl(issuer.keyId, name)) ?? list
+    vouched.set(idOf(kind), { number, revocations })
     await pass('crl-recorded')
     return list
   }
 
-  /** Whether a list knows of every revocation there is. */
   const knows = (id: string, head: CrlHead, revocations: number) => {
-    if (head.revocations === revocations) return true
-    const same = unchanged.get(id)
-    return same !== undefined && same.number === head.number && same.revocations === revocations
+    const known = vouched.get(id)
+    return known !== undefined && known.number === head.number && known.revocations === revocations
   }
 
   async function shardList(kind: Kind): Promise<SignedList> {

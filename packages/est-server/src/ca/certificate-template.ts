@@ -32,9 +32,9 @@ import {
   UTC_TIME,
   UTF8_STRING,
 } from '@birthmark/device-sdk/core'
+import { crlFile, crlFolder, ocspPath, shardOf } from '../status-urls.ts'
 import { derWriter } from './der-writer.ts'
 import type { Issuer } from './issuer-key.ts'
-import { crlFile, crlFolder, ocspPath, shardOf } from './status-urls.ts'
 
 export const CLIENT_AUTH = '2b06010505070302' // 1.3.6.1.5.5.7.3.2
 const AUTHORITY_INFORMATION_ACCESS = '2b06010505070101' // 1.3.6.1.5.5.7.1.1

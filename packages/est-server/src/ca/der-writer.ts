@@ -4,7 +4,7 @@
 import type { Bytes } from '@birthmark/device-sdk/core'
 
 /** The longest TBSCertificate: an RSA-4096 key and an issuer name of some lines leave most of it free. Writing beyond throws RangeError. */
-const bytesMax = 8192
+const certificateBytesMax = 8192
 
 export interface DerWriter {
   /** Puts whole bytes in front of what was written so far. */
@@ -19,7 +19,8 @@ export interface DerWriter {
   take(): Bytes
 }
 
-export function derWriter(): DerWriter {
+/** `bytesMax`: room for the longest element it will write. */
+export function derWriter(bytesMax: number = certificateBytesMax): DerWriter {
   const buffer = new Uint8Array(bytesMax)
   let at = bytesMax
   const room = (bytes: number) => {

@@ -12,7 +12,7 @@ import {
 } from '@birthmark/device-sdk/core'
 import { EstServerError } from '../errors.ts'
 import { importKey, sha256, signingParameters, verifyOnce, verifyWith } from '../node-crypto.ts'
-import { isStatusUrl } from './status-urls.ts'
+import { isStatusUrl } from '../status-urls.ts'
 
 export interface IssuerCertificateOptions {
   /** PEM or DER. */
@@ -43,7 +43,8 @@ const chainCertificatesMax = 8
 /** cRLSign, as Certificate.keyUsage has it. */
 const CRL_SIGN = 64
 
-const algorithms: Record<string, string> = {
+/** The signature algorithm that goes with a key. */
+export const algorithmOfKey: Readonly<Record<string, string>> = {
   'P-256': 'ecdsa-sha256',
   'P-384': 'ecdsa-sha384',
   'P-521': 'ecdsa-sha512',
@@ -81,7 +82,7 @@ export function readIssuerCertificate(options: IssuerCertificateOptions): Issuer
     if (!signed) throw unusable(`issuer chain: certificate ${i + 1} did not sign the one before it`)
     below = upper
   }
-  const algorithm = options.algorithm ?? algorithms[certificate.keyAlgorithm] ?? ''
+  const algorithm = options.algorithm ?? algorithmOfKey[certificate.keyAlgorithm] ?? ''
   const publicKey = importKey(certificate.spki)
   if (
     !signingParameters(algorithm) ||

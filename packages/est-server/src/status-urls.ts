@@ -13,6 +13,9 @@ export function shardOf(idx: number): number {
 /** Eight octets of the key identifier tell the few issuers of one server apart, and keep certificates short. */
 const issuerOctets = 8
 
+/** What issuerName() gives, as a regular expression's source. */
+export const issuerNamePattern = '[0-9a-f]{16}'
+
 export function issuerName(keyId: Bytes): string {
   return hexOf(keyId.subarray(0, issuerOctets))
 }

@@ -1,0 +1,241 @@
+// The fourth story: what a standard consumer is told when it asks about one certificate. A question is read, looked up and judged by the store's
+// rules, and answered with a signature made for it or, where no nonce asks for a fresh one, with the one that others got. Promises: an answer made
+// after a revocation was recorded knows of it; a serial that we never signed is `unknown`; everything kept or waiting is bounded.
+
+import { hash } from 'node:crypto'
+import { type Bytes, bytesOfHex, encodeElement, OCTET_STRING } from '@birthmark/device-sdk/core'
+import type { RevocationFact } from './ca/crl.ts'
+import type { Issuer } from './ca/issuer-key.ts'
+import { type OcspEncoder, type OcspStatement, ocspEncoder, ocspErrorResponse } from './ca/ocsp.ts'
+import { issuerAsSigner, type OcspSigner, publicKeyBits } from './ca/ocsp-signer.ts'
+import { clockToleranceSeconds } from './enrollment.ts'
+import { EstServerError, failureCode } from './errors.ts'
+import { recentlyUsed } from './node-crypto.ts'
+import type { Clock, Log } from './ports.ts'
+import { createRuleView } from './revocation-rules.ts'
+import type { Store } from './store/store.ts'
+import { type CertId, type OcspError, ocspErrors, parseOcspRequest } from './wire/ocsp.ts'
+
+export interface OcspResponderOptions {
+  store: Store
+  issuers: readonly Issuer[]
+  /** Who signs for an issuer in its place. */
+  delegate?: (issuer: Issuer) => OcspSigner | null
+  /** Seconds from thisUpdate to nextUpdate: how long others may go on believing an answer after a revocation. */
+  lifetimeSeconds: number
+  clock: Clock
+  log: Log
+}
+
+export interface OcspAnswer {
+  /** DER OCSPResponse. */
+  body: Bytes
+  /** Present when the same question may get the same answer until then. */
+  cacheable: { thisUpdate: number; nextUpdate: number; etag: string } | null
+  error: OcspError | null
+}
+
+export interface OcspResponder {
+  /** Never rejects. */
+  answer(request: Bytes): Promise<OcspAnswer>
+  /** Why questions cannot be answered at present, or null. */
+  problem(): string | null
+  readonly signatures: number
+}
+
+/** Answers that are kept, about a kilobyte each. */
+const keptMax = 10_000
+/** Signatures that are being made at once. A key in a token makes some hundred a second; who waits longer asks elsewhere or again. */
+const signingMax = 256
+/** A kept answer is made anew after this part of its life. */
+const refreshFraction = 1 / 2
+
+const SHA_1 = '06052b0e03021a' // 1.3.14.3.2.26
+const SHA_256 = '0609608648016503040201' // 2.16.840.1.101.3.4.2.1
+
+interface Side {
+  issuer: Issuer
+  /** Tells the issuers apart in the names of kept answers. */
+  name: string
+  signer: OcspSigner
+  encoder: OcspEncoder
+}
+
+interface Kept {
+  answer: OcspAnswer
+  fleet: string
+  idx: number
+  gids: number[]
+  fact: RevocationFact | null
+  revocations: number
+  refreshAt: number
+}
+
+/** The contents of a CertID before its serial that mean this issuer: with either hash, its NULL parameters written or not. */
+function namesOf({ certificate }: Issuer): string[] {
+  const key = publicKeyBits(certificate.spki)
+  return (
+    [
+      ['sha1', SHA_1],
+      ['sha256', SHA_256],
+    ] as const
+  ).flatMap(([digest, oid]) => {
+    const hashes = [certificate.subject, key].map(bytes => encodeElement(OCTET_STRING, [hash(digest, bytes, 'buffer')]))
+    return ['0500', ''].map(parameters => {
+      const algorithm = encodeElement(0x30, [bytesOfHex(oid + parameters)])
+      return Buffer.concat([algorithm, ...hashes]).toString('latin1')
+    })
+  })
+}
+
+const textOf = (bytes: Bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
+
+export function createOcspResponder(options: OcspResponderOptions): OcspResponder {
+  const { store, issuers, lifetimeSeconds, clock, log } = options
+  const rulesOf = createRuleView(store)
+  const sides = new Map<string, Side>()
+  for (const issuer of issuers) {
+    const signer = options.delegate?.(issuer) ?? issuerAsSigner(issuer)
+    const side = { issuer, name: textOf(issuer.keyId), signer, encoder: ocspEncoder(signer) }
+    for (const name of namesOf(issuer)) sides.set(name, side)
+  }
+  const kept = recentlyUsed<Kept>(keptMax)
+  let signing = 0
+  let signatures = 0
+  let failing: { since: number; code: string } | null = null
+  let latestTime = -1
+
+  const failed = (error: OcspError): OcspAnswer => ({ body: ocspErrorResponse(ocspErrors[error]), cacheable: null, error })
+
+  async function forwardTime(): Promise<number> {
+    const now = Math.floor(clock.now())
+    if (now < latestTime - clockToleranceSeconds || latestTime < 0) {
+      // At the start, and again when an operator may have accepted the clock meanwhile.
+      latestTime = await store.lastTime()
+      if (now < latestTime - clockToleranceSeconds) throw new EstServerError('clock_regressed', 'the clock lies behind the records')
+    }
+    if (now > latestTime) latestTime = now
+    return now
+  }
+
+  async function signed(
+    side: Side,
+    statements: OcspStatement[],
+    now: number,
+    nonce: Bytes | null,
+  ): Promise<{ body: Bytes; nextUpdate: number }> {
+    if (signing >= signingMax) throw new EstServerError('store_busy', `${signing} answers are being signed`)
+    if (now >= side.signer.notAfter) throw new EstServerError('issuer_unusable', 'the responder’s certificate has ended')
+    // Clients hold a response to the life of the certificate that signed it.
+    const nextUpdate = Math.min(now + lifetimeSeconds, side.signer.notAfter)
+    const data = side.encoder.data(statements, now, nextUpdate, nonce)
+    signing++
+    try {
+      const made = side.signer.sign(data)
+      const signature = made instanceof Uint8Array ? made : await made
+      // A key that answers later is in another device, and what that gives is looked at before it leaves; our own cipher is believed, since
+      // looking would cost three times the signature.
+      if (made !== signature && !side.signer.verify(data, signature))
+        throw new EstServerError('signature_wrong', 'the key gave a signature that does not verify')
+      signatures++
+      if (failing !== null) {
+        log.info({ since: failing.since }, 'OCSP answers are signed again')
+        failing = null
+      }
+      return { body: side.encoder.response(data, signature), nextUpdate }
+    } catch (error) {
+      throw error instanceof EstServerError ? error : new EstServerError('issuer_failed', 'the key did not sign', error)
+    } finally {
+      signing--
+    }
+  }
+
+  async function factOf(fleet: string, idx: number, gids: number[], revocations: number): Promise<RevocationFact | null> {
+    return (await rulesOf(fleet, revocations)).verdict(idx, gids)
+  }
+
+  /** A kept answer, when it is young and still what would be said. */
+  async function fromKept(id: string, now: number): Promise<OcspAnswer | null> {
+    const known = kept.get(id)
+    if (known === undefined || now >= known.refreshAt || now < known.refreshAt - lifetimeSeconds) return null
+    const revocations = await store.revocations(known.fleet)
+    if (revocations !== known.revocations) {
+      const fact = await factOf(known.fleet, known.idx, known.gids, revocations)
+      if (fact?.at !== known.fact?.at || fact?.reason !== known.fact?.reason) return null
+      known.revocations = revocations
+    }
+    return known.answer
+  }
+
+  async function one(side: Side, { der, serial }: CertId, nonce: Bytes | null): Promise<OcspAnswer> {
+    const now = await forwardTime()
+    // By the question's own bytes, since they are repeated in the answer.
+    const id = nonce === null ? side.name + textOf(der) : ''
+    if (nonce === null) {
+      const same = await fromKept(id, now)
+      if (same !== null) return same
+    }
+    const standing = await store.standing(side.issuer.keyId, serial)
+    const fact = standing && (await factOf(standing.fleet, standing.idx, standing.gids, standing.revocations))
+    const status = standing === null ? null : (fact ?? 'good')
+    const { body, nextUpdate } = await signed(side, [{ certId: der, status }], now, nonce)
+    // What was never issued may be at any moment, and anybody can invent serials enough to fill what is kept.
+    if (nonce !== null || standing === null) return { body, cacheable: null, error: null }
+    const etag = `"${hash('sha256', body, 'hex').slice(0, 32)}"`
+    const answer: OcspAnswer = { body, cacheable: { thisUpdate: now, nextUpdate, etag }, error: null }
+    const { fleet, idx, gids, revocations } = standing
+    kept.set(id, { answer, fleet, idx, gids, fact, revocations, refreshAt: now + (nextUpdate - now) * refreshFraction })
+    return answer
+  }
+
+  async function several(side: Side, certIds: CertId[], nonce: Bytes | null): Promise<OcspAnswer> {
+    const now = await forwardTime()
+    const statements: OcspStatement[] = []
+    for (const certId of certIds) {
+      // Of another issuer, even of ours, this one has nothing to say.
+      const standing = sides.get(textOf(certId.issuer)) === side ? await store.standing(side.issuer.keyId, certId.serial) : null
+      const fact = standing && (await factOf(standing.fleet, standing.idx, standing.gids, standing.revocations))
+      statements.push({ certId: certId.der, status: standing === null ? null : (fact ?? 'good') })
+    }
+    const { body } = await signed(side, statements, now, nonce)
+    return { body, cacheable: null, error: null }
+  }
+
+  function complain(error: unknown): OcspAnswer {
+    const code = failureCode(error) ?? 'internal'
+    if (code === 'store_busy') return failed('tryLater')
+    if (failing === null) log.error({ code, err: error }, 'OCSP questions cannot be answered')
+    failing ??= { since: Math.floor(clock.now()), code }
+    // Nothing of it is the asker's fault, and nothing stays so: somebody is being alarmed.
+    return failed(code === 'internal' ? 'internalError' : 'tryLater')
+  }
+
+  return {
+    async answer(request) {
+      const question = parseOcspRequest(request)
+      if (question === null) return failed('malformedRequest')
+      const { certIds, nonce } = question
+      // RFC 5019 2.2.3: unauthorized says that we have nothing to say with authority, and costs no signature.
+      const side = certIds.length === 1 ? sides.get(textOf(certIds[0].issuer)) : sideOf(certIds)
+      if (side === undefined) return failed('unauthorized')
+      try {
+        return certIds.length === 1 ? await one(side, certIds[0], nonce) : await several(side, certIds, nonce)
+      } catch (error) {
+        return complain(error)
+      }
+    },
+    problem: () =>
+      failing && `OCSP questions cannot be answered since ${new Date(failing.since * 1000).toISOString()} (${failing.code})`,
+    get signatures() {
+      return signatures
+    },
+  }
+
+  function sideOf(certIds: CertId[]): Side | undefined {
+    for (const certId of certIds) {
+      const side = sides.get(textOf(certId.issuer))
+      if (side !== undefined) return side
+    }
+    return undefined
+  }
+}
