@@ -123,6 +123,7 @@ const Profile = z.strictObject({
   approval: z.enum(['none', 'first', 'every']).default('none'),
   possession: z.enum(['csr', 'channel']).default('csr'),
   serverKeys: z.union([z.boolean(), z.literal('plain')]).default(false),
+  base64: z.enum(['wrapped', 'one-line']).default('wrapped'),
   supersede: z.strictObject({ times: z.int().min(0).max(1000).default(1), within: Duration.default(7 * 86_400) }).prefault({}),
 })
 
@@ -297,6 +298,7 @@ function optionsOf(raw: RawProfile, at: (path: PropertyKey[]) => string, parts: 
     },
     possession: raw.possession,
     serverKeys: raw.serverKeys,
+    bodyInOneLine: raw.base64 === 'one-line',
     supersedesMax: supersede.times,
     supersedeWindowSeconds: supersede.within,
   }

@@ -46,8 +46,11 @@ export interface EnrollmentRequest {
 }
 
 export type EnrollmentOutcome =
-  /** `certificate` and `chain` (issuer upwards, root left out) are DER. `again`: made by an earlier, equal request. */
-  | { kind: 'issued'; certificate: Bytes; chain: Bytes[]; again: boolean }
+  /**
+   * `certificate` and `chain` (issuer upwards, root left out) are DER. `again`: made by an earlier, equal request. `renewAfterSeconds`: when to come
+   * back for the next one, from now.
+   */
+  | { kind: 'issued'; certificate: Bytes; chain: Bytes[]; again: boolean; renewAfterSeconds?: number }
   | { kind: 'pending'; retryAfterSeconds: number }
   | { kind: 'unauthenticated'; code: RefusalCode; detail: string }
   | { kind: 'refused'; code: RefusalCode; detail: string }

@@ -54,7 +54,13 @@ afterEach(async () => {
 
 const enrollAs = async (device: TestDevice, key: TestKey) => issuedBy(await k.enroll(device.peer(), csrFor(key, nameOf(device.id))))
 /** What a repeated request is answered. */
-const sameAs = (certificate: Bytes) => ({ kind: 'issued', certificate: new Uint8Array(certificate), chain: [], again: true })
+const sameAs = (certificate: Bytes) => ({
+  kind: 'issued',
+  certificate: new Uint8Array(certificate),
+  chain: [],
+  again: true,
+  renewAfterSeconds: expect.any(Number),
+})
 const currentName = (id: string) => nameOf(id, id)
 const renew = (certificate: Bytes, csr: Bytes, more: Partial<EnrollmentRequest> = {}) =>
   k.enroll(peerWith([certificate]), csr, { operation: 'reenroll', ...more })

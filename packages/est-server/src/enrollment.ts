@@ -26,6 +26,7 @@ import { type EnrollmentProfile, requestContent } from './registrar/profile.ts'
 import { isRefusal, isUnauthenticated, type Refusal, refusal } from './registrar/refusal.ts'
 import { detailWithRule } from './registrar/rule.ts'
 import type { WebhookRule } from './registrar/webhook-rule.ts'
+import { renewAfterSeconds } from './renewal-hint.ts'
 import type { CertificateRecord, EnrollmentFacts, Store } from './store/store.ts'
 import { UnavailableError, unavailabilityOf } from './unavailability.ts'
 import type { Webhook } from './webhook.ts'
@@ -64,6 +65,8 @@ export interface Enrollment {
     request: EnrollmentRequest,
     work: (profile: EnrollmentProfile) => Promise<T | Refusal>,
   ): Promise<T | EnrollmentOutcome>
+  /** Whether the label's clients read base64 of one line only. */
+  bodyInOneLine(label: string | null): boolean
   /** For /cacerts: the issuer and everything above it, DER. Empty for an unknown label. */
   caCertificates(label: string | null): Bytes[]
   /** For /csrattrs: DER CsrAttrs, the names filled in where the peer's certificate says whose they are. Null for an unknown label; never refuses. */
@@ -220,7 +223,13 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     }
     const { der, idx, issuer } = decision.certificate
     await budget.record(`${fleet}/${deviceId}`, note('certificate_returned', `idx ${idx}, made by an earlier, equal request`))
-    return { kind: 'issued', certificate: der, chain: issuers.current().chainOf(issuer), again: true }
+    return {
+      kind: 'issued',
+      certificate: der,
+      chain: issuers.current().chainOf(issuer),
+      again: true,
+      renewAfterSeconds: renewAfterSeconds(profile, decision.certificate, csr.spkiSha256, clock.now()),
+    }
   }
 
   async function serve(turn: Turn): Promise<EnrollmentOutcome> {
@@ -234,7 +243,13 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       const issued = await issue({ approval: judged, operation, requestId, note, transaction })
       // 10. Answer.
       if (issued.kind === 'issued')
-        return { kind: 'issued', certificate: issued.certificate, chain: issuers.current().chainOf(issued.issuer), again: false }
+        return {
+          kind: 'issued',
+          certificate: issued.certificate,
+          chain: issuers.current().chainOf(issued.issuer),
+          again: false,
+          renewAfterSeconds: renewAfterSeconds(profile, issued, turn.csr.spkiSha256, clock.now()),
+        }
       if (issued.kind === 'transaction_conflict')
         return refuse(
           request,
@@ -366,6 +381,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         return unavailable(request, error)
       }
     },
+    bodyInOneLine: label => profiles.get(label)?.bodyInOneLine ?? false,
     caCertificates: label => (profiles.has(label) ? issuers.current().caCertificates : []),
     async csrAttributes(peer, label) {
       const profile = profiles.get(label)

@@ -38,7 +38,7 @@ export interface Issuing {
 }
 
 export type Issued =
-  | { kind: 'issued'; certificate: Bytes; issuer: Bytes }
+  | { kind: 'issued'; certificate: Bytes; issuer: Bytes; notBefore: number; notAfter: number }
   /** What the decision rests on has changed: decide again. */
   | { kind: 'stale' }
   /** A group of the device was closed since. */
@@ -142,7 +142,7 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     // Another server gave this intent up meanwhile; its own attempt may have won.
     if (recorded === 'conflict') return { kind: 'stale' }
     await pass('recorded')
-    return { kind: 'issued', certificate: der, issuer: issuerId }
+    return { kind: 'issued', certificate: der, issuer: issuerId, notBefore, notAfter }
   }
 
   return async issuing => {

@@ -21,12 +21,14 @@ interface Setting {
   peer?: Peer
   outcome?: EnrollmentOutcome | Error
   unready?: string | null
+  oneLine?: boolean
 }
 
 function setUp({
   peer = birth,
   outcome = { kind: 'issued', certificate, chain: [issuer], again: false },
   unready = null,
+  oneLine = false,
 }: Setting = {}) {
   const asked: EnrollmentRequest[] = []
   const errors: object[] = []
@@ -38,6 +40,7 @@ function setUp({
       if (outcome instanceof Error) throw outcome
       return outcome
     },
+    bodyInOneLine: () => oneLine,
     caCertificates: (label: string | null): Bytes[] => (label === null || label === 'plant-7' ? [issuer] : []),
   }
   const front = createFront({ enrollment, limits: defaultLimits, log, unready: () => unready })
@@ -258,4 +261,35 @@ test('liveness always, readiness with its reason', async () => {
   const { status, text } = await setUp({ unready: 'the store is closed' }).ask('/readyz')
   expect([status, text.split('\n')[0]]).toEqual([503, 'busy: not ready: the store is closed'])
   expect((await setUp().ask('/nothing')).status).toBe(404)
+})
+
+test('a small device sends DER as it is and gets its certificate as it is, where it says so', async () => {
+  const raw: BodyOutcome = { kind: 'body', bytes: csr }
+  const { post, asked } = setUp({
+    outcome: { kind: 'issued', certificate, chain: [issuer], again: false, renewAfterSeconds: 5_184_000 },
+  })
+  const der = await post('/.well-known/est/simpleenroll', { accept: 'application/pkix-cert' }, raw)
+  expect([der.status, der.response.headers.get('content-type'), der.response.headers.get('content-length')]).toEqual([
+    200,
+    'application/pkix-cert',
+    String(certificate.length),
+  ])
+  expect(der.response.headers.get('content-transfer-encoding')).toBeNull()
+  expect(asked[0].csr).toEqual(csr)
+  expect(der.response.headers.get('renew-after')).toBe('5184000')
+  const pem = await post('/.well-known/est/simpleenroll', { accept: 'text/plain;q=0.1, Application/PEM-certificate-chain;q=1' })
+  expect(pem.text.match(/BEGIN CERTIFICATE/g)?.length).toBe(2)
+  for (const accept of ['*/*', 'application/*', 'text/html', 'application/pkix-cert, application/pkcs7-mime', '', ',,,'])
+    expect((await post('/.well-known/est/simpleenroll', { accept })).response.headers.get('content-type'), accept).toBe(
+      'application/pkcs7-mime; smime-type=certs-only',
+    )
+})
+
+test('base64 is wrapped for libest and in one line where the label says so', async () => {
+  const long = new Uint8Array(600).fill(7)
+  const outcome: EnrollmentOutcome = { kind: 'issued', certificate: long, chain: [], again: false }
+  const wrapped = await setUp({ outcome }).post('/.well-known/est/simpleenroll')
+  expect(wrapped.text.split('\n').every(line => line.length <= 64)).toBe(true)
+  const single = await setUp({ outcome, oneLine: true }).post('/.well-known/est/simpleenroll')
+  expect(single.text).toBe(wrapped.text.replaceAll('\n', ''))
 })

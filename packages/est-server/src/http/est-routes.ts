@@ -1,7 +1,7 @@
 // EST over HTTP (RFC 7030 3.2): from request to enrollment story and back. Decides nothing about who may have what; refuses what is no
 // EST request before a body is read, and reads no body of a client that shows no credential at all.
 
-import { type Bytes, codeOf, encodeBase64 } from '@birthmark/device-sdk/core'
+import { type Bytes, codeOf, encodeBase64, encodePem } from '@birthmark/device-sdk/core'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from '../enrollment-request.ts'
 import type { Log } from '../ports.ts'
 import type { ServerKeyOutcome } from '../server-key.ts'
@@ -14,6 +14,7 @@ import {
   keyAndCertificatesBody,
   keyAndCertificatesType,
   parseEstPath,
+  shortTypeOf,
 } from '../wire/est.ts'
 import { basicCredentials, bearerToken, withCredentials } from './client-certificate.ts'
 import { type Answer, answer, type Exchange, pathOf, refuse } from './exchange.ts'
@@ -29,6 +30,8 @@ export interface EstService {
   csrAttributes?(peer: Peer, label: string | null): Promise<Bytes | null>
   /** Makes a key for a device; absent where the server makes none. */
   generateKey?(request: EnrollmentRequest): Promise<ServerKeyOutcome>
+  /** Whether the label's clients read base64 of one line only. */
+  bodyInOneLine?(label: string | null): boolean
   /** Told when a peer with a certificate asks for anything but one: a device proves a new identity by a cacerts. */
   noteUse?(peer: Peer, label: string | null): Promise<void>
 }
@@ -46,11 +49,22 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log): EstE
     return refuse(requestId, code, options)
   }
 
+  /** `renewAfter`: seconds, like Retry-After and for the same reason: a small client has no clock to subtract. */
+  function certificatesAnswer(exchange: Exchange, label: string | null, certificates: Bytes[], renewAfter?: number): Answer {
+    const { requestId } = exchange
+    const short = shortTypeOf(exchange.header('accept'))
+    const headers: Record<string, string> = short === null ? encoded(certsOnlyType) : { 'content-type': short }
+    if (renewAfter !== undefined) headers['renew-after'] = String(renewAfter)
+    if (short === 'application/pkix-cert') return answer(requestId, 200, headers, new Uint8Array(certificates[0]))
+    if (short !== null) return answer(requestId, 200, headers, certificates.map(der => encodePem('CERTIFICATE', der)).join(''))
+    return answer(requestId, 200, headers, certsOnlyBody(certificates, service.bodyInOneLine?.(label)))
+  }
+
   async function cacerts(exchange: Exchange, label: string | null): Promise<Answer> {
     const certificates = service.caCertificates(label)
     if (certificates.length === 0) return refused(exchange, 'label_unknown')
     if (exchange.peer.chain) await service.noteUse?.(exchange.peer, label)
-    return answer(exchange.requestId, 200, encoded(certsOnlyType), certsOnlyBody(certificates))
+    return certificatesAnswer(exchange, label, certificates)
   }
 
   async function csrattrs(exchange: Exchange, label: string | null): Promise<Answer> {
@@ -58,7 +72,12 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log): EstE
     if (!service.csrAttributes) return answer(exchange.requestId, 204, {}, '')
     const attributes = await service.csrAttributes(exchange.peer, label)
     if (attributes === null) return refused(exchange, 'label_unknown')
-    return answer(exchange.requestId, 200, encoded('application/csrattrs'), encodeBase64(attributes, 64))
+    return answer(
+      exchange.requestId,
+      200,
+      encoded('application/csrattrs'),
+      encodeBase64(attributes, service.bodyInOneLine?.(label) ? 0 : 64),
+    )
   }
 
   async function enroll(
@@ -96,7 +115,7 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log): EstE
     switch (outcome.kind) {
       case 'issued':
         if ('key' in outcome) return keyAnswer(requestId, outcome)
-        return answer(requestId, 200, encoded(certsOnlyType), certsOnlyBody([outcome.certificate, ...outcome.chain]))
+        return certificatesAnswer(exchange, label, [outcome.certificate, ...outcome.chain], outcome.renewAfterSeconds)
       case 'pending':
         // No text: BouncyCastle takes a body that it need not read for a broken stream.
         return answer(requestId, 202, { 'retry-after': String(Math.max(1, Math.ceil(outcome.retryAfterSeconds))) }, '')

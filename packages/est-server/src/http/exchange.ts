@@ -43,11 +43,12 @@ export function isPlainPath(path: string): boolean {
 export interface Answer {
   status: number
   headers: Record<string, string>
-  body: string
+  /** Text, or bytes as they are. */
+  body: string | Uint8Array<ArrayBuffer>
 }
 
-/** The one place that makes an answer: each has its length and the id that finds it in the log. `body` is ASCII or UTF-8 text. */
-export function answer(requestId: string, status: number, headers: Record<string, string>, body: string): Answer {
+/** The one place that makes an answer: each has its length and the id that finds it in the log. Text goes out as UTF-8. */
+export function answer(requestId: string, status: number, headers: Record<string, string>, body: Answer['body']): Answer {
   headers['x-request-id'] = requestId
   // RFC 9110 8.6: a 204 has neither length nor body.
   if (status !== 204) headers['content-length'] = String(Buffer.byteLength(body))

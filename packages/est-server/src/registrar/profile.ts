@@ -80,6 +80,8 @@ export interface ProfileOptions {
   scep?: ScepRuleOptions | null
   /** Whether /serverkeygen makes keys, encrypted to the client; 'plain': in the clear within TLS to a client that names no key. Off by default. */
   serverKeys?: boolean | 'plain'
+  /** Answers in base64 of one line, for clients that read no other (strongSwan 5.9); wrapped by default, since libest reads no other. */
+  bodyInOneLine?: boolean
   /** How often within `supersedeWindowSeconds` a device may replace a live certificate's key otherwise than by renewing it. */
   supersedesMax?: number
   supersedeWindowSeconds?: number
@@ -111,6 +113,7 @@ export type EnrollmentProfile = Readonly<{
   possession: 'csr' | 'channel'
   scep: ScepRule | null
   serverKeys: boolean | 'plain'
+  bodyInOneLine: boolean
   supersedesMax: number
   supersedeWindowSeconds: number
 }>
@@ -205,6 +208,7 @@ export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
     renewal: renewalRule(o.renewal ?? {}, label),
     possession,
     serverKeys,
+    bodyInOneLine: o.bodyInOneLine ?? false,
     scep,
     // A device that was reset gets a new key once; a second new key within a week is rather two devices than one.
     supersedesMax: o.supersedesMax ?? 1,

@@ -45,11 +45,13 @@ export function parseEstPath(path: string): EstTarget | null {
 const hyphen = 0x2d
 
 /**
- * The DER of a request body: base64 in one line or many, or in PEM armour, as clients send it. Content-Transfer-Encoding is not looked
+ * The DER of a request body: as it is, in base64 of one line or many, or in PEM armour, as clients send it. Content-Transfer-Encoding is not looked
  * at (RFC 8951 3.1). Throws `base64_malformed` for anything else.
  */
 export function csrOfBody(body: Bytes, bytesMax: number): Bytes {
   let at = 0
+  // A SEQUENCE as it is. In base64 a CSR begins with M; its first character would be 0 for no SEQUENCE at all.
+  if (body[0] === 0x30 && body.length <= bytesMax) return body
   while (at < body.length && body[at] <= 0x20) at++
   if (body[at] !== hyphen) return decodeBase64(body, bytesMax)
   for (const label of ['CERTIFICATE REQUEST', 'NEW CERTIFICATE REQUEST']) {
@@ -104,10 +106,12 @@ function certsOnly(certificates: Bytes[]): Buffer {
 }
 
 /**
- * The certs-only body, in base64 with lines of 64: some decoders cannot take a longer one. `certificates`: DER, the issued one first.
+ * The certs-only body, in base64 with lines of 64: libest's decoder takes no longer one. In one line for those that take no line end instead.
+ * `certificates`: DER, the issued one first.
  */
-export function certsOnlyBody(certificates: Bytes[]): string {
+export function certsOnlyBody(certificates: Bytes[], oneLine = false): string {
   const text = certsOnly(certificates).toString('base64')
+  if (oneLine) return text
   let out = ''
   for (let at = 0; at < text.length; at += 64) out += text.slice(at, at + 64) + '\n'
   return out
@@ -129,4 +133,18 @@ export function keyAndCertificatesBody(key: Bytes, enveloped: boolean, certifica
     .toString('base64')
     .replace(/.{1,64}/g, '$&\n')
   return `${part(enveloped ? envelopedKeyType : plainKeyType, lines)}${part(certsOnlyType, certsOnlyBody(certificates))}--${boundary}--\r\n`
+}
+
+/** Answers that spare a small client PKCS#7, or a script the conversion: the certificate alone in DER, and a PEM chain (RFC 8555 9.1). */
+export const shortTypes = ['application/pkix-cert', 'application/pem-certificate-chain'] as const
+export type ShortType = (typeof shortTypes)[number]
+
+/** Which of them a request wants; null for EST's own. Only a type that is named counts: `*` is what clients send that mean nothing by it. */
+export function shortTypeOf(accept: string | undefined): ShortType | null {
+  // What nearly every EST client sends, or nothing.
+  if (accept === undefined || accept === 'application/pkcs7-mime' || accept === '*/*') return null
+  const named = accept.split(',', 8).map(part => part.split(';')[0].trim().toLowerCase())
+  // Who can read PKCS#7 gets it.
+  if (named.includes('application/pkcs7-mime')) return null
+  return shortTypes.find(type => named.includes(type)) ?? null
 }
