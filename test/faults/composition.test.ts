@@ -34,7 +34,8 @@ const software = (pem: string) => ({ kind: 'software' as const, pem, passphrase:
 async function start(issuing: TestAuthority, root: TestAuthority, previous: TestAuthority[]) {
   const issuer = {
     certificates: [issuing.der, root.der],
-    previous: previous.map(({ der }) => der),
+    previous: previous.map(({ der }) => [der]),
+    links: [],
     next: null,
     key: software(issuing.keyPem),
   }

@@ -6,6 +6,7 @@ import { startPostgres, type TestPostgres } from '../support/postgres.ts'
 import { approvalsContract } from './approvals-contract.ts'
 import { storeContract } from './contract.ts'
 import { crlContract } from './crl-contract.ts'
+import { issuersContract } from './issuers-contract.ts'
 import { noticeContract } from './notice-contract.ts'
 import { numbersContract } from './numbers-contract.ts'
 import { tokenContract } from './token-contract.ts'
@@ -27,6 +28,7 @@ const driver = () => {
 storeContract('postgres', driver)
 crlContract('postgres', driver)
 tokenContract('postgres', driver)
+issuersContract('postgres', driver)
 approvalsContract('postgres', driver)
 numbersContract('postgres', driver)
 noticeContract('postgres', driver)

@@ -24,6 +24,8 @@ export function administrationOf(state: string): Administration {
     mintSecret: value => post('/secrets', value),
     planRevocation: group => call('GET', `/revocations/plan?${new URLSearchParams({ group })}`),
     revoke: value => post('/revocations', value),
+    issuers: () => call('GET', '/issuers'),
+    moveIssuers: value => post('/issuers/move', value),
   }
 }
 

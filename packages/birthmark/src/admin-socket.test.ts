@@ -35,6 +35,11 @@ const administration: Administration = {
     if (group === 'broken') throw new Error('secret detail of ours')
     throw new CommandError('group_unknown', `no group ${group}`, 'see the groups', 'refused')
   },
+  issuers: async () => ({ issuers: [] }),
+  moveIssuers: async wanted => {
+    calls.push(['moveIssuers', wanted])
+    return { moved: 'moved', issuers: [] }
+  },
   revoke: async wanted => {
     calls.push(['revoke', wanted])
     return { group: wanted.group, seq: 1, devices: 1, noticeBytes: 1, sessionsCut: 1, connectionsClosed: 0, notice: '' }

@@ -110,6 +110,15 @@ const RevokeInput = z.strictObject({
   reason: z.string().min(1).max(200),
 })
 
+const IssuerMoveInput = z.strictObject({
+  step: z.enum(['prepare', 'switch', 'undo', 'retire']),
+  issuer: z
+    .string()
+    .regex(/^([0-9a-f]{2}){1,64}$/)
+    .optional(),
+  force: z.boolean().default(false),
+})
+
 async function answer(administration: Administration | null, request: IncomingMessage): Promise<object> {
   if (!administration)
     throw new CommandError('starting', 'the server is starting or stopping', 'try again in a moment', 'unreachable')
@@ -130,6 +139,12 @@ async function answer(administration: Administration | null, request: IncomingMe
       return administration.planRevocation(parse(z.strictObject({ group: z.string().max(128) }), query).group)
     case 'POST /revocations':
       return administration.revoke(parse(RevokeInput, await json(request)))
+    case 'GET /issuers':
+      return administration.issuers()
+    case 'POST /issuers/move': {
+      const { issuer, ...move } = parse(IssuerMoveInput, await json(request))
+      return administration.moveIssuers({ ...move, ...present({ issuer }) })
+    }
     default:
       throw new CommandError(
         'not_found',

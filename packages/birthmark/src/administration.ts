@@ -76,6 +76,25 @@ export interface RevocationReceipt {
   notice: string
 }
 
+/** An issuing CA. */
+export interface IssuerView {
+  /** Key id, hex. */
+  issuer: string
+  state: 'next' | 'signing' | 'previous' | 'retired'
+  since: number
+  /** Devices whose last certificate is of it and has not ended. */
+  devices: number
+  /** Null when the configuration does not have it. */
+  certificate: { subject: string; keyAlgorithm: string; notBefore: number; notAfter: number } | null
+}
+
+export interface IssuerMove {
+  step: 'prepare' | 'switch' | 'undo' | 'retire'
+  /** Which one to retire. */
+  issuer?: string
+  force: boolean
+}
+
 export interface Administration {
   status(): Promise<ServerStatus>
   devices(filter: DeviceFilter): Promise<DevicePage>
@@ -84,4 +103,6 @@ export interface Administration {
   planRevocation(group: string): Promise<RevocationPlan>
   /** Refuses when the plan no longer has this digest. */
   revoke(request: { group: string; digest: string; reason: string }): Promise<RevocationReceipt>
+  issuers(): Promise<{ issuers: IssuerView[] }>
+  moveIssuers(move: IssuerMove): Promise<{ moved: string; issuers: IssuerView[] }>
 }

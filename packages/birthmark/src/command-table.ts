@@ -29,6 +29,7 @@ export const commandTable: CommandEntry[] = [
   { name: 'sim', summary: 'simulated devices that run the real SDK', load: () => import('./commands/sim.ts') },
   { name: 'devices', summary: 'what is out there', load: () => import('./commands/devices.ts') },
   { name: 'revoke', summary: 'take a group back, live sessions included', load: () => import('./commands/revoke.ts') },
+  { name: 'ca', summary: 'which issuing CA signs, and the roll-over to the next', load: () => import('./commands/ca.ts') },
   { name: 'doctor', summary: 'check clock, chain, key usage, name and reachability', load: () => import('./commands/doctor.ts') },
   { name: 'completion', summary: 'shell completion for bash, zsh or fish', load: () => import('./commands/completion.ts') },
 ]

@@ -7,9 +7,8 @@
 
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Bytes, equalBytes, type Membership, parseCertificate } from '@birthmark/device-sdk/core'
-import { createRegistry, createRevocation, type Log, resolveOpenIntents, type Store } from '@birthmark/est-server'
-import { keyIdOf } from '@birthmark/factory-line'
+import { type Bytes, equalBytes, type Membership } from '@birthmark/device-sdk/core'
+import { createRegistry, createRevocation, type Log, type RollOver, resolveOpenIntents, type Store } from '@birthmark/est-server'
 import {
   type Clock,
   createHeartbeats,
@@ -23,6 +22,7 @@ import { type AdminSocket, openAdminSocket } from './admin-socket.ts'
 import type { Administration } from './administration.ts'
 import type { Settings } from './configuration.ts'
 import type { ConfigurationFile } from './configuration-files.ts'
+import { openConfiguredRollOver, operationalAnchorsOf, warnOfEnd, watchRollOver } from './configured-issuers.ts'
 import { type DeviceFolder, writeDeviceFolder } from './device-folder.ts'
 import { type EnrollmentFront, openEnrollmentFront } from './enrollment-front.ts'
 import { openBroker, reachableName } from './listening.ts'
@@ -89,11 +89,12 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     await resolveOpenIntents({ store, clock })
     const registry = createRegistry({ store, fleet, clock, random })
 
-    const [issuing, ...above] = settings.issuer.certificates
-    const operationalAnchors = [above.at(-1) ?? issuing]
-    // Not the root: it may sign other CAs, for another fleet or purpose, and none of those is ours to admit.
-    const issuers = [issuing, ...settings.issuer.previous]
-    const { broker, bus, url: mqtt, close: closeBroker } = await openBroker(settings, issuers, issuedBy(issuers, status), ports)
+    const rollOver = await openConfiguredRollOver(settings, { store, clock, log })
+    closers.push(warnOfEnd(rollOver, { clock, log }))
+    // Not the roots: they may sign other CAs, for another fleet or purpose, and none of those is ours to admit.
+    const { certificates, next, previous } = settings.issuer
+    const issuers = [certificates, ...(next ? [next.certificates] : []), ...previous].map(([issuing]) => issuing)
+    const { broker, bus, url: mqtt, close: closeBroker } = await openBroker(settings, issuers, issuedBy(rollOver, status), ports)
     closers.push(closeBroker)
 
     const secret = heartbeatSecret(join(state, 'heartbeat.key'))
@@ -124,11 +125,21 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     closers.push(() => tending.close())
 
     const urls = { est: `https://${reachableName(settings.est.host, settings.est.certificate)}:${est.port}`, mqtt }
-    administration = operationsOf({ settings, store, registry, revocation, rules, front: est, publisher, broker, clock, urls })
-
     const { serverAnchors, birthAnchors } = settings
-    const device = { fleet, ...urls, serverAnchors, birthAnchors, operationalAnchors, noticeKey: noticeSpki(settings.noticeKey) }
-    writeDeviceFolder(join(state, 'device'), device)
+    const known = { fleet, ...urls, serverAnchors, birthAnchors, noticeKey: noticeSpki(settings.noticeKey) }
+    const tellDevices = (): DeviceFolder => {
+      const told = { ...known, operationalAnchors: operationalAnchorsOf(rollOver) }
+      writeDeviceFolder(join(state, 'device'), told)
+      return told
+    }
+    const device = tellDevices()
+    const onMoved = async () => {
+      tellDevices()
+      await enforce()
+    }
+    closers.push(watchRollOver(rollOver, ports, () => void onMoved().catch(error => log.error({ err: error }, 'issuers moved'))))
+    const parts = { settings, store, registry, revocation, rules, front: est, publisher, broker, clock, urls }
+    administration = operationsOf({ ...parts, rollOver, onIssuersMoved: onMoved })
     // What was recorded before a crash and not delivered goes out now.
     publisher.wake()
     return { ...urls, administration, admin, device, close }
@@ -141,13 +152,14 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
 type StatusOf = (membership: Membership, issuerKeyId: Bytes | null) => Status
 
 /**
- * Unknown for what another issuer signed: our index and our groups say nothing about it. For the broker, which knows a device by its
- * certificate alone; enrollment asks about the identity that the store recorded, and needs the answer after a roll-over too.
+ * Unknown for what no admitted issuer signed: our index and our groups say nothing about it. For the broker, which knows a device by its
+ * certificate alone; enrollment asks about the identity that the store recorded.
  */
-function issuedBy(issuers: Bytes[], status: StatusOf): StatusOf {
-  const keyIds = issuers.map(parseCertificate).map(({ subjectKeyId, spki }) => subjectKeyId ?? keyIdOf(spki))
+function issuedBy(rollOver: RollOver, status: StatusOf): StatusOf {
   return (membership, issuerKeyId) =>
-    issuerKeyId && keyIds.some(keyId => equalBytes(keyId, issuerKeyId)) ? status(membership, issuerKeyId) : 'unknown'
+    issuerKeyId && rollOver.admitted().some(({ keyId }) => equalBytes(keyId, issuerKeyId))
+      ? status(membership, issuerKeyId)
+      : 'unknown'
 }
 
 /** One process answers devices, this one, or several others do. */

@@ -182,7 +182,7 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
     )
   const anchors = (path: string, files: string[]): Bytes[] => files.flatMap((file, i) => certificates([path, 'anchors', i], file))
   const serverAnchors = anchors('server', raw.server.anchors)
-  const issuerRoots = [...issuer.certificates, ...(issuer.next?.certificates ?? []), ...issuer.previous].map(der =>
+  const issuerRoots = [...issuer.certificates, ...(issuer.next?.certificates ?? []), ...issuer.previous.flat()].map(der =>
     Buffer.from(der).toString('base64'),
   )
   if (serverAnchors.some(der => issuerRoots.includes(Buffer.from(der).toString('base64'))))

@@ -85,6 +85,7 @@ export async function prepareDevelopment(options: {
     issuer: {
       certificates: [issuer.issuing.certificate, issuer.root],
       previous: [],
+      links: [],
       next: null,
       key: { kind: 'software', pem: readFileSync(file('issuer', 'issuing.key.pem'), 'utf8'), passphrase: null },
     },

@@ -17,9 +17,9 @@ import {
 import { type RuleSet, statusOf } from '@birthmark/fleet-revocation'
 import type { Ports } from './compose.ts'
 import type { Settings } from './configuration.ts'
+import { openConfiguredIssuers } from './configured-issuers.ts'
 import { named } from './listening.ts'
 import { noticePull } from './notice-pull.ts'
-import { openIssuer } from './open-issuer.ts'
 
 export interface EnrollmentFront {
   port: number
@@ -54,7 +54,7 @@ export const graceMs = 5000
 export async function openEnrollmentFront(settings: Settings, parts: FrontParts): Promise<EnrollmentFront> {
   const { store, rules, clock, random, log, shared = false } = parts
   const { fleet, profiles } = settings
-  const issuer = await openIssuer(settings.issuer, { state: settings.state, log, now: clock.now() })
+  const keys = await openConfiguredIssuers(settings, { store, clock, log })
   const outbound = createOutbound()
   const tokens = createBearerTokens({ outbound, clock, log })
   const webhook = createWebhook({ outbound, clock, log })
@@ -62,7 +62,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     tokens,
     webhook,
     store,
-    issuer,
+    issuer: keys.issuers,
     profiles,
     status: statusOf(rules, fleet),
     clock,
@@ -70,7 +70,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     log,
     shared,
   })
-  const unready = () => parts.unready() ?? issuer.unready?.() ?? null
+  const unready = () => parts.unready() ?? keys.unready()
   // The server's TLS identity vouches for the keys it makes; where no profile has any made it need not be able to.
   const generateKey = profiles.some(({ serverKeys }) => serverKeys !== false)
     ? createServerKeys({
@@ -99,7 +99,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     standing: () => ({ serving: unready() === null ? 1 : 0, of: 1, pids: [process.pid] }),
     async close() {
       await listener.close(graceMs)
-      await issuer.close?.()
+      await keys.close()
     },
   }
 }

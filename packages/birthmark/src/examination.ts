@@ -21,7 +21,9 @@ import {
 } from '@birthmark/device-sdk/core'
 import { CLIENT_AUTH, SERVER_AUTH, signatureVerifier } from '@birthmark/factory-line'
 import { administrationOf } from './admin-client.ts'
+import type { IssuerView } from './administration.ts'
 import { explain } from './command-error.ts'
+import { issuerWarningSeconds } from './configured-issuers.ts'
 
 export type Finding = { check: string; ok: true; detail: string } | { check: string; ok: false; detail: string; next: string }
 
@@ -56,6 +58,7 @@ export async function examineFolder(folder: string): Promise<Finding[]> {
   try {
     const status = await administrationOf(folder).status()
     findings.push(good('server process', `pid ${status.pid}, fleet ${status.fleet}, ${status.sessions ?? 'unknown'} sessions`))
+    findings.push(...(await administrationOf(folder).issuers()).issuers.flatMap(issuer => examineIssuer(issuer, Date.now() / 1000)))
     if (status.undelivered)
       findings.push(
         bad(
@@ -70,6 +73,22 @@ export async function examineFolder(folder: string): Promise<Finding[]> {
     findings.push(bad('server process', message, next))
   }
   return findings
+}
+
+/** The issuer that signs, or is about to. */
+export function examineIssuer({ issuer, state, certificate }: IssuerView, now: number): Finding[] {
+  const check = `issuing CA, ${state}`
+  if (certificate === null) {
+    const next = 'name its certificate in issuer.previous, or retire it: birthmark ca retire'
+    return state === 'retired' ? [] : [bad(check, `${issuer} is not in the configuration`, next)]
+  }
+  if (state !== 'signing' && state !== 'next') return []
+  const days = Math.floor((certificate.notAfter - now) / 86_400)
+  const detail = `${certificate.subject}, ${certificate.keyAlgorithm}, ${days} days left`
+  if (days < 0) return [bad(check, `${certificate.subject} has ended: nothing is issued`, 'roll over to a new one: docs/keys.md')]
+  return days * 86_400 < issuerWarningSeconds
+    ? [bad(check, `${detail}; certificates end with it`, 'roll over to a new one: docs/keys.md')]
+    : [good(check, detail)]
 }
 
 function keyFilesIn(folder: string, depth: number): string[] {

@@ -39,10 +39,11 @@ export const IssuerConfiguration = z.strictObject({
   // A roll-over leaves one; eight would be a habit.
   previous: z.array(File).max(8).default([]),
   next: z.strictObject(signer).optional(),
+  links: z.array(File).max(8).default([]),
 })
 
 export type RawIssuer = z.infer<typeof IssuerConfiguration>
-type RawSigner = Omit<RawIssuer, 'previous' | 'next'>
+type RawSigner = Omit<RawIssuer, 'previous' | 'next' | 'links'>
 
 /** `certificates`: the issuing CA, then those above it. */
 export interface SignerSettings {
@@ -60,9 +61,13 @@ export type SignerKey =
       pin: SecretSource
     }
 
-/** `next`: takes over in a roll-over. `previous`: issuing CAs that sign no more and whose devices are still admitted. */
+/**
+ * `next`: takes over in a roll-over. `previous`: issuing CAs that sign no more and whose devices are still admitted, each with what is above
+ * it. `links`: certificates that lead from one root to another, for /cacerts.
+ */
 export interface IssuerSettings extends SignerSettings {
-  previous: Bytes[]
+  previous: Bytes[][]
+  links: Bytes[]
   next: SignerSettings | null
 }
 
@@ -79,10 +84,10 @@ export interface FileReader {
 const wrong = (sentence: string, next: string) => new CommandError('configuration', sentence, next, 'usage')
 
 export function settleIssuer(raw: RawIssuer, files: FileReader): IssuerSettings {
-  // A file may carry what is above the issuing CA as well; only the first counts.
-  const previous = raw.previous.map((file, i) => files.certificates(['issuer', 'previous', i], file)[0])
+  const previous = raw.previous.map((file, i) => files.certificates(['issuer', 'previous', i], file))
+  const links = raw.links.flatMap((file, i) => files.certificates(['issuer', 'links', i], file))
   const next = raw.next ? settleSigner(raw.next, ['issuer', 'next'], files) : null
-  return { ...settleSigner(raw, ['issuer'], files), previous, next }
+  return { ...settleSigner(raw, ['issuer'], files), previous, next, links }
 }
 
 function settleSigner(raw: RawSigner, path: PropertyKey[], files: FileReader): SignerSettings {

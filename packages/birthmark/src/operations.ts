@@ -3,7 +3,7 @@
 
 import { createHash } from 'node:crypto'
 import { anchorOf, parseCertificate, type TrustAnchor } from '@birthmark/device-sdk/core'
-import type { DeviceRow, Registry, Revocation, Store } from '@birthmark/est-server'
+import type { DeviceRow, Registry, Revocation, RollOver, Store } from '@birthmark/est-server'
 import { verifyManifest } from '@birthmark/factory-line'
 import type { Clock, Publisher, RuleSet } from '@birthmark/fleet-revocation'
 import type { EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
@@ -11,6 +11,7 @@ import type { Administration, DeviceView, RevocationPlan } from './administratio
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
 import type { EnrollmentFront } from './enrollment-front.ts'
+import { issuerOperations } from './issuer-operations.ts'
 
 export interface OperationParts {
   settings: Settings
@@ -23,6 +24,9 @@ export interface OperationParts {
   broker: EmbeddedBroker | null
   clock: Clock
   urls: { est: string; mqtt: string }
+  rollOver: RollOver
+  /** Tells everybody, and cuts who is no longer admitted. */
+  onIssuersMoved(): Promise<void>
 }
 
 export function operationsOf(parts: OperationParts): Administration {
@@ -56,6 +60,8 @@ export function operationsOf(parts: OperationParts): Administration {
   }
 
   return {
+    ...issuerOperations(parts.rollOver, by, parts.onIssuersMoved),
+
     status: async () => ({
       fleet,
       development: settings.development,

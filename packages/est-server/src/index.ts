@@ -7,11 +7,20 @@ export { type IssuerCertificate, type IssuerCertificateOptions, readIssuerCertif
 export { type Issuer, type SoftwareIssuerOptions, softwareIssuer } from './ca/issuer-key.ts'
 export { createLinter, type Lint, type Linter } from './ca/lint.ts'
 export { delegatedSigner, issuerAsSigner, type OcspSigner, publicKeyBits } from './ca/ocsp-signer.ts'
+export { type RaKey, type SoftwareRaOptions, softwareRa } from './ca/ra-key.ts'
 export { serialSource } from './ca/serial.ts'
 export { clockToleranceSeconds, createEnrollment, type Enrollment, type EnrollmentOptions } from './enrollment.ts'
 export * from './enrollment-request.ts'
 export { EstServerError, type EstServerErrorCode, failureCode } from './errors.ts'
+export {
+  type CertificatePreview,
+  createExplanation,
+  type Explanation,
+  type ExplanationParts,
+  type ExplanationRequest,
+} from './explanation.ts'
 export { type Approvals, createApprovals } from './fleet/approvals.ts'
+export { type Challenges, challengeSecondsMax, challengesMax, createChallenges, type MintedChallenge } from './fleet/challenges.ts'
 export { createRegistry, type ManifestResult, type Registry } from './fleet/registry.ts'
 export { type FullList, openFullList } from './full-revocation-list.ts'
 export type { App } from './http/app.ts'
@@ -20,6 +29,7 @@ export { type Answer, answer, type Exchange, pathOf, refuse, responseOf } from '
 export { defaultLimits, type Limits } from './http/limits.ts'
 export { createListener, type Listener, type ListenerOptions, type ListenerTls } from './http/listener.ts'
 export { type Problem, type ProblemCode, type ProblemOptions, problem, type RequestProblemCode } from './http/problem.ts'
+export { createScepListener, type ScepListener, type ScepListenerOptions } from './http/scep-listener.ts'
 export { createStatusListener, type StatusLimits, type StatusListener, type StatusListenerOptions } from './http/status-listener.ts'
 export { createStatusRoutes, type StatusAnswer, type StatusQuestion, type StatusRoutesOptions } from './http/status-routes.ts'
 export { failpoints } from './issue-certificate.ts'
@@ -64,6 +74,7 @@ export {
   type SignedList,
 } from './revocation-lists.ts'
 export { type IssuerReport, openRollOver, type RollOver, type RollOverOptions } from './roll-over.ts'
+export { createScep, type ScepOptions, type ScepReply, type ScepRequest, type ScepService, signingTimeSkewSeconds } from './scep.ts'
 export { readSecret, SecretError, type SecretSource } from './secret-source.ts'
 export { createServerKeys, type ServerKeyOutcome, type ServerKeys } from './server-key.ts'
 export { crlFile, crlFolder, fullCrlPath, isStatusUrl, issuerName, ocspPath, shardOf } from './status-urls.ts'
@@ -74,6 +85,7 @@ export type { IssuerStanding, IssuerState, IssuerStore, IssuersChange } from './
 export type * from './store/notice.ts'
 export type * from './store/numbers.ts'
 export { openPostgresStore, type PostgresAddress, type PostgresStoreOptions } from './store/postgres.ts'
+export * from './store/scep.ts'
 export { openSqliteStore, type SqliteStoreOptions, spawnWriterThread, type WriterThread } from './store/sqlite.ts'
 export * from './store/store.ts'
 export type * from './store/token.ts'

@@ -145,6 +145,7 @@ issuer:                 # signs the operational certificates
 # next:                               # takes over in a roll-over: birthmark ca --help
 #   certificate: issuer-2/chain.pem
 #   key: issuer-2/issuing.key.pem
+# links: [old-with-new.pem, new-with-old.pem]   # where the roots differ: one signs the other, for cacerts
 # previous: [old-issuing.pem]         # issuing CAs before this one, until the last of their devices has renewed
 
 certificates:

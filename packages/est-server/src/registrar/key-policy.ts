@@ -21,7 +21,7 @@ function remainder(modulus: Uint8Array, by: number): number {
 }
 
 /** Null when the key will do. Core's parser has seen to the encoding: one spelling a key, EC points uncompressed. */
-export function keyRefusal(csr: Csr, allowed: readonly string[]): Refusal | null {
+export function keyRefusal(csr: Pick<Csr, 'keyAlgorithm' | 'keyBits' | 'spki'>, allowed: readonly string[]): Refusal | null {
   if (!allowed.includes(csr.keyAlgorithm))
     return refusal('key_unsupported', `key algorithm ${csr.keyAlgorithm || 'unknown'}; allowed: ${allowed.join(', ')}`)
   if (csr.keyAlgorithm !== 'RSA') return null

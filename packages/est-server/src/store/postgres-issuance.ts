@@ -73,6 +73,7 @@ WITH j AS (
     -- Spent on another request content: used. On this one, with no certificate to show for it: an earlier attempt died.
     j.secret IS NULL OR EXISTS (SELECT 1 FROM secrets s WHERE s.hash = j.secret AND s.device = j.device AND s.expires_at > j.at
       AND NOT s.issued AND (s.content_sha256 IS NULL OR s.content_sha256 = j.content)) AS is_admitted,
+    NOT EXISTS (SELECT 1 FROM issuers) OR EXISTS (SELECT 1 FROM issuers s WHERE s.state = 'signing' AND s.key_id = j.issuer) AS may_sign,
     -- Indices order a device's certificates; another process may have drawn the last one from a higher block.
     NOT EXISTS (SELECT 1 FROM issuances l WHERE l.key = d.latest AND l.idx >= j.idx) AS is_ahead,
     EXISTS (SELECT 1 FROM issuances o WHERE o.device = j.device AND o.state = 'intent' AND o.serial <> j.serial) AS has_open
@@ -81,13 +82,13 @@ WITH j AS (
   INSERT INTO issuances (issuer, serial, fleet, idx, device, gids, spki_sha256, content_sha256, epoch, not_before, not_after, state, secret,
     request_id, started_at, der)
   SELECT issuer, serial, fleet, idx, device, gids::integer[], spki, content, epoch, not_before, not_after, 'intent', secret, request_id, at, tbs
-  FROM judged WHERE is_current AND is_ahead AND NOT is_closed AND is_admitted
+  FROM judged WHERE is_current AND is_ahead AND may_sign AND NOT is_closed AND is_admitted
   ON CONFLICT DO NOTHING RETURNING fleet, idx
 )
-SELECT NULL::integer AS n, fleet, idx, NULL::boolean AS is_current, NULL::boolean AS is_ahead, NULL::boolean AS is_closed, NULL::boolean AS is_admitted, NULL::boolean AS has_open
+SELECT NULL::integer AS n, fleet, idx, NULL::boolean AS is_current, NULL::boolean AS is_ahead, NULL::boolean AS may_sign, NULL::boolean AS is_closed, NULL::boolean AS is_admitted, NULL::boolean AS has_open
   FROM added
-UNION ALL SELECT n, NULL, NULL, is_current, is_ahead, is_closed, is_admitted, has_open
-  FROM judged WHERE NOT is_current OR NOT is_ahead OR is_closed OR NOT is_admitted OR has_open`
+UNION ALL SELECT n, NULL, NULL, is_current, is_ahead, may_sign, is_closed, is_admitted, has_open
+  FROM judged WHERE NOT is_current OR NOT is_ahead OR NOT may_sign OR is_closed OR NOT is_admitted OR has_open`
 
 interface Judged {
   n: number | null
@@ -95,6 +96,7 @@ interface Judged {
   idx: number
   is_current: boolean
   is_ahead: boolean
+  may_sign: boolean
   is_closed: boolean
   is_admitted: boolean
   has_open: boolean
@@ -190,6 +192,7 @@ export async function recordIntents(tx: Transaction, jobs: Placed<IssuanceIntent
       const isAdded = added.has(`${intent.fleet} ${intent.idx}`)
       let conflict: IntentConflict | null = null
       if (found && !found.is_current) conflict = 'device'
+      else if (found && !found.may_sign) conflict = 'issuer'
       else if (found && !found.is_ahead) conflict = 'idx'
       else if (found?.is_closed) conflict = 'group'
       else if (found && !found.is_admitted) conflict = 'secret'

@@ -71,6 +71,12 @@ CREATE TABLE scep_transactions (
 );
 CREATE INDEX scep_transactions_at ON scep_transactions (at);
 
+-- At most one signs and at most one is next.
+CREATE TABLE issuers (
+  key_id bytea PRIMARY KEY, state text COLLATE "C" NOT NULL CHECK (state IN ('next', 'signing', 'previous', 'retired')), since bigint NOT NULL
+);
+CREATE UNIQUE INDEX issuers_one ON issuers (state) WHERE state IN ('next', 'signing');
+
 -- One-use bearer tokens that were spent; dropped some time after they expired.
 CREATE TABLE tokens (
   use bytea PRIMARY KEY, fleet text COLLATE "C" NOT NULL, device text COLLATE "C" NOT NULL, content_sha256 bytea NOT NULL, expires_at bigint NOT NULL

@@ -10,6 +10,7 @@ import { postgresApprovalReads, postgresApprovalWrites } from './postgres-approv
 import { postgresCheck } from './postgres-check.ts'
 import { connectPostgres, type PostgresAddress, requireDurable, tunePostgres } from './postgres-connection.ts'
 import { postgresCrlReads, postgresCrlWrites } from './postgres-crl.ts'
+import { postgresIssuerReads, recordPostgresIssuers } from './postgres-issuers.ts'
 import { postgresNoticeWrites } from './postgres-notice.ts'
 import { postgresNumberReads, postgresNumberWrites } from './postgres-numbers.ts'
 import { postgresReads } from './postgres-reads.ts'
@@ -151,6 +152,7 @@ export async function openPostgresStore(options: PostgresStoreOptions) {
     ...postgresCrlReads(rows),
     ...postgresNumberReads(rows),
     ...postgresScepReads(rows),
+    ...postgresIssuerReads(rows),
     ...postgresApprovalReads(rows),
     reserveIdx: fleet => blocks.reserve(fleet),
     admitDevice: device => work(tx => postgresWrites.admitDevice(tx, device)),
@@ -189,6 +191,7 @@ export async function openPostgresStore(options: PostgresStoreOptions) {
     },
     adoptNotice: adopted => work(tx => postgresNumberWrites.adoptNotice(tx, adopted)),
     recordScepTransaction: transaction => work(tx => postgresScepWrites.recordScepTransaction(tx, transaction)),
+    recordIssuers: change => work(tx => recordPostgresIssuers(tx, change)),
     spendToken: token => work(tx => spendPostgresToken(tx, token)),
     awaitApproval: (request, waitingMax) => work(tx => postgresApprovalWrites.awaitApproval(tx, request, waitingMax)),
     decideApproval: decision => work(tx => postgresApprovalWrites.decideApproval(tx, decision)),

@@ -3,23 +3,13 @@
 
 import type { DatabaseSync } from 'node:sqlite'
 import { auditHash, chainStart } from './audit-chain.ts'
-import {
-  type CertificateSqlRow,
-  certificateRecord,
-  certificateSelect,
-  type DeviceSqlRow,
-  deviceColumns,
-  deviceRecord,
-  prepare,
-  unrevoked,
-} from './sqlite-rows.ts'
+import { type CertificateSqlRow, certificateRecord, certificateSelect, prepare, unrevoked } from './sqlite-rows.ts'
 import type {
   AuditEntry,
   AuditRecord,
   CertificateRecord,
   DeviceQuery,
   DeviceRow,
-  EnrollmentFacts,
   GroupRecord,
   GroupRule,
   NoticeRecord,
@@ -45,23 +35,10 @@ type ListedDevice = {
 export function sqliteReads(db: DatabaseSync) {
   const closedGroup = prepare(db, 'SELECT 1 FROM groups WHERE fleet = ? AND gid = ? AND bound IS NOT NULL')
   const isClosedGid = (fleet: string, gid: number) => closedGroup.get(fleet, gid) !== undefined
-  const deviceById = prepare<DeviceSqlRow>(db, `SELECT ${deviceColumns} FROM devices WHERE fleet = ? AND id = ?`)
-  const certificateByKey = prepare<CertificateSqlRow>(db, `${certificateSelect} WHERE i.key = ?`)
   const certificateBySerial = prepare<CertificateSqlRow>(
     db,
     `${certificateSelect} WHERE i.issuer = ? AND i.serial = ? AND i.state = 'issued'`,
   )
-  // The content index answers this whole; an open intent of the same epoch is not yet a certificate.
-  const lastOfContent = prepare<CertificateSqlRow>(
-    db,
-    `${certificateSelect} WHERE i.device = ? AND i.content_sha256 = ? AND i.state <> 'void' AND i.state = 'issued' ORDER BY i.epoch DESC LIMIT 1`,
-  )
-  const keyHolder = prepare<{ id: string; fleet: string; idx: number }>(
-    db,
-    `SELECT d.id, d.fleet, i.idx FROM issuances i JOIN devices d ON d.key = i.device WHERE i.spki_sha256 = ? AND i.state = 'issued'
-     ORDER BY i.key DESC LIMIT 1`,
-  )
-  const birthKeyHolder = prepare<{ id: string }>(db, 'SELECT id FROM devices WHERE birth_spki_sha256 = ?')
   const clock = prepare<{ at: number }>(db, 'SELECT at FROM clock')
   const lastTime = () => clock.get()?.at ?? -1
   const secretByHash = prepare<{
@@ -153,19 +130,6 @@ export function sqliteReads(db: DatabaseSync) {
 
   return {
     nextIdx,
-
-    enrollmentFacts(fleet: string, deviceId: string, spkiSha256: Uint8Array, contentSha256: Uint8Array): EnrollmentFacts {
-      const row = deviceById.get(fleet, deviceId)
-      const holder = keyHolder.get(spkiSha256)
-      return {
-        device: row ? deviceRecord(row, isClosedGid) : null,
-        latest: row?.latest ? certificateRecord(certificateByKey.get(row.latest)) : null,
-        same: row?.latest ? certificateRecord(lastOfContent.get(row.key, contentSha256)) : null,
-        keyHolder: holder ? { deviceId: holder.id, fleet: holder.fleet, idx: holder.idx } : null,
-        birthKeyHolder: birthKeyHolder.get(spkiSha256)?.id ?? null,
-        lastTime: lastTime(),
-      }
-    },
 
     lastTime,
 

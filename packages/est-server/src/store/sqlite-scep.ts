@@ -22,8 +22,13 @@ export function scepReads(db: DatabaseSync) {
   }
 }
 
-/** `standsForAnother`: whether recordScepTransaction would be a conflict. */
-export function scepWrites(db: DatabaseSync): { writes: ScepWrites; standsForAnother(transaction: ScepTransaction): boolean } {
+export interface ScepWork {
+  writes: ScepWrites
+  /** Whether recordScepTransaction would be a conflict. */
+  standsForAnother(transaction: ScepTransaction): boolean
+}
+
+export function scepWrites(db: DatabaseSync): ScepWork {
   const known = prepare<{ spki_sha256: Uint8Array }>(
     db,
     'SELECT spki_sha256 FROM scep_transactions WHERE fleet = ? AND label = ? AND id = ?',

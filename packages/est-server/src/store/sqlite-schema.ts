@@ -43,13 +43,14 @@ CREATE TABLE issuances (
   device INTEGER NOT NULL REFERENCES devices (key), gids TEXT NOT NULL, spki_sha256 BLOB NOT NULL, content_sha256 BLOB NOT NULL,
   epoch INTEGER NOT NULL, not_before INTEGER NOT NULL, not_after INTEGER NOT NULL,
   state TEXT NOT NULL CHECK (state IN ('intent', 'issued', 'void')), secret BLOB, request_id TEXT NOT NULL,
-  started_at INTEGER NOT NULL, finished_at INTEGER, der BLOB NOT NULL
+  started_at INTEGER NOT NULL, finished_at INTEGER, der BLOB NOT NULL, voided INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX issuances_serial ON issuances (issuer, serial);
 CREATE UNIQUE INDEX issuances_idx ON issuances (fleet, idx);
--- Idempotency: one certificate per device, request content (which holds the key) and epoch.
-CREATE UNIQUE INDEX issuances_content ON issuances (device, content_sha256, epoch) WHERE state <> 'void';
-CREATE INDEX issuances_spki ON issuances (spki_sha256) WHERE state = 'issued';
+-- Idempotency: one certificate per device, request content (which holds the key) and epoch; voided is the key of a void row. Neither this index
+-- nor the next depends on the state, so that turning an intent into a certificate leaves both alone: they are the ones whose pages are all over.
+CREATE UNIQUE INDEX issuances_content ON issuances (device, content_sha256, epoch, voided);
+CREATE INDEX issuances_spki ON issuances (spki_sha256);
 CREATE INDEX issuances_open ON issuances (device) WHERE state = 'intent';
 
 -- Below next, every idx of the fleet has been given out to some process, used or not.

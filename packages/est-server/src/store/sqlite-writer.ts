@@ -62,7 +62,8 @@ export function runBatch(db: DatabaseSync, session: WriteSession, jobs: WriteJob
   let committing = false
   const transaction = (work: () => JobAnswer[]): JobAnswer[] => {
     committing = false
-    db.exec('BEGIN IMMEDIATE')
+    // Questions alone need no lock, and another process need not wait for them.
+    db.exec(jobs.every(job => job.name === 'enrollmentFacts') ? 'BEGIN' : 'BEGIN IMMEDIATE')
     const answers = work()
     session.settle()
     committing = true

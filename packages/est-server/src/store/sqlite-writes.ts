@@ -4,7 +4,9 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { auditHash, boundEntry, chainStart } from './audit-chain.ts'
 import { type ApprovalWrites, approvalWrites } from './sqlite-approvals.ts'
+import { closedGroups } from './sqlite-closed-groups.ts'
 import { type CrlWrites, crlWrites } from './sqlite-crl.ts'
+import { type IssuanceWrites, issuanceWrites } from './sqlite-issuance.ts'
 import { type IssuerWrites, issuerWrites } from './sqlite-issuers.ts'
 import { manifestWrites } from './sqlite-manifest.ts'
 import { type NoticeWrites, noticeWrites } from './sqlite-notice.ts'
@@ -15,9 +17,6 @@ import { type TokenWrites, tokenWrites } from './sqlite-token.ts'
 import type {
   AuditEntry,
   DeviceRecord,
-  IntentConflict,
-  IssuanceIntent,
-  IssuedRecord,
   ManifestEntry,
   ManifestReport,
   NewDevice,
@@ -26,13 +25,16 @@ import type {
   SecretOutcome,
 } from './store.ts'
 
-export interface Writes extends ApprovalWrites, CrlWrites, IssuerWrites, NoticeWrites, NumberWrites, ScepWrites, TokenWrites {
+export interface Writes
+  extends IssuanceWrites,
+    ApprovalWrites,
+    CrlWrites,
+    IssuerWrites,
+    NoticeWrites,
+    NumberWrites,
+    ScepWrites,
+    TokenWrites {
   admitDevice(device: NewDevice): DeviceRecord | null
-  /** The first of `count` indices that nobody has been given. */
-  leaseIdx(lease: { fleet: string; count: number }): number
-  recordIntent(intent: IssuanceIntent): { kind: 'recorded' } | { kind: 'conflict'; on: IntentConflict }
-  recordCertificate(issued: IssuedRecord): 'recorded' | 'conflict'
-  voidIntent(intent: { issuer: Uint8Array; serial: Uint8Array; audit: AuditEntry }): boolean
   acceptTime(audit: AuditEntry): null
   setSuspicion(mark: { fleet: string; id: string; suspected: boolean; audit: AuditEntry }): boolean
   raiseFloor(used: { fleet: string; id: string; idx: number; audit: AuditEntry }): boolean
@@ -76,76 +78,19 @@ export function writeSession(db: DatabaseSync): WriteSession {
     latestTime = Math.max(latestTime, entry.at)
   }
 
-  const closedGroup = prepare(db, 'SELECT 1 FROM groups WHERE fleet = ? AND gid = ? AND bound IS NOT NULL')
-  const isClosed = (fleet: string, gid: number) => closedGroup.get(fleet, gid) !== undefined
-  const deviceByKey = prepare<DeviceSqlRow>(db, `SELECT ${deviceColumns} FROM devices WHERE key = ?`)
+  const seen = (at: number): void => {
+    latestTime = Math.max(latestTime, at)
+  }
+
+  const groups = closedGroups(db)
   const deviceById = prepare<DeviceSqlRow>(db, `SELECT ${deviceColumns} FROM devices WHERE fleet = ? AND id = ?`)
   const manifest = manifestWrites(db)
   const scep = scepWrites(db)
   const issuers = issuerWrites(db, audit)
-  const crl = crlWrites(db, at => {
-    latestTime = Math.max(latestTime, at)
-  })
+  const crl = crlWrites(db, seen)
+  const issuance = issuanceWrites(db, { audit, seen, isClosed: groups.isClosed, maySign: issuers.maySign, scep })
 
-  const secretByHash = prepare<{ device: number; expires_at: number; content_sha256: Uint8Array | null; issued: number }>(
-    db,
-    'SELECT device, expires_at, content_sha256, issued FROM secrets WHERE hash = ?',
-  )
-  const spendSecret = prepare(db, 'UPDATE secrets SET content_sha256 = ? WHERE hash = ?')
-  const closeSecret = prepare(db, 'UPDATE secrets SET issued = 1 WHERE hash = ?')
   const insertSecret = prepare(db, 'INSERT INTO secrets (hash, device, expires_at, minted_at) VALUES (?, ?, ?, ?)')
-
-  const insertIntent = prepare<{ key: number }>(
-    db,
-    `INSERT INTO issuances (issuer, serial, fleet, idx, device, gids, spki_sha256, content_sha256, epoch, not_before, not_after, state, secret,
-       request_id, started_at, der) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'intent', ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-  )
-  const serialTaken = prepare(db, 'SELECT 1 FROM issuances WHERE issuer = ? AND serial = ?')
-  const idxTaken = prepare(db, 'SELECT 1 FROM issuances WHERE fleet = ? AND idx = ?')
-  const idxOf = prepare<{ idx: number }>(db, 'SELECT idx FROM issuances WHERE key = ?')
-  const nextIdx = prepare<{ next: number }>(
-    db,
-    `SELECT max(coalesce((SELECT max(idx) + 1 FROM issuances WHERE fleet = ?1), 1), coalesce((SELECT max(bound) FROM groups WHERE fleet = ?1), 1),
-       coalesce((SELECT next FROM idx_leases WHERE fleet = ?1), 1)) AS next`,
-  )
-  const leaseTo = prepare(db, 'INSERT INTO idx_leases VALUES (?, ?) ON CONFLICT (fleet) DO UPDATE SET next = excluded.next')
-  const openOfDevice = prepare<{ issuer: Uint8Array; serial: Uint8Array; fleet: string; request_id: string }>(
-    db,
-    `SELECT issuer, serial, fleet, request_id FROM issuances WHERE device = ? AND state = 'intent' AND serial <> ?`,
-  )
-  const voidOpen = prepare(
-    db,
-    `UPDATE issuances SET state = 'void', finished_at = ? WHERE issuer = ? AND serial = ? AND state = 'intent'`,
-  )
-  const issueOpen = prepare<{ key: number; device: number; secret: Uint8Array | null }>(
-    db,
-    `UPDATE issuances SET state = 'issued', der = ?, finished_at = ? WHERE issuer = ? AND serial = ? AND state = 'intent'
-     RETURNING key, device, secret`,
-  )
-  const moveDevice = prepare(
-    db,
-    `UPDATE devices SET latest = ?, version = version + 1, idx_floor = max(idx_floor, ?), supersedes = ?, supersedes_since = ?, seen_at = ?
-     WHERE key = ?`,
-  )
-
-  function voidOthers(intent: IssuanceIntent, deviceId: string): number {
-    const open = openOfDevice.all(intent.device, intent.serial)
-    for (const other of open) {
-      voidOpen.run(intent.at, other.issuer, other.serial)
-      const detail = `serial ${Buffer.from(other.serial).toString('hex')} given up for request ${intent.requestId}`
-      audit({
-        at: intent.at,
-        kind: 'intent_voided',
-        requestId: other.request_id,
-        fleet: other.fleet,
-        device: deviceId,
-        by: '',
-        code: '',
-        detail,
-      })
-    }
-    return open.length
-  }
 
   const mark = prepare(
     db,
@@ -171,77 +116,10 @@ export function writeSession(db: DatabaseSync): WriteSession {
 
   const writes: Writes = {
     admitDevice(d) {
-      const seen = manifest.admit(d.fleet, d.id, d.birthSpkiSha256, d.groups, d.at)
-      if (seen === 'refused') return null
-      if (seen !== 'unchanged') audit(d.audit)
-      return deviceRecord(deviceById.get(d.fleet, d.id)!, isClosed)
-    },
-
-    leaseIdx({ fleet, count }) {
-      const { next } = nextIdx.get(fleet)!
-      leaseTo.run(fleet, next + count)
-      return next
-    },
-
-    recordIntent(i) {
-      const conflict = (on: IntentConflict) => ({ kind: 'conflict' as const, on })
-      const device = deviceByKey.get(i.device)
-      if (device === undefined || device.version !== i.deviceVersion) return conflict('device')
-      // Indices order a device's certificates; another process may have drawn the last one from a higher block.
-      if (device.latest !== null && idxOf.get(device.latest)!.idx >= i.idx) return conflict('idx')
-      if (!issuers.maySign(i.issuer)) return conflict('issuer')
-      // Asked here and not only before: from the commit of a revocation on, no intent of its group gets in.
-      if (i.gids.some(gid => isClosed(i.fleet, gid))) return conflict('group')
-      if (i.secret !== null) {
-        const secret = secretByHash.get(i.secret)
-        const fits = secret && secret.device === i.device && secret.expires_at > i.at && secret.issued === 0
-        // Spent on another request content: used. On this one, with no certificate to show for it: an earlier attempt died.
-        if (!fits || !(secret.content_sha256 === null || same(secret.content_sha256, i.contentSha256))) return conflict('secret')
-      }
-      if (i.transaction && scep.standsForAnother(i.transaction)) return conflict('transaction')
-      const insert = () =>
-        insertIntent.run(
-          i.issuer,
-          i.serial,
-          i.fleet,
-          i.idx,
-          i.device,
-          JSON.stringify(i.gids),
-          i.spkiSha256,
-          i.contentSha256,
-          i.epoch,
-          i.notBefore,
-          i.notAfter,
-          i.secret,
-          i.requestId,
-          i.at,
-          i.tbs,
-        ).changes === 1
-      if (!insert()) {
-        if (serialTaken.get(i.issuer, i.serial)) return conflict('serial')
-        if (idxTaken.get(i.fleet, i.idx)) return conflict('idx')
-        // An attempt for the same content that died half-way stands in the way, or a certificate does.
-        if (voidOthers(i, device.id) === 0 || !insert()) return conflict('content')
-      } else voidOthers(i, device.id)
-      if (i.transaction) scep.writes.recordScepTransaction(i.transaction)
-      if (i.secret !== null) spendSecret.run(i.contentSha256, i.secret)
-      latestTime = Math.max(latestTime, i.at)
-      return { kind: 'recorded' }
-    },
-
-    recordCertificate(r) {
-      const row = issueOpen.get(r.der, r.at, r.issuer, r.serial)
-      if (row === undefined) return 'conflict'
-      moveDevice.run(row.key, r.idxFloor, r.supersedes, r.supersedesSince, r.at, row.device)
-      if (row.secret !== null) closeSecret.run(row.secret)
-      audit(r.audit)
-      return 'recorded'
-    },
-
-    voidIntent(v) {
-      if (voidOpen.run(v.audit.at, v.issuer, v.serial).changes !== 1) return false
-      audit(v.audit)
-      return true
+      const admitted = manifest.admit(d.fleet, d.id, d.birthSpkiSha256, d.groups, d.at)
+      if (admitted === 'refused') return null
+      if (admitted !== 'unchanged') audit(d.audit)
+      return deviceRecord(deviceById.get(d.fleet, d.id)!, groups.isClosed)
     },
 
     acceptTime(entry) {
@@ -286,6 +164,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
         return 'conflict'
       // A certificate of the group that was recorded since the draft would escape the bound.
       if (issuedBeyond.get(r.fleet, r.bound, r.gid)) return 'conflict'
+      groups.forget('all')
       closeGroup.run(r.bound, r.reason, r.seq, r.fleet, r.gid)
       insertNotice.run(r.fleet, r.seq, r.notice, r.noticeSha256, r.previousSha256, r.at)
       audit(r.audit)
@@ -303,6 +182,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
       return null
     },
 
+    ...issuance,
     ...crl,
     ...tokenWrites(db),
     ...noticeWrites(db, audit),
@@ -318,11 +198,13 @@ export function writeSession(db: DatabaseSync): WriteSession {
       if (latestTime >= 0) moveClock.run(latestTime)
       latestTime = -1
       last = null
+      groups.forget('what others changed')
       issuers.forget()
     },
     forget() {
       latestTime = -1
       last = null
+      groups.forget('all')
       issuers.forget()
     },
   }

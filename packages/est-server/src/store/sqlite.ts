@@ -207,7 +207,8 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const blocks = options.shared ? createIdxBlocks((fleet, count) => write('leaseIdx', { fleet, count })) : null
 
   return {
-    enrollmentFacts: (fleet, id, spki, content) => read(() => reads.enrollmentFacts(fleet, id, spki, content)),
+    enrollmentFacts: (fleet, deviceId, spkiSha256, contentSha256) =>
+      write('enrollmentFacts', { fleet, deviceId, spkiSha256, contentSha256 }),
     certificate: (issuer, serial) => read(() => reads.certificate(issuer, serial)),
     secret: hash => read(() => reads.secret(hash)),
     reserveIdx(fleet) {

@@ -1,0 +1,193 @@
+// The hot path of the SQLite driver: what is asked before a certificate and written for it. All of it runs on the writing connection, inside
+// the writer's transaction: its page cache survives the writer's own commits, while a reading connection drops its cache at each of them,
+// and an enrollment that reads after every commit would read from the file.
+
+import type { DatabaseSync } from 'node:sqlite'
+import {
+  type CertificateSqlRow,
+  certificateRecord,
+  certificateSelect,
+  type DeviceSqlRow,
+  deviceColumns,
+  deviceRecord,
+  prepare,
+} from './sqlite-rows.ts'
+import type { ScepWork } from './sqlite-scep.ts'
+import type { AuditEntry, EnrollmentFacts, IntentConflict, IssuanceIntent, IssuedRecord } from './store.ts'
+
+export interface FactsQuery {
+  fleet: string
+  deviceId: string
+  spkiSha256: Uint8Array
+  contentSha256: Uint8Array
+}
+
+export interface IssuanceWrites {
+  /** Writes nothing. */
+  enrollmentFacts(query: FactsQuery): EnrollmentFacts
+  /** The first of `count` indices that nobody has been given. */
+  leaseIdx(lease: { fleet: string; count: number }): number
+  recordIntent(intent: IssuanceIntent): { kind: 'recorded' } | { kind: 'conflict'; on: IntentConflict }
+  recordCertificate(issued: IssuedRecord): 'recorded' | 'conflict'
+  voidIntent(intent: { issuer: Uint8Array; serial: Uint8Array; audit: AuditEntry }): boolean
+}
+
+/** What the writes share: the audit chain of the session, the latest time seen, and which groups are closed. */
+export interface IssuanceSession {
+  audit(entry: AuditEntry): void
+  seen(at: number): void
+  isClosed(fleet: string, gid: number): boolean
+  /** Whether the store's roll-over lets this issuer sign. */
+  maySign(issuer: Uint8Array): boolean
+  scep: ScepWork
+}
+
+const same = (a: Uint8Array | null, b: Uint8Array | null) => (a === null || b === null ? a === b : Buffer.compare(a, b) === 0)
+
+export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): IssuanceWrites {
+  const { audit, isClosed, scep } = session
+
+  // One statement, since each costs as much to call as to run: the device, the time, and by whom the key and the content are known.
+  const known = prepare<
+    Partial<DeviceSqlRow> & { at: number; holder: number | null; birth_holder: string | null; same_content: number | null }
+  >(
+    db,
+    `SELECT c.at, ${deviceColumns.replace(/\w+/g, 'd.$&')},
+       (SELECT max(key) FROM issuances WHERE spki_sha256 = ?3 AND state = 'issued') AS holder,
+       (SELECT id FROM devices WHERE birth_spki_sha256 = ?3) AS birth_holder,
+       CASE WHEN d.latest IS NULL THEN NULL ELSE (SELECT key FROM issuances WHERE device = d.key AND content_sha256 = ?4 AND state = 'issued'
+         ORDER BY epoch DESC LIMIT 1) END AS same_content
+     FROM clock c LEFT JOIN devices d ON d.fleet = ?1 AND d.id = ?2`,
+  )
+  const certificateByKey = prepare<CertificateSqlRow>(db, `${certificateSelect} WHERE i.key = ?`)
+
+  const deviceState = prepare<{ version: number; idx: number | null }>(
+    db,
+    'SELECT d.version, i.idx FROM devices d LEFT JOIN issuances i ON i.key = d.latest WHERE d.key = ?',
+  )
+  const deviceIdOf = prepare<{ id: string }>(db, 'SELECT id FROM devices WHERE key = ?')
+  const secretByHash = prepare<{ device: number; expires_at: number; content_sha256: Uint8Array | null; issued: number }>(
+    db,
+    'SELECT device, expires_at, content_sha256, issued FROM secrets WHERE hash = ?',
+  )
+  const spendSecret = prepare(db, 'UPDATE secrets SET content_sha256 = ? WHERE hash = ?')
+  const closeSecret = prepare(db, 'UPDATE secrets SET issued = 1 WHERE hash = ?')
+  const insertIntent = prepare(
+    db,
+    `INSERT INTO issuances (issuer, serial, fleet, idx, device, gids, spki_sha256, content_sha256, epoch, not_before, not_after, state, secret,
+       request_id, started_at, der) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'intent', ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+  )
+  const serialTaken = prepare(db, 'SELECT 1 FROM issuances WHERE issuer = ? AND serial = ?')
+  const idxTaken = prepare(db, 'SELECT 1 FROM issuances WHERE fleet = ? AND idx = ?')
+  const nextIdx = prepare<{ next: number }>(
+    db,
+    `SELECT max(coalesce((SELECT max(idx) + 1 FROM issuances WHERE fleet = ?1), 1), coalesce((SELECT max(bound) FROM groups WHERE fleet = ?1), 1),
+       coalesce((SELECT next FROM idx_leases WHERE fleet = ?1), 1)) AS next`,
+  )
+  const leaseTo = prepare(db, 'INSERT INTO idx_leases VALUES (?, ?) ON CONFLICT (fleet) DO UPDATE SET next = excluded.next')
+  const openOfDevice = prepare<{ issuer: Uint8Array; serial: Uint8Array; fleet: string; request_id: string }>(
+    db,
+    `SELECT issuer, serial, fleet, request_id FROM issuances WHERE device = ? AND state = 'intent' AND serial <> ?`,
+  )
+  const voidOpen = prepare(
+    db,
+    `UPDATE issuances SET state = 'void', voided = key, finished_at = ? WHERE issuer = ? AND serial = ? AND state = 'intent'`,
+  )
+  // Asked and then written by row number: cheaper than one statement with RETURNING, which gathers its rows aside.
+  const openBySerial = prepare<{ key: number; device: number; secret: Uint8Array | null }>(
+    db,
+    `SELECT key, device, secret FROM issuances WHERE issuer = ? AND serial = ? AND state = 'intent'`,
+  )
+  const issue = prepare(db, `UPDATE issuances SET state = 'issued', der = ?, finished_at = ? WHERE key = ?`)
+  const moveDevice = prepare(
+    db,
+    `UPDATE devices SET latest = ?, version = version + 1, idx_floor = max(idx_floor, ?), supersedes = ?, supersedes_since = ?, seen_at = ?
+     WHERE key = ?`,
+  )
+
+  function voidOthers(intent: IssuanceIntent): number {
+    const open = openOfDevice.all(intent.device, intent.serial)
+    for (const other of open) {
+      voidOpen.run(intent.at, other.issuer, other.serial)
+      const detail = `serial ${Buffer.from(other.serial).toString('hex')} given up for request ${intent.requestId}`
+      const { fleet, request_id: requestId } = other
+      const device = deviceIdOf.get(intent.device)!.id
+      audit({ at: intent.at, kind: 'intent_voided', requestId, fleet, device, by: '', code: '', detail })
+    }
+    return open.length
+  }
+
+  return {
+    enrollmentFacts({ fleet, deviceId, spkiSha256, contentSha256 }) {
+      const row = known.get(fleet, deviceId, spkiSha256, contentSha256)!
+      const recordOf = (key: number | null | undefined) => (key ? certificateRecord(certificateByKey.get(key)) : null)
+      const latest = recordOf(row.latest)
+      const holder = row.holder === row.latest ? latest : recordOf(row.holder)
+      return {
+        device: row.key === null ? null : deviceRecord(row as DeviceSqlRow, isClosed),
+        latest,
+        same: row.same_content === row.latest ? latest : recordOf(row.same_content),
+        keyHolder: holder && { deviceId: holder.deviceId, fleet: holder.fleet, idx: holder.idx },
+        birthKeyHolder: row.birth_holder,
+        lastTime: row.at,
+      }
+    },
+
+    leaseIdx({ fleet, count }) {
+      const { next } = nextIdx.get(fleet)!
+      leaseTo.run(fleet, next + count)
+      return next
+    },
+
+    recordIntent(i) {
+      const conflict = (on: IntentConflict) => ({ kind: 'conflict' as const, on })
+      const device = deviceState.get(i.device)
+      if (device === undefined || device.version !== i.deviceVersion) return conflict('device')
+      // Indices order a device's certificates; another process may have drawn the last one from a higher block.
+      if (device.idx !== null && device.idx >= i.idx) return conflict('idx')
+      if (!session.maySign(i.issuer)) return conflict('issuer')
+      // Asked here and not only before: from the commit of a revocation on, no intent of its group gets in.
+      if (i.gids.some(gid => isClosed(i.fleet, gid))) return conflict('group')
+      if (i.secret !== null) {
+        const secret = secretByHash.get(i.secret)
+        const fits = secret && secret.device === i.device && secret.expires_at > i.at && secret.issued === 0
+        // Spent on another request content: used. On this one, with no certificate to show for it: an earlier attempt died.
+        if (!fits || !(secret.content_sha256 === null || same(secret.content_sha256, i.contentSha256))) return conflict('secret')
+      }
+      if (i.transaction && scep.standsForAnother(i.transaction)) return conflict('transaction')
+      const { issuer, serial, fleet, idx, spkiSha256, contentSha256, epoch, notBefore, notAfter, secret, requestId, at, tbs } = i
+      const gids = JSON.stringify(i.gids)
+      const insert = () =>
+        insertIntent.run(
+          ...[issuer, serial, fleet, idx, i.device, gids, spkiSha256, contentSha256, epoch, notBefore, notAfter],
+          ...[secret, requestId, at, tbs],
+        ).changes === 1
+      if (!insert()) {
+        if (serialTaken.get(issuer, serial)) return conflict('serial')
+        if (idxTaken.get(fleet, idx)) return conflict('idx')
+        // An attempt for the same content that died half-way stands in the way, or a certificate does.
+        if (voidOthers(i) === 0 || !insert()) return conflict('content')
+      } else voidOthers(i)
+      if (i.transaction) scep.writes.recordScepTransaction(i.transaction)
+      if (secret !== null) spendSecret.run(contentSha256, secret)
+      session.seen(at)
+      return { kind: 'recorded' }
+    },
+
+    recordCertificate(r) {
+      const row = openBySerial.get(r.issuer, r.serial)
+      if (row === undefined) return 'conflict'
+      issue.run(r.der, r.at, row.key)
+      moveDevice.run(row.key, r.idxFloor, r.supersedes, r.supersedesSince, r.at, row.device)
+      if (row.secret !== null) closeSecret.run(row.secret)
+      audit(r.audit)
+      return 'recorded'
+    },
+
+    voidIntent(v) {
+      if (voidOpen.run(v.audit.at, v.issuer, v.serial).changes !== 1) return false
+      audit(v.audit)
+      return true
+    },
+  }
+}
