@@ -158,15 +158,17 @@ export interface CertRep {
 /** Verifies the answer against the RA, and decrypts it with `privateKey` where there is one. */
 export function readCertRep(der: Bytes, ra: Bytes, privateKey: KeyObject | null): CertRep {
   const signed = parseSigned(der)
+  if (signed.algorithms === null) throw signed.refused ?? new Error('algorithms')
+  const { digest: hashName, signature: signatureAlgorithm } = signed.algorithms
   const { spki } = parseCertificate(ra)
   const key = importKey(spki)
   if (key === null) throw new Error('no RA key')
-  const padding = signed.signatureAlgorithm.startsWith('rsa-pss')
+  const padding = signatureAlgorithm.startsWith('rsa-pss')
     ? { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST }
     : {}
-  if (!verify(signed.digest, signed.signed[0], { key, ...padding }, signed.signature)) throw new Error('the answer does not verify')
+  if (!verify(hashName, signed.signed[0], { key, ...padding }, signed.signature)) throw new Error('the answer does not verify')
   const content = signed.content ?? new Uint8Array(0)
-  const digest = encodeElement(4, [createHash(signed.digest).update(content).digest()])
+  const digest = encodeElement(4, [createHash(hashName).update(content).digest()])
   const claimed = attributeValue(signed.attributes, MESSAGE_DIGEST)
   if (!claimed || !equalBytes(claimed, digest)) throw new Error("the answer's digest is wrong")
   const value = (n: number): Bytes | null => {
@@ -182,7 +184,7 @@ export function readCertRep(der: Bytes, ra: Bytes, privateKey: KeyObject | null)
     failInfoText: failInfoText && Buffer.from(contentOf(readWhole(failInfoText, UTF8_STRING))).toString(),
     transactionId: said(7),
     recipientNonce: value(6) ?? new Uint8Array(0),
-    signatureAlgorithm: signed.signatureAlgorithm,
+    signatureAlgorithm,
     certificates: [],
     content: null,
     cipher: null,

@@ -146,6 +146,8 @@ interface Answer {
   content: Bytes | null
 }
 
+const empty = new Uint8Array(0)
+
 const hexOf = (bytes: Bytes) => Buffer.from(bytes).toString('hex')
 
 export function createScep(options: ScepOptions): ScepService {
@@ -160,19 +162,21 @@ export function createScep(options: ScepOptions): ScepService {
   // ---- Outside the envelope.
 
   function verify(request: ScepRequest, signed: SignedMessage, header: ScepHeader, profile: EnrollmentProfile): Verified {
+    const { algorithms } = signed
+    if (algorithms === null) throw signed.refused ?? new Failure('badAlg', 'algorithms')
     const signer = signerCertificateOf(signed.certificates, signed.signer)
     if (signer === null) throw new Failure('badMessageCheck', 'the certificate of the signer is not in the message')
     // Before anything is verified with it, and because the answer is encrypted to it (FAULTS 73).
     const weak = keyRefusal({ keyAlgorithm: signer.key.algorithm, keyBits: signer.key.bits, spki: signer.spki }, ['RSA'])
     if (weak) throw new Failure('badAlg', `the signer: ${weak.detail}`)
-    if (!algorithmFitsKey(signed.signatureAlgorithm, signer.key.algorithm))
-      throw new Failure('badAlg', `${signed.signatureAlgorithm} with a ${signer.key.algorithm} key`)
+    if (!algorithmFitsKey(algorithms.signature, signer.key.algorithm))
+      throw new Failure('badAlg', `${algorithms.signature} with a ${signer.key.algorithm} key`)
     if (signed.content === null) throw new Failure('badRequest', 'no content')
     const digest = attributeValue(signed.attributes, MESSAGE_DIGEST)
-    const own = hash(signed.digest, signed.content, 'buffer')
+    const own = hash(algorithms.digest, signed.content, 'buffer')
     if (digest === null || !equalBytes(digest, encodeElement(4, [own])))
       throw new Failure('badMessageCheck', 'the message digest is not that of the content')
-    const good = signed.signed.some(bytes => verifyOnce(signer.spki, signed.signatureAlgorithm, bytes, signed.signature))
+    const good = signed.signed.some(bytes => verifyOnce(signer.spki, algorithms.signature, bytes, signed.signature))
     if (!good) throw new Failure('badMessageCheck', 'the signature does not verify')
     const time = signingTimeOf(signed.attributes)
     if (time !== null && Math.abs(time - clock.now()) > signingTimeSkewSeconds)
@@ -318,6 +322,9 @@ export function createScep(options: ScepOptions): ScepService {
 
   async function enroll(verified: Verified): Promise<Answer> {
     const { profile, signer, request } = verified
+    // certmonger and old routers know no RenewalReq: they sign a PKCSReq with the certificate that they have (RFC 8894 2.3). What names one of
+    // our issuers is that or nothing; a certificate made for the occasion names itself.
+    if (issuerNames.some(({ subject }) => equalBytes(subject, signer.issuer))) return renew(verified)
     const { content } = await decrypted(verified)
     let csr = csrOf(content, request.requestId)
     if (!equalBytes(csr.spki, signer.spki) && csr.der !== decoy) {
@@ -409,11 +416,12 @@ export function createScep(options: ScepOptions): ScepService {
     status: PkiStatus,
     content: Bytes | null,
   ) {
-    const digest = asked?.digest ?? 'sha256'
-    const signatureAlgorithm = `${asked?.signatureAlgorithm.startsWith('rsa-pss') ? 'rsa-pss' : 'rsa-pkcs1'}-${digest}`
+    const digest = asked?.algorithms?.digest ?? 'sha256'
+    const signatureAlgorithm = `${asked?.algorithms?.signature.startsWith('rsa-pss') ? 'rsa-pss' : 'rsa-pkcs1'}-${digest}`
     const draft = draftSigned({
-      content,
-      contentDigest: hash(digest, content ?? new Uint8Array(0), 'buffer'),
+      // An empty content where RFC 8894 3.2 leaves it out: OpenSSL's PKCS7_verify, and certmonger with it, verifies nothing without one.
+      content: content ?? empty,
+      contentDigest: hash(digest, content ?? empty, 'buffer'),
       attributes: certRepAttributes(header, status, random(16)),
       certificates: [key.certificate.der],
       signer: key.certificate,

@@ -78,9 +78,10 @@ export interface SignedMessage {
   content: Bytes | null
   /** DER, in the order received. */
   certificates: Bytes[]
-  digest: Digest
-  /** Of device-sdk/core. Always of `digest`. */
-  signatureAlgorithm: string
+  /** Null with `refused` set. */
+  algorithms: { digest: Digest /** Of device-sdk/core, and of `digest`. */; signature: string } | null
+  /** Why there are none: an algorithm that is not used here. The attributes are read all the same, for the refusal to answer to. */
+  refused: CmsError | null
   signer: CertificateId
   attributes: CmsAttribute[]
   /** What is signed: the attributes as a SET, as received and, where the sender had them in another order, as DER sorts them. */
@@ -169,8 +170,8 @@ export function readSignerCertificate(der: Bytes): SignerCertificate {
 export function parseSigned(der: Bytes): SignedMessage {
   const info = wholeParts(der, 2, 2)
   if (oidValue(info[0]) !== SIGNED_DATA) throw malformed('not SignedData')
-  const [, algorithms, inner, ...rest] = partsOf(partsOf(info[1], 0xa0, 1, 1)[0], SEQUENCE, 4, 6)
-  partsOf(algorithms, SET, 0, digestAlgorithmsMax)
+  const [, digestAlgorithms, inner, ...rest] = partsOf(partsOf(info[1], 0xa0, 1, 1)[0], SEQUENCE, 4, 6)
+  partsOf(digestAlgorithms, SET, 0, digestAlgorithmsMax)
   const [contentType, wrapped] = partsOf(inner, SEQUENCE, 1, 2)
   const content = wrapped ? contentOf(expectTag(partsOf(wrapped, 0xa0, 1, 1)[0], OCTET_STRING)) : null
   const last = rest.pop()
@@ -185,7 +186,6 @@ export function parseSigned(der: Bytes): SignedMessage {
   if (signers.length !== 1) throw new CmsError('cms_signers', `${signers.length} signers; one is needed`)
   const [version, sid, digestAlgorithm, ...more] = partsOf(signers[0], SEQUENCE, 5, 7)
   integerBytes(version)
-  const digest = digestOf(digestAlgorithm)
   if (more[0].tag !== 0xa0) throw malformed('no signed attributes')
   const attributes = attributesOf(more[0])
   const asReceived = encodingOf(more[0]).slice()
@@ -193,12 +193,21 @@ export function parseSigned(der: Bytes): SignedMessage {
   asReceived[0] = SET
   const items = partsOf(more[0], 0xa0, 1, attributesMax).map(encodingOf)
   const sorted = items.every((item, i) => i === 0 || compareBytes(items[i - 1], item) <= 0)
+  let algorithms: SignedMessage['algorithms'] = null
+  let refused: CmsError | null = null
+  try {
+    const digest = digestOf(digestAlgorithm)
+    algorithms = { digest, signature: signatureOf(more[1], digest) }
+  } catch (error) {
+    if (!(error instanceof CmsError)) throw error
+    refused = error
+  }
   return {
     contentType: oidValue(contentType),
     content,
     certificates,
-    digest,
-    signatureAlgorithm: signatureOf(more[1], digest),
+    algorithms,
+    refused,
     signer: certificateIdOf(sid),
     attributes,
     signed: sorted ? [asReceived] : [asReceived, encodeSetOf(items)],
