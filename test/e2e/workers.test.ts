@@ -53,6 +53,11 @@ test('devices that come to different processes get certificates of one fleet, no
   expect(new Set(idx).size).toBe(idx.length)
   // Blocks of two processes.
   expect(new Set(idx.map(i => Math.floor((i - 1) / 256))).size).toBe(2)
+  // One page for all of them, and one word on whether they serve.
+  const { body } = await serving.monitor('/metrics')
+  expect(body).toContain('birthmark_est_requests_total{operation="simpleenroll",profile="default",outcome="ok"} 40')
+  expect(body).toContain('birthmark_workers 2')
+  expect(await serving.monitor('/readyz')).toEqual({ status: 200, body: expect.stringContaining('workers: 2 of 2 serve') })
 })
 
 test('a device renews at whichever process it comes to, and what it got later counts as later', async () => {

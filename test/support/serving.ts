@@ -22,6 +22,8 @@ export interface Serving {
   config: string
   port: number
   mqttPort: number
+  /** What monitoring sees under a path. */
+  monitor(path: string): Promise<{ status: number; body: string }>
   /** PEM of what clients trust. */
   rootPem: string
   administration: Administration
@@ -71,12 +73,12 @@ export async function prepareServing(change: (yaml: string) => string = yaml => 
   await ensureTwoTier(file('maker'), 'Acme', 'device', randomBytes)
   copyFileSync(file('maker', 'root.pem'), file('birth-anchors.pem'))
   const config = file('birthmark.yaml')
-  const [port, mqttPort] = [await freePort(), await freePort()]
+  const [port, mqttPort, metricsPort] = [await freePort(), await freePort(), await freePort()]
   const yaml = readFileSync(config, 'utf8')
     .replace('port: 8443', `port: ${port}`)
     .replace('port: 8883', `port: ${mqttPort}`)
     .replaceAll('host: 0.0.0.0', 'host: 127.0.0.1')
-  writeFileSync(config, change(yaml))
+  writeFileSync(config, change(`${yaml}\nmetrics:\n  listen: 127.0.0.1:${metricsPort}\n`))
   const state = file('state')
   const rootPem = readFileSync(file('server', 'root.pem'), 'utf8')
   const administration = administrationOf(state)
@@ -97,6 +99,10 @@ export async function prepareServing(change: (yaml: string) => string = yaml => 
       running.push(program)
       await program.said(line => line.serving === true)
       return program
+    },
+    async monitor(path) {
+      const response = await fetch(`http://127.0.0.1:${metricsPort}${path}`)
+      return { status: response.status, body: await response.text() }
     },
     ask: async (connection, secret) => (await send(connection, secret)).answer,
     async enroll(device, groups = []) {

@@ -8,13 +8,22 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Bytes, equalBytes, type Membership } from '@birthmark/device-sdk/core'
-import { createRegistry, createRevocation, type Log, type RollOver, resolveOpenIntents, type Store } from '@birthmark/est-server'
+import {
+  aggregateMetrics,
+  createMetrics,
+  createRegistry,
+  createRevocation,
+  type Log,
+  type Metrics,
+  type RollOver,
+  resolveOpenIntents,
+} from '@birthmark/est-server'
 import {
   type Clock,
   createHeartbeats,
   createPublisher,
   createRuleSet,
-  type RuleSet,
+  type PublishBus,
   type Status,
   statusOf,
 } from '@birthmark/fleet-revocation'
@@ -24,13 +33,14 @@ import type { Settings } from './configuration.ts'
 import type { ConfigurationFile } from './configuration-files.ts'
 import { openConfiguredRollOver, operationalAnchorsOf, warnOfEnd, watchRollOver } from './configured-issuers.ts'
 import { type DeviceFolder, writeDeviceFolder } from './device-folder.ts'
-import { type EnrollmentFront, openEnrollmentFront } from './enrollment-front.ts'
+import { type EnrollmentFront, type FrontParts, openEnrollmentFront, type Standing } from './enrollment-front.ts'
 import { openBroker, reachableName } from './listening.ts'
+import { openMetricsListener } from './metrics-listener.ts'
 import { snapshotsOf } from './notice-pull.ts'
 import { heartbeatSecret, noticeKeyOf, noticeSigner, noticeSpki, outboxOf } from './notice-signing.ts'
 import { openStore } from './open-store.ts'
 import { operationsOf } from './operations.ts'
-import { tendSharedStore } from './shared-store.ts'
+import { intentSeconds, tendSharedStore } from './shared-store.ts'
 import { startWorkers } from './workers.ts'
 
 export interface Ports {
@@ -77,7 +87,8 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       stopped = error.message
       ports.onFatal(error)
     }
-    const store = await openStore(settings, { shared: workers > 1, onStopped, log })
+    const metrics = createMetrics({ profiles: settings.profiles.map(({ label }) => label), process: true })
+    const store = await openStore(settings, { shared: workers > 1, onStopped, log, metrics })
     closers.push(() => store.close())
 
     // Before the rules: a revocation that another server records in between is looked at again (shared-store.ts).
@@ -86,7 +97,8 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const status = statusOf(rules, fleet)
 
     // A crash may have left intents that are neither issued nor void; they are settled before anybody asks.
-    await resolveOpenIntents({ store, clock })
+    // In a database that other servers may be using, the young ones are theirs.
+    await resolveOpenIntents({ store, clock }, settings.store.kind === 'sqlite' ? 0 : intentSeconds)
     const registry = createRegistry({ store, fleet, clock, random })
 
     const rollOver = await openConfiguredRollOver(settings, { store, clock, log })
@@ -105,7 +117,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const revocation = createRevocation({ store, fleet, signNotice, clock, log })
     const publisher = createPublisher({
       outbox: outboxOf(store, fleet, clock.now),
-      bus,
+      bus: countedBus(bus, metrics),
       fleet,
       clock,
       log,
@@ -116,13 +128,35 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
         log.info({ seq }, 'notice renewed')
       },
     })
-    closers.push(() => publisher.close())
+    closers.push(async () => {
+      // Once more what is recorded and not delivered; what the broker does not take now goes out at the next start.
+      publisher.wake()
+      await Promise.race([
+        publisher.drained().catch(() => {}),
+        new Promise(resolve => clock.setTimer(drainSeconds, () => resolve(null))),
+      ])
+      publisher.close()
+    })
 
-    const est = await openFront(settings, ports, store, rules, () => stopped)
+    const est = await openFront(settings, ports, { store, rules, metrics, unready: () => stopped })
     closers.push(() => est.close())
     const enforce = () => Promise.all([broker?.enforce(), est.enforce()])
     const tending = tendSharedStore({ store, fleet, rules, newest, enforce, clock, log })
     closers.push(() => tending.close())
+
+    const standing = est.standing
+    metrics.gauge('outbox', async () => (await store.outboxPending(fleet, 64)).length)
+    metrics.gauge('workers', () => standing().serving)
+    metrics.gauge('ready', () => (est.unready() === null ? 1 : 0))
+    if (broker)
+      metrics.gauge('sessions', () => broker.sessions().filter(({ connected, kind }) => connected && kind === 'device').length)
+    if (settings.metrics) {
+      const { host, port } = settings.metrics
+      const text = async () => (workers > 1 ? aggregateMetrics([await metrics.json(), ...(await est.metrics())]) : metrics.text())
+      const state = () => healthOf({ standing: standing(), unready: est.unready(), stopped })
+      const watching = await openMetricsListener(host, port, { text, unready: est.unready, state })
+      closers.push(() => watching.close())
+    }
 
     const urls = { est: `https://${reachableName(settings.est.host, settings.est.certificate)}:${est.port}`, mqtt }
     const { serverAnchors, birthAnchors } = settings
@@ -166,12 +200,46 @@ function issuedBy(rollOver: RollOver, status: StatusOf): StatusOf {
 function openFront(
   settings: Settings,
   { clock, random, log, source }: Ports,
-  store: Store,
-  rules: RuleSet,
-  unready: () => string | null,
+  parts: Pick<FrontParts, 'store' | 'rules' | 'metrics' | 'unready'>,
 ): Promise<EnrollmentFront> {
   const { workers: count, est } = settings
-  if (count === 1) return openEnrollmentFront(settings, { store, rules, clock, random, log, unready, port: est.port })
+  if (count === 1) return openEnrollmentFront(settings, { ...parts, clock, random, log, port: est.port })
   if (!source) throw new TypeError('workers need the source of the settings')
-  return startWorkers({ count, host: est.host, port: est.port, ...source, rules, clock, log })
+  return startWorkers({ count, host: est.host, port: est.port, ...source, rules: parts.rules, clock, log })
+}
+
+/** What a broker that is slow or away costs an orderly stop. */
+const drainSeconds = 2
+
+function countedBus(bus: PublishBus, metrics: Metrics): PublishBus {
+  return Object.assign(Object.create(bus) as PublishBus, {
+    async publish(topic: string, payload: Bytes, options: { qos: 0 | 1; retain: boolean }) {
+      // Heartbeats are no notices.
+      if (options.qos === 0) return bus.publish(topic, payload, options)
+      try {
+        await bus.publish(topic, payload, options)
+        metrics.notice('published')
+      } catch (error) {
+        metrics.notice('failed')
+        throw error
+      }
+    },
+  })
+}
+
+/** For people who ask /readyz, a line each. */
+function healthOf({
+  standing,
+  unready,
+  stopped,
+}: {
+  standing: Standing
+  unready: string | null
+  stopped: string | null
+}): string[] {
+  return [
+    `store: ${stopped ?? 'takes records'}`,
+    `workers: ${standing.serving} of ${standing.of} serve`,
+    ...(unready === null ? [] : [`reason: ${unready}`]),
+  ]
 }

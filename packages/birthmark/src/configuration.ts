@@ -32,6 +32,8 @@ export interface Settings {
   /** One a label; none has another's label. */
   profiles: EnrollmentProfile[]
   store: StoreSettings
+  /** Where Prometheus and load balancers ask; null for nowhere. */
+  metrics: { host: string; port: number } | null
   /** Processes that answer devices; 1 for this one alone. */
   workers: number
   logLevel: 'debug' | 'info' | 'warn' | 'error'
@@ -86,6 +88,7 @@ const Configuration = z.strictObject({
     .strictObject({ lifetime: z.string().regex(/^[1-9]\d{0,4}[mhd]$/, 'is like 90d, 12h or 10m') })
     .default({ lifetime: '90d' }),
   store: StoreConfiguration,
+  metrics: z.strictObject({ listen: z.string().min(1).max(300) }).optional(),
   // A worker takes a core and some 100 MB; what has more than 64 cores wants a database server anyway.
   workers: z.int().min(1).max(64).default(1),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']) }).default({ level: 'info' }),
@@ -208,6 +211,7 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
     issuer,
     noticeKey,
     store: settleStore(raw.store, files),
+    metrics: raw.metrics ? addressOf(raw.metrics.listen, at(['metrics', 'listen'])) : null,
     workers: raw.workers,
     logLevel: raw.log.level,
   }
@@ -238,6 +242,15 @@ function mqttOf(
     certificate: own?.certificate ?? null,
     key: own?.key ?? null,
   }
+}
+
+/** `host:port`, `[address]:port`, or a port of the loopback. */
+function addressOf(listen: string, where: string): { host: string; port: number } {
+  const [, bracketed, plain, digits] = /^(?:(?:\[([0-9A-Fa-f:]+)\]|([^:\s]+)):)?(\d{1,5})$/.exec(listen) ?? []
+  const host = bracketed ?? plain ?? '127.0.0.1'
+  const port = Number(digits)
+  if (!(port >= 1 && port <= 65_535)) throw wrong(`${where} is ${listen}`, 'write host:port, such as 127.0.0.1:9464')
+  return { host, port }
 }
 
 function secondsOf(duration: string, where: string): number {

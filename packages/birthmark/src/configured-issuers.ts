@@ -8,6 +8,7 @@ import {
   type Issuer,
   type IssuerSet,
   type Log,
+  type Metrics,
   openRollOver,
   type RollOver,
   readIssuerCertificate,
@@ -22,6 +23,8 @@ export interface IssuerPorts {
   store: Store
   clock: Clock
   log: Log
+  /** Counts what the keys sign. */
+  metrics?: Metrics
 }
 
 /** How long a process may go by the standings before a move. Issuing follows at once: the store refuses an intent of any other issuer. */
@@ -71,7 +74,8 @@ export async function openConfiguredIssuers(settings: Settings, ports: IssuerPor
       const { keyId } = read(signer.certificates)
       const standing = rollOver.standings().find(other => equalBytes(other.keyId, keyId))?.state
       if (standing === 'previous' || standing === 'retired') continue
-      opened.push(await openIssuer(signer, { state, log, now: clock.now() }))
+      const key = await openIssuer(signer, { state, log, now: clock.now() })
+      opened.push(ports.metrics?.issuer(key) ?? key)
     }
   } catch (error) {
     await close()

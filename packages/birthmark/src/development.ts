@@ -92,6 +92,7 @@ export async function prepareDevelopment(options: {
     noticeKey: createPrivateKey(readFileSync(file('notice.key.pem'))),
     profiles: [enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds: options.lifetimeSeconds, admitSecrets: true })],
     store: { kind: 'sqlite' },
+    metrics: null,
     workers: 1,
     logLevel: 'warn',
   }

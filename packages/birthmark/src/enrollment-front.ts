@@ -11,6 +11,7 @@ import {
   createServerKeys,
   createWebhook,
   keySigner,
+  type Metrics,
   type Peer,
   type Store,
 } from '@birthmark/est-server'
@@ -29,6 +30,8 @@ export interface EnrollmentFront {
   unready(): string | null
   /** The processes that answer. */
   standing(): Standing
+  /** What each of those that are not this one counts, as prom-client's getMetricsAsJSON. */
+  metrics(): Promise<object[][]>
   close(): Promise<void>
 }
 
@@ -44,6 +47,7 @@ export interface FrontParts extends Pick<Ports, 'clock' | 'random' | 'log'> {
   /** Why no traffic is wanted, or null. */
   unready: () => string | null
   port: number
+  metrics: Metrics
   /** Other processes listen on the port and issue from the store too. */
   shared?: boolean
 }
@@ -52,9 +56,10 @@ export interface FrontParts extends Pick<Ports, 'clock' | 'random' | 'log'> {
 export const graceMs = 5000
 
 export async function openEnrollmentFront(settings: Settings, parts: FrontParts): Promise<EnrollmentFront> {
-  const { store, rules, clock, random, log, shared = false } = parts
+  const { rules, clock, random, log, metrics, shared = false } = parts
+  const store = metrics.store(parts.store)
   const { fleet, profiles } = settings
-  const keys = await openConfiguredIssuers(settings, { store, clock, log })
+  const keys = await openConfiguredIssuers(settings, { store, clock, log, metrics })
   const outbound = createOutbound()
   const tokens = createBearerTokens({ outbound, clock, log })
   const webhook = createWebhook({ outbound, clock, log })
@@ -85,17 +90,20 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     enrollment: { ...enrollment, ...(generateKey && { generateKey }) },
     log,
     requestId: randomUUID,
+    observer: metrics.http,
     unready,
     ...(settings.development ? { limits: oneMachine } : {}),
   })
   const pull = noticePull(settings, store, clock)
   listener.app.get(pull.path, pull.answer)
+  metrics.gauge('connections', () => listener.connections)
   const { host } = settings.est
   const { port } = await named('est', host, parts.port, () => listener.listen(host, parts.port, { shared }))
   return {
     port,
     enforce: async () => listener.closeConnections(peer => isRevoked(peer, fleet, rules)),
     unready,
+    metrics: async () => [],
     standing: () => ({ serving: unready() === null ? 1 : 0, of: 1, pids: [process.pid] }),
     async close() {
       await listener.close(graceMs)

@@ -1,7 +1,7 @@
 // The store that a configuration names, opened; for the server, its workers and the commands that work on a store.
 
 import { join } from 'node:path'
-import type { Log } from '@birthmark/est-server'
+import type { Log, Metrics } from '@birthmark/est-server'
 import { openPostgresStore, openSqliteStore, type PostgresAddress, readSecret, type Store } from '@birthmark/est-server'
 import type { Settings } from './configuration.ts'
 import type { StoreSettings } from './store-settings.ts'
@@ -14,6 +14,7 @@ export interface OpenStoreOptions {
   /** Told once when the store stops for good, so that the process can end. */
   onStopped: (error: Error) => void
   log: Log
+  metrics?: Metrics
 }
 
 /** Where the SQLite store of a state folder is. */
@@ -41,8 +42,9 @@ export function storeName({ state, store }: Placed): string {
 }
 
 export async function openStore({ state, store }: Placed, options: OpenStoreOptions): Promise<Store> {
-  const { shared, onStopped, log } = options
-  if (store.kind === 'sqlite') return openSqliteStore({ path: storePath(state), shared, onStopped })
+  const { shared, onStopped, log, metrics } = options
+  if (store.kind === 'sqlite')
+    return openSqliteStore({ path: storePath(state), shared, onStopped, ...(metrics && { onBatch: metrics.batch }) })
   const onAway = (error: Error | null) => {
     if (error) log.error({ err: error }, 'PostgreSQL does not answer; requests get 503 until it does')
     else log.info({}, 'PostgreSQL answers again')

@@ -19,7 +19,7 @@ export interface SharedStoreOptions {
 /** Another server's revocation takes effect here within this, beside being refused by the store at once. */
 const lookSeconds = 1
 /** Twice what a request may take: whoever still works on such an intent has lost its caller. */
-const intentSeconds = 120
+export const intentSeconds = 120
 const intentLooksEvery = 60
 
 export function tendSharedStore({ store, fleet, rules, newest, enforce, clock, log }: SharedStoreOptions): { close(): void } {

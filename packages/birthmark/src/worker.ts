@@ -3,6 +3,7 @@
 // revocation any more, so it ends when that one goes.
 
 import { randomBytes } from 'node:crypto'
+import { createMetrics, type Metrics } from '@birthmark/est-server'
 import { createRuleSet, type RuleSet, systemClock } from '@birthmark/fleet-revocation'
 import { CommandError, explain } from './command-error.ts'
 import { readConfiguration } from './configuration.ts'
@@ -14,6 +15,7 @@ import type { FromWorker, ToWorker, WorkerAnswers, WorkerOrder, WorkerOrders } f
 
 interface Worker {
   front: EnrollmentFront
+  metrics: Metrics
   rules: RuleSet
   close(): Promise<void>
 }
@@ -25,10 +27,12 @@ const say = (message: FromWorker) => {
 async function start({ config, files, port, number }: WorkerOrders['start']): Promise<Worker> {
   const settings = readConfiguration(config, playedBack(files))
   const log = logTo(2, settings.logLevel, { worker: number })
+  const metrics = createMetrics({ profiles: settings.profiles.map(({ label }) => label), process: true })
   let stopped: string | null = null
   const store = await openStore(settings, {
     log,
     shared: true,
+    metrics,
     onStopped(error) {
       stopped = error.message
       say({ unready: stopped })
@@ -40,12 +44,32 @@ async function start({ config, files, port, number }: WorkerOrders['start']): Pr
   try {
     const rules = createRuleSet(await store.rules(settings.fleet))
     const unready = () => stopped
-    const parts = { store, rules, clock: systemClock, random: (n: number) => randomBytes(n), log, unready, port, shared: true }
+    const parts = {
+      store,
+      rules,
+      clock: systemClock,
+      random: (n: number) => randomBytes(n),
+      log,
+      metrics,
+      unready,
+      port,
+      shared: true,
+    }
     const front = await openEnrollmentFront(settings, parts)
+    // A token that went away and one that came back are told, so that the coordinator's readiness speaks of both.
+    let told: string | null = null
+    const telling = setInterval(() => {
+      const reason = front.unready()
+      if (reason !== told) say({ unready: reason })
+      told = reason
+    }, 1000)
+    telling.unref()
     return {
       front,
+      metrics,
       rules,
       async close() {
+        clearInterval(telling)
         await front.close()
         await store.close()
       },
@@ -84,7 +108,7 @@ async function obey(message: ToWorker): Promise<WorkerAnswers[WorkerOrder]> {
       worker.rules.merge(message.what.rules)
       return { cut: await worker.front.enforce() }
     case 'metrics':
-      return { metrics: [] }
+      return { metrics: await worker.metrics.json() }
   }
 }
 

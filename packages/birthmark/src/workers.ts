@@ -36,11 +36,6 @@ export interface WorkersOptions {
   log: Log
 }
 
-export interface Workers extends EnrollmentFront {
-  /** What each living worker counts, as prom-client's getMetricsAsJSON. */
-  metrics(): Promise<object[][]>
-}
-
 interface Worker {
   child: ChildProcess
   number: number
@@ -55,7 +50,7 @@ interface Worker {
 const program = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url)
 
 /** Resolves when every worker serves. Rejects, with none left alive, when one cannot start. */
-export async function startWorkers(options: WorkersOptions): Promise<Workers> {
+export async function startWorkers(options: WorkersOptions): Promise<EnrollmentFront> {
   const { count, host, config, files, rules, clock, log } = options
   const workers = new Set<Worker>()
   let port = options.port

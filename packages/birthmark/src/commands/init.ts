@@ -176,6 +176,10 @@ certificates:
 notices:                # signs revocations
   key: notice.key.pem
 
+# workers: 4           # processes that answer devices, for a machine with several cores
+# metrics:
+#   listen: 127.0.0.1:9464            # /metrics for Prometheus, /readyz for a load balancer; no authentication
+
 log:
   level: info           # debug, info, warn, error
 `

@@ -7,6 +7,7 @@ import { estPrefix } from '../wire/est.ts'
 import { type EstService, estEndpoint } from './est-routes.ts'
 import { type Answer, answer, type Exchange, isPlainPath, pathOf, refuse, responseOf } from './exchange.ts'
 import type { Limits } from './limits.ts'
+import { type HttpObserver, nobody } from './observer.ts'
 
 export type App = Hono<{ Bindings: Exchange }>
 
@@ -16,6 +17,7 @@ export interface AppOptions {
   log: Log
   /** Why the server should get no traffic now, or null: what /readyz says. */
   unready: () => string | null
+  observer?: HttpObserver
 }
 
 export interface Front {
@@ -26,9 +28,9 @@ export interface Front {
 
 const text = { 'content-type': 'text/plain; charset=utf-8' }
 
-export function createFront({ enrollment, limits, log, unready }: AppOptions): Front {
+export function createFront({ enrollment, limits, log, unready, observer = nobody }: AppOptions): Front {
   const app: App = new Hono()
-  const est = estEndpoint(enrollment, limits, log)
+  const est = estEndpoint(enrollment, limits, log, observer)
 
   function failed(error: unknown, { requestId, peer, target }: Exchange): Answer {
     log.error({ requestId, address: peer.address, target: target.slice(0, 200), err: error }, 'request failed')

@@ -4,6 +4,7 @@
 
 import type { Peer } from '../enrollment-request.ts'
 import type { Limits } from './limits.ts'
+import { type ConnectionRefusal, type HttpObserver, nobody } from './observer.ts'
 
 /** `head`: ready for a request, none complete. `body`: a request is arriving. `answer`: ours is the next move. */
 export type Phase = 'handshake' | 'head' | 'body' | 'answer'
@@ -63,7 +64,7 @@ export function addressGroup(address: string): string {
 }
 
 /** `now`: seconds of a clock that never goes back. */
-export function createConnectionGate(limits: Limits, now: () => number): ConnectionGate {
+export function createConnectionGate(limits: Limits, now: () => number, observer: HttpObserver = nobody): ConnectionGate {
   const phases: Record<Phase, Set<Connection>> = { handshake: new Set(), head: new Set(), body: new Set(), answer: new Set() }
   const seconds: Record<Phase, number> = {
     handshake: limits.handshakeSeconds,
@@ -111,6 +112,11 @@ export function createConnectionGate(limits: Limits, now: () => number): Connect
     return longest
   }
 
+  function refuse(reason: ConnectionRefusal): null {
+    observer.connectionRefused(reason)
+    return null
+  }
+
   function remove(connection: Connection): void {
     leave(connection)
     connection.destroy()
@@ -121,12 +127,13 @@ export function createConnectionGate(limits: Limits, now: () => number): Connect
       const at = now()
       const address = addressGroup(remoteAddress)
       const account = accountOf(address, at)
-      if (account.open >= limits.connectionsPerAddressMax) return null
+      if (account.open >= limits.connectionsPerAddressMax) return refuse('address_full')
       const arrival = Math.max(account.arrival, at) + interval
-      if (arrival - at > limits.connectionBurstPerAddress * interval) return null
+      if (arrival - at > limits.connectionBurstPerAddress * interval) return refuse('address_rate')
       if (size >= limits.connectionsMax) {
         const victim = longestWaiting()
-        if (!victim) return null
+        if (!victim) return refuse('table_full')
+        observer.connectionCut('pushed_out')
         remove(victim)
       }
       account.arrival = arrival
@@ -159,6 +166,7 @@ export function createConnectionGate(limits: Limits, now: () => number): Connect
       for (const phase of ['handshake', 'head', 'body', 'answer'] as const) {
         for (const connection of phases[phase]) {
           if (at - connection.since < seconds[phase]) break
+          observer.connectionCut(phase)
           const expire = connection.expire
           if (expire) {
             // One more turn in the phase is all that an orderly end gets.

@@ -3,6 +3,7 @@
 
 import { type Bytes, codeOf, encodeBase64, encodePem } from '@birthmark/device-sdk/core'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from '../enrollment-request.ts'
+import { createLogBudget } from '../log-budget.ts'
 import type { Log } from '../ports.ts'
 import type { ServerKeyOutcome } from '../server-key.ts'
 import {
@@ -10,6 +11,7 @@ import {
   certsOnlyType,
   csrOfBody,
   type EstOperation,
+  type EstTarget,
   estMethods,
   keyAndCertificatesBody,
   keyAndCertificatesType,
@@ -19,6 +21,7 @@ import {
 import { basicCredentials, bearerToken, withCredentials } from './client-certificate.ts'
 import { type Answer, answer, type Exchange, pathOf, refuse } from './exchange.ts'
 import type { Limits } from './limits.ts'
+import { type HttpObserver, nobody } from './observer.ts'
 import { type ProblemCode, type ProblemOptions, problem, statusOf } from './problem.ts'
 
 /** The stories behind the routes. */
@@ -40,9 +43,10 @@ export interface EstService {
 export type EstEndpoint = (exchange: Exchange) => Answer | Promise<Answer>
 
 /** `limits.bodyBytesMax` bounds the decoded CSR too. */
-export function estEndpoint(service: EstService, limits: Limits, log: Log): EstEndpoint {
+export function estEndpoint(service: EstService, limits: Limits, log: Log, observer: HttpObserver = nobody): EstEndpoint {
+  const strangers = createLogBudget(log, { now: () => performance.now() / 1000 })
   function refused({ requestId, peer, target }: Exchange, code: ProblemCode, options?: ProblemOptions): Answer {
-    log.info(
+    strangers.info(
       { requestId, code, status: statusOf(code), address: peer.address, target: target.slice(0, 200) },
       'EST request refused',
     )
@@ -143,13 +147,24 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log): EstE
     fullcmc: exchange => refused(exchange, 'operation_not_offered', { detail: 'this server does not speak full CMC' }),
   }
 
-  return exchange => {
-    const named = parseEstPath(pathOf(exchange.target))
+  function given(exchange: Exchange, named: EstTarget | null): Answer | Promise<Answer> {
     if (!named) return refused(exchange, 'operation_unknown')
     const method = estMethods[named.operation]
     if (exchange.method !== method && !(method === 'GET' && exchange.method === 'HEAD'))
       return refused(exchange, 'method_not_allowed', { allow: method === 'GET' ? 'GET, HEAD' : method })
     return operations[named.operation](exchange, named.label)
+  }
+
+  return exchange => {
+    const start = performance.now()
+    const named = parseEstPath(pathOf(exchange.target))
+    const told = (whole: Answer): Answer => {
+      const outcome = whole.code ?? (whole.status === 202 ? 'pending' : 'ok')
+      observer.answered(named?.operation ?? 'none', named?.label ?? null, outcome, (performance.now() - start) / 1000)
+      return whole
+    }
+    const whole = given(exchange, named)
+    return whole instanceof Promise ? whole.then(told) : told(whole)
   }
 }
 
@@ -160,7 +175,9 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log): EstE
 function challenge(requestId: string): Answer {
   const { status, headers, body } = problem('credentials_required')
   const { 'www-authenticate': scheme } = headers
-  return answer(requestId, status, { 'www-authenticate': scheme, 'x-problem': body.trim().replace('\n', '. ') }, '')
+  const given = answer(requestId, status, { 'www-authenticate': scheme, 'x-problem': body.trim().replace('\n', '. ') }, '')
+  given.code = 'credentials_required'
+  return given
 }
 
 function keyAnswer(

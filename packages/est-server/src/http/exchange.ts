@@ -45,6 +45,8 @@ export interface Answer {
   headers: Record<string, string>
   /** Text, or bytes as they are. */
   body: string | Uint8Array<ArrayBuffer>
+  /** Why it is no more than a refusal. */
+  code?: ProblemCode
 }
 
 /** The one place that makes an answer: each has its length and the id that finds it in the log. Text goes out as UTF-8. */
@@ -57,7 +59,9 @@ export function answer(requestId: string, status: number, headers: Record<string
 
 export function refuse(requestId: string, code: ProblemCode, options?: ProblemOptions): Answer {
   const { status, headers, body } = problem(code, options)
-  return answer(requestId, status, headers, body)
+  const given = answer(requestId, status, headers, body)
+  given.code = code
+  return given
 }
 
 /** The same for a route of the app. */

@@ -10,6 +10,7 @@ import type { Duplex } from 'node:stream'
 import { createServer as createTlsServer, type SecureContext, type TLSSocket } from 'node:tls'
 import { getRequestListener } from '@hono/node-server'
 import type { Peer } from '../enrollment-request.ts'
+import { createLogBudget } from '../log-budget.ts'
 import type { Log } from '../ports.ts'
 import { type App, createFront } from './app.ts'
 import { peerOf } from './client-certificate.ts'
@@ -17,6 +18,7 @@ import { type Connection, createConnectionGate } from './connection-gate.ts'
 import type { EstService } from './est-routes.ts'
 import { type Answer, answer, type Exchange, refuse, responseOf } from './exchange.ts'
 import { defaultLimits, type Limits } from './limits.ts'
+import { type HttpObserver, nobody } from './observer.ts'
 import { problem, type RequestProblemCode } from './problem.ts'
 import { readBody } from './request-body.ts'
 
@@ -42,6 +44,8 @@ export interface ListenerOptions {
   requestId: () => string
   /** Why no traffic is wanted now, or null. */
   unready?: () => string | null
+  /** Told of what happens, for counting. */
+  observer?: HttpObserver
 }
 
 export interface Listener {
@@ -117,11 +121,20 @@ function sendProblem(outgoing: ServerResponse, code: RequestProblemCode, request
   send(outgoing, answer(requestId, status, { ...headers, connection: 'close' }, body))
 }
 
-export function createListener({ tls, enrollment, limits: given, log, requestId, unready }: ListenerOptions): Listener {
+export function createListener({
+  tls,
+  enrollment,
+  limits: given,
+  log,
+  requestId,
+  unready,
+  observer = nobody,
+}: ListenerOptions): Listener {
   const limits: Limits = { ...defaultLimits, ...given }
   // Deadlines follow a clock that nobody sets: the wall clock may jump.
-  const gate = createConnectionGate(limits, () => performance.now() / 1000)
-  const front = createFront({ enrollment, limits, log, unready: () => (closing ? 'stopping' : (unready?.() ?? null)) })
+  const gate = createConnectionGate(limits, () => performance.now() / 1000, observer)
+  const strangers = createLogBudget(log, { now: () => performance.now() / 1000 })
+  const front = createFront({ enrollment, limits, log, observer, unready: () => (closing ? 'stopping' : (unready?.() ?? null)) })
   /** By peer address and port, from accept to the end of the handshake: the socket that TLS hands out is another object on Node. */
   const accepted = new Map<string, { connection: Connection; tcp: Socket }>()
   const sessionOf = new WeakMap<object, Session>()
@@ -262,6 +275,7 @@ export function createListener({ tls, enrollment, limits: given, log, requestId,
   }
 
   function onTcp(socket: Socket, secure: ((socket: Socket) => void)[]): void {
+    if (closing) observer.connectionRefused('closing')
     const connection = closing ? null : gate.admit(socket.remoteAddress ?? '', () => socket.destroy())
     if (!connection) {
       socket.destroy()
@@ -301,6 +315,7 @@ export function createListener({ tls, enrollment, limits: given, log, requestId,
       const chainBytes = (connection.peer.chain ?? []).reduce((sum, certificate) => sum + certificate.length, 0)
       gate.charge(connection, Math.floor(chainBytes / handshakeBytesPerCharge))
     }
+    observer.handshake('done', performance.now() / 1000 - connection.since)
     sessionOf.set(socket, { connection, socket, current: null })
     gate.enter(connection, 'head')
     http.emit('connection', socket)
@@ -312,8 +327,9 @@ export function createListener({ tls, enrollment, limits: given, log, requestId,
   server.on('connection', (socket: Socket) => onTcp(socket, secure))
   server.on('secureConnection', onSecure)
   server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
-    // What a device's operator looks for first. As many lines as the gate lets handshakes begin.
-    if (error.code !== 'ECONNRESET') log.info({ address: socket.remoteAddress, code: error.code }, 'TLS handshake failed')
+    // What a device's operator looks for first.
+    observer.handshake('failed', 0)
+    if (error.code !== 'ECONNRESET') strangers.info({ address: socket.remoteAddress, code: error.code }, 'TLS handshake failed')
     socket.destroy()
   })
 

@@ -38,6 +38,8 @@ export interface SqliteStoreOptions {
   queueMax?: number
   /** Other processes issue from the file at the same time: indices come in blocks (idx-blocks.ts) instead of one after the other. */
   shared?: boolean
+  /** Told of each transaction of the writer: its writes, seconds from handing it over to its commit, and how many writes wait behind it. */
+  onBatch?: (jobs: number, seconds: number, waiting: number) => void
   /** Told once when the store stops for good after a disk error, so that the process can end. */
   onStopped?: (error: EstServerError) => void
   spawnWriter?: (options: WriterOptions) => WriterThread
@@ -67,7 +69,13 @@ interface Waiting {
 }
 
 /** The queue in front of the writer: at most one batch is away, and everything that arrives meanwhile makes up the next one. */
-function writeQueue(thread: WriterThread, queueMax: number, onStopped: (error: EstServerError) => void) {
+function writeQueue(
+  thread: WriterThread,
+  queueMax: number,
+  onStopped: (error: EstServerError) => void,
+  onBatch: SqliteStoreOptions['onBatch'],
+) {
+  let sentAt = 0
   let waiting: Waiting[] = []
   let away: Waiting[] = []
   let scheduled = false
@@ -83,6 +91,7 @@ function writeQueue(thread: WriterThread, queueMax: number, onStopped: (error: E
     }
     away = waiting.slice(0, batchJobsMax)
     waiting = waiting.slice(batchJobsMax)
+    if (onBatch) sentAt = performance.now()
     thread.post(away.map(w => w.job))
   }
 
@@ -107,6 +116,7 @@ function writeQueue(thread: WriterThread, queueMax: number, onStopped: (error: E
     if (message.kind !== 'answers') return
     const batch = away
     away = []
+    onBatch?.(batch.length, (performance.now() - sentAt) / 1000, waiting.length)
     // The next batch leaves before this one's callers run, so that the disk never waits for them.
     send()
     message.answers.forEach((answer: JobAnswer, i) => {
@@ -188,7 +198,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const snapshot = readSnapshot(reading)
   // Before any caller hears that its write is done: what it then reads must show it.
   thread.onMessage(snapshot.end)
-  const queue = writeQueue(thread, options.queueMax ?? 8192, options.onStopped ?? (() => {}))
+  const queue = writeQueue(thread, options.queueMax ?? 8192, options.onStopped ?? (() => {}), options.onBatch)
   const { write } = queue
   let closing: Promise<void> | null = null
 

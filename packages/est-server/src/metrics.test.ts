@@ -1,0 +1,59 @@
+import { expect, test } from 'vitest'
+import { createLogBudget } from './log-budget.ts'
+import { aggregateMetrics, createMetrics } from './metrics.ts'
+
+const series = (text: string) => text.split('\n').filter(line => line !== '' && !line.startsWith('#'))
+
+test('[F74] a hundred thousand labels and ids of strangers make no more series than one does', async () => {
+  const metrics = createMetrics({ profiles: [null, 'gateways'] })
+  metrics.http.answered('simpleenroll', null, 'ok', 0.01)
+  metrics.http.answered('simpleenroll', 'gateways', 'ok', 0.01)
+  metrics.http.answered('simpleenroll', 'nobody', 'label_unknown', 0.01)
+  const before = series(await metrics.text()).length
+  for (let i = 0; i < 100_000; i++) metrics.http.answered('simpleenroll', `label-${i}`, 'label_unknown', 0.01)
+  const text = await metrics.text()
+  expect(series(text).length).toBe(before)
+  expect(text).toContain('birthmark_est_requests_total{operation="simpleenroll",profile="other",outcome="label_unknown"} 100001')
+  expect(text).toContain('birthmark_est_requests_total{operation="simpleenroll",profile="gateways",outcome="ok"} 1')
+})
+
+test('steps of the store are timed and their failures counted; everything else of it is as it was', async () => {
+  const metrics = createMetrics({ profiles: [null] })
+  const store = metrics.store({
+    enrollmentFacts: async () => 'facts',
+    recordIntent: async () => {
+      throw Object.assign(new Error('no'), { code: 'store_busy' })
+    },
+    recordCertificate: async () => 'recorded',
+    appendAudit: async () => {},
+    lastTime: async () => 7,
+  } as never) as unknown as Record<string, () => Promise<unknown>>
+  expect([await store.enrollmentFacts(), await store.lastTime()]).toEqual(['facts', 7])
+  await expect(store.recordIntent()).rejects.toThrow('no')
+  const text = await metrics.text()
+  expect(text).toContain('birthmark_step_seconds_count{step="look_up"} 1')
+  expect(text).toContain('birthmark_step_seconds_count{step="record_intent"} 1')
+})
+
+test('what several processes count is one page', async () => {
+  const [one, two] = [createMetrics({ profiles: [null] }), createMetrics({ profiles: [null] })]
+  for (const metrics of [one, two, two]) metrics.http.connectionRefused('address_rate')
+  two.gauge('connections', () => 5)
+  const text = await aggregateMetrics([await one.json(), await two.json()])
+  expect(text).toContain('birthmark_connections_refused_total{reason="address_rate"} 3')
+  expect(text).toMatch(/birthmark_connections 5/)
+})
+
+test('[F66] lines that strangers cause are logged within a budget, and how many were left out is said', () => {
+  const lines: Record<string, unknown>[] = []
+  let now = 0
+  const budget = createLogBudget(
+    { info: fields => lines.push(fields as Record<string, unknown>), warn: () => {}, error: () => {} },
+    { now: () => now },
+  )
+  for (let i = 0; i < 10_000; i++) budget.info({ i }, 'refused')
+  expect(lines.length).toBe(200)
+  now = 1
+  budget.info({ i: 'later' }, 'refused')
+  expect(lines.at(-1)).toEqual({ i: 'later', leftOut: 9800 })
+})
