@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { checkSocketPath, socketName } from './admin-socket.ts'
 import type { Administration, DeviceFilter } from './administration.ts'
 import { CommandError, type Exit } from './command-error.ts'
+import type { ApprovalFilter } from './profile-administration.ts'
 
 // A page of a thousand devices has about 400 KB; a notice 64 KB.
 const answerBytesMax = 16 * 1024 * 1024
@@ -26,10 +27,14 @@ export function administrationOf(state: string): Administration {
     revoke: value => post('/revocations', value),
     issuers: () => call('GET', '/issuers'),
     moveIssuers: value => post('/issuers/move', value),
+    profiles: () => call('GET', '/profiles'),
+    explain: value => post('/profiles/explanation', value),
+    approvals: filter => call('GET', `/approvals?${queryOf(filter)}`),
+    decideApproval: value => post('/approvals', value),
   }
 }
 
-function queryOf(filter: DeviceFilter): URLSearchParams {
+function queryOf(filter: DeviceFilter | ApprovalFilter): URLSearchParams {
   return new URLSearchParams(Object.entries(filter).map(([name, value]): [string, string] => [name, String(value)]))
 }
 

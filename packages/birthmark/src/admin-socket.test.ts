@@ -2,6 +2,7 @@ import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:f
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { EstServerError } from '@birthmark/est-server'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { administrationOf } from './admin-client.ts'
 import { type AdminSocket, openAdminSocket } from './admin-socket.ts'
@@ -39,6 +40,19 @@ const administration: Administration = {
   moveIssuers: async wanted => {
     calls.push(['moveIssuers', wanted])
     return { moved: 'moved', issuers: [] }
+  },
+  profiles: async () => ({ profiles: [] }),
+  explain: async wanted => {
+    calls.push(['explain', wanted])
+    return { label: null, device: null, operation: 'enroll', steps: [], assumed: [], verdict: { kind: 'issue' }, certificate: null }
+  },
+  approvals: async filter => {
+    calls.push(['approvals', filter])
+    return { approvals: [] }
+  },
+  decideApproval: async decision => {
+    calls.push(['decideApproval', decision])
+    throw new EstServerError('approval_unknown', `no request ${decision.id} waits`)
   },
   revoke: async wanted => {
     calls.push(['revoke', wanted])
@@ -87,11 +101,20 @@ test('requests arrive as they were asked', async () => {
   await client.importManifest(Buffer.from('manifest'))
   await client.mintSecret({ device: 'gw', groups: ['a=b'], minutes: 5 })
   await client.revoke({ group: 'batch=1', digest: '0'.repeat(64), reason: 'because' })
+  await client.approvals({ state: 'waiting', after: 3, limit: 7 })
+  await client.explain({ label: 'a', csr: 'MAA=', as: { kind: 'secret', deviceId: 'gw' } })
+  await expect(client.decideApproval({ id: 7, approve: true, by: 'alice', reason: '' })).rejects.toMatchObject({
+    code: 'approval_unknown',
+    exit: 'refused',
+  })
   expect(calls).toEqual([
     ['devices', { group: 'batch=1', state: 'enrolled', limit: 7 }],
     ['importManifest', 'manifest'],
     ['mintSecret', { device: 'gw', groups: ['a=b'], minutes: 5 }],
     ['revoke', { group: 'batch=1', digest: '0'.repeat(64), reason: 'because' }],
+    ['approvals', { state: 'waiting', after: 3, limit: 7 }],
+    ['explain', { label: 'a', csr: 'MAA=', as: { kind: 'secret', deviceId: 'gw' } }],
+    ['decideApproval', { id: 7, approve: true, by: 'alice', reason: '' }],
   ])
 })
 
@@ -118,6 +141,11 @@ test.each([
   ['POST', '/secrets', '{"device":"x","groups":[],"minutes":1000000}'],
   ['POST', '/secrets', '{"device":"x","__proto__":{"a":1},"extra":1}'],
   ['POST', '/revocations', '{"group":"g"}'],
+  ['GET', '/approvals?state=lost', undefined],
+  ['POST', '/approvals', '{"id":1,"approve":"yes","by":"a"}'],
+  ['POST', '/approvals', '{"id":1,"approve":true}'],
+  ['POST', '/profiles/explanation', '{"label":null,"csr":"!","as":{"kind":"secret","deviceId":"x"}}'],
+  ['POST', '/profiles/explanation', '{"label":null,"csr":"MAA=","as":{"kind":"admin","deviceId":"x"}}'],
   ['POST', '/revocations', 'x'.repeat(100_000)],
 ])('[F18] %s %s %s is refused and nothing is done', async (method, path, body) => {
   const answer = await raw(method, path, body)

@@ -9,6 +9,7 @@ import { manifestBytesMax } from '@birthmark/factory-line'
 import { z } from 'zod'
 import type { Administration } from './administration.ts'
 import { CommandError, explain } from './command-error.ts'
+import { ApprovalDecisionInput, ApprovalFilterInput, ExplanationInput } from './profile-administration.ts'
 
 export const socketName = 'admin.sock'
 // sun_path has 108 bytes on Linux, 104 elsewhere, with a NUL at the end.
@@ -145,6 +146,16 @@ async function answer(administration: Administration | null, request: IncomingMe
       const { issuer, ...move } = parse(IssuerMoveInput, await json(request))
       return administration.moveIssuers({ ...move, ...present({ issuer }) })
     }
+    case 'GET /profiles':
+      return administration.profiles()
+    case 'POST /profiles/explanation':
+      return administration.explain(parse(ExplanationInput, await json(request)))
+    case 'GET /approvals': {
+      const { limit, ...filter } = parse(ApprovalFilterInput, query)
+      return administration.approvals({ limit, ...present(filter) })
+    }
+    case 'POST /approvals':
+      return administration.decideApproval(parse(ApprovalDecisionInput, await json(request)))
     default:
       throw new CommandError(
         'not_found',

@@ -1,5 +1,7 @@
 // What an operator at this machine can ask of a running server: shapes only, shared by the socket, its client and the commands.
 
+import type { ProfileAdministration } from './profile-administration.ts'
+
 export interface DeviceView {
   id: string
   state: 'known' | 'enrolled' | 'revoked'
@@ -95,7 +97,7 @@ export interface IssuerMove {
   force: boolean
 }
 
-export interface Administration {
+export interface Administration extends ProfileAdministration {
   status(): Promise<ServerStatus>
   devices(filter: DeviceFilter): Promise<DevicePage>
   importManifest(file: Uint8Array): Promise<ManifestOutcome>

@@ -41,7 +41,7 @@ const SYSTEM: Record<string, [sentence: string, next: string, exit: Exit] | unde
 
 /** Codes of our packages that mean "policy says no" rather than "something broke". */
 const REFUSED =
-  /^(serial_taken|key_taken|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature|group_not_joined|group_not_covered)$/
+  /^(serial_taken|key_taken|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature|group_not_joined|group_not_covered|approval_unknown)$/
 
 /** Codes of our packages that mean "nobody answered". */
 const UNREACHABLE = /^(network|timeout|est_unavailable)$/
@@ -78,6 +78,7 @@ const NEXT: Record<string, string | undefined> = {
   csr_malformed: 'make it with: openssl req -new -key key.pem -subj /serialNumber=SERIAL -outform DER',
   serial_malformed: 'use 1 to 64 of A-Z a-z 0-9 . _ : -',
   group_malformed: 'write groups as name=value, such as batch=2026-W41, at most 8',
+  approval_unknown: 'see what waits: birthmark approvals list',
   group_not_joined: 'leave --group out, or add the group by a manifest before the device enrolls',
   group_not_covered: 'revoke a group that is in those certificates, or wait until they have ended: birthmark devices',
   journal_busy: 'wait until the other process is done, or stop it',

@@ -30,6 +30,8 @@ export const commandTable: CommandEntry[] = [
   { name: 'devices', summary: 'what is out there', load: () => import('./commands/devices.ts') },
   { name: 'revoke', summary: 'take a group back, live sessions included', load: () => import('./commands/revoke.ts') },
   { name: 'ca', summary: 'which issuing CA signs, and the roll-over to the next', load: () => import('./commands/ca.ts') },
+  { name: 'profile', summary: 'who may enroll, and what they get', load: () => import('./commands/profile.ts') },
+  { name: 'approvals', summary: 'requests that wait for a person', load: () => import('./commands/approvals.ts') },
   { name: 'doctor', summary: 'check clock, chain, key usage, name and reachability', load: () => import('./commands/doctor.ts') },
   { name: 'completion', summary: 'shell completion for bash, zsh or fish', load: () => import('./commands/completion.ts') },
 ]

@@ -5,13 +5,14 @@ import { createHash } from 'node:crypto'
 import { anchorOf, parseCertificate, type TrustAnchor } from '@birthmark/device-sdk/core'
 import type { DeviceRow, Registry, Revocation, RollOver, Store } from '@birthmark/est-server'
 import { verifyManifest } from '@birthmark/factory-line'
-import type { Clock, Publisher, RuleSet } from '@birthmark/fleet-revocation'
+import { type Clock, type Publisher, type RuleSet, statusOf } from '@birthmark/fleet-revocation'
 import type { EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
 import type { Administration, DeviceView, RevocationPlan } from './administration.ts'
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
 import type { EnrollmentFront } from './enrollment-front.ts'
 import { issuerOperations } from './issuer-operations.ts'
+import { profileOperations } from './profile-administration.ts'
 
 export interface OperationParts {
   settings: Settings
@@ -61,6 +62,7 @@ export function operationsOf(parts: OperationParts): Administration {
 
   return {
     ...issuerOperations(parts.rollOver, by, parts.onIssuersMoved),
+    ...profileOperations({ settings, store, rollOver: parts.rollOver, status: statusOf(rules, fleet), clock }),
 
     status: async () => ({
       fleet,

@@ -3,7 +3,7 @@
 
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import type { Bytes } from '@birthmark/device-sdk/core'
+import { type Bytes, decodePem } from '@birthmark/device-sdk/core'
 import {
   type EnrollmentProfile,
   EstServerError,
@@ -21,7 +21,7 @@ import {
   tokenAlgorithms,
 } from '@birthmark/est-server'
 import { z } from 'zod'
-import type { ReadFile } from './configuration-files.ts'
+import { fromDisk, type ReadFile } from './configuration-files.ts'
 import { judged, parseYaml, wrong, type YamlDocument } from './yaml-document.ts'
 
 const File = z.string().min(1).max(4096)
@@ -145,8 +145,8 @@ export const ProfilesConfiguration = z
 
 export interface ProfileParts {
   fleet: string
-  /** Of `birth.anchors`, for profiles that name none. */
-  birthAnchors: Bytes[]
+  /** Of `birth.anchors`, for profiles that name none; null for a file that is judged without its configuration. */
+  birthAnchors: Bytes[] | null
   /** Of `certificates.lifetime`, for profiles that name none. */
   lifetimeSeconds: number
   base: string
@@ -172,6 +172,14 @@ export function settleProfiles(
       ? profilesOfFile(entry, document.at(['profiles', i]), parts)
       : [{ document, path: ['profiles', i], content: entry }],
   )
+  return settlePlaced(placed, document, parts)
+}
+
+function settlePlaced(
+  placed: Placed[],
+  document: YamlDocument,
+  parts: ProfileParts,
+): { profiles: EnrollmentProfile[]; anchors: Bytes[] } {
   if (placed.length > profilesMax)
     throw wrong(`${document.at(['profiles'])}: ${placed.length} profiles; at most ${profilesMax}`, 'use fewer labels')
   const anchors: Bytes[] = []
@@ -189,6 +197,8 @@ export function settleProfiles(
     }
     labels.set(label, placed[i])
   })
+  // Beside a lone file there may be others.
+  if (parts.birthAnchors === null) return { profiles, anchors }
   profiles.forEach(({ renewal }, i) => {
     const unknown = renewal.labels.findIndex(label => !labels.has(label))
     if (unknown >= 0)
@@ -200,8 +210,7 @@ export function settleProfiles(
   return { profiles, anchors }
 }
 
-/** One file on its own, for `birthmark profile check FILE`; a whole list or one profile. */
-export function profilesOfFile(file: string, where: string, parts: Pick<ProfileParts, 'base' | 'readFile'>): Placed[] {
+function profilesOfFile(file: string, where: string, parts: Pick<ProfileParts, 'base' | 'readFile'>): Placed[] {
   const path = resolve(parts.base, file)
   let text: string
   try {
@@ -216,6 +225,31 @@ export function profilesOfFile(file: string, where: string, parts: Pick<ProfileP
   const { content } = document
   if (!Array.isArray(content)) return [{ document, path: [], content }]
   return content.map((one, i) => ({ document, path: [i], content: one }))
+}
+
+/**
+ * The profiles of a file of its own, judged without a configuration around it; null when the file is a whole configuration. Fleet, lifetime and
+ * anchors that only a configuration has are stand-ins.
+ */
+export function checkProfileFile(file: string, base: string, readFile: ReadFile = fromDisk): EnrollmentProfile[] | null {
+  const placed = profilesOfFile(file, file, { base, readFile })
+  const { content, document } = placed[0] ?? {}
+  if (typeof content === 'object' && content !== null && 'fleet' in content) return null
+  if (placed.length === 0) throw wrong(`${file} holds no profile`, 'write one: docs/profiles.md')
+  const certificates = (where: string, name: string) => {
+    try {
+      const found = decodePem(readFile(resolve(base, name)).text, 'CERTIFICATE', 16)
+      if (found.length > 0) return found
+    } catch (error) {
+      throw wrong(
+        `${where}: cannot read ${resolve(base, name)} (${(error as Error).message})`,
+        'put the file there or correct the line',
+      )
+    }
+    throw wrong(`${where}: ${name} holds no certificate`, 'give PEM certificates')
+  }
+  const parts = { fleet: 'fleet', birthAnchors: null, lifetimeSeconds: 90 * 86_400, base, readFile, certificates }
+  return settlePlaced(placed, document as YamlDocument, parts).profiles
 }
 
 // Names that the maker of profiles gives to what it refuses, as places of the file.
@@ -235,6 +269,9 @@ const places: Record<string, PropertyKey[]> = {
   tokens: ['admit', 'tokens'],
   webhook: ['admit', 'webhook'],
   groups: ['groups'],
+  serverKeys: ['serverKeys'],
+  approval: ['approval'],
+  possession: ['possession'],
   'renewal.windowFraction': ['renewal', 'window'],
   'renewal.graceSeconds': ['renewal', 'grace'],
   'renewal.labels': ['renewal', 'labels'],
@@ -272,11 +309,12 @@ function optionsOf(raw: RawProfile, at: (path: PropertyKey[]) => string, parts: 
   return {
     fleet: parts.fleet,
     label: raw.label,
-    birthAnchors: birth ? (own ?? parts.birthAnchors) : [],
+    birthAnchors: birth ? (own ?? parts.birthAnchors ?? []) : [],
     requireManifest: birth?.manifest ?? true,
     serialPattern: birth?.serial ?? null,
     uriPattern: birth?.uri ?? null,
-    admitSecrets: admit ? admit.secrets : true,
+    // Alone, a profile may rely on anchors that are not at hand: nobody then says that it admits nobody.
+    admitSecrets: admit ? admit.secrets || (birth !== undefined && !own && parts.birthAnchors === null) : true,
     tokens: tokensOf(admit?.tokens, parts),
     webhook: webhookOf(admit?.webhook, at, parts),
     groups: raw.groups,

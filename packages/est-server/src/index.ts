@@ -41,7 +41,7 @@ export { createOcspResponder, type OcspAnswer, type OcspResponder, type OcspResp
 export { type OpenIntentParts, resolveOpenIntents } from './open-intents.ts'
 export { createOutbound, type Outbound } from './outbound-request.ts'
 export type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
-export { purposesOf } from './registrar/certificate-purpose.ts'
+export { purposesOf, purposeText } from './registrar/certificate-purpose.ts'
 export { type Approval, decide, type Question } from './registrar/decide.ts'
 export { parseNameTemplate, parseSubjectTemplate } from './registrar/name-template.ts'
 export { type Pattern, parsePattern } from './registrar/pattern.ts'
