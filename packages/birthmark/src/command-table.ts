@@ -33,5 +33,11 @@ export const commandTable: CommandEntry[] = [
   { name: 'profile', summary: 'who may enroll, and what they get', load: () => import('./commands/profile.ts') },
   { name: 'approvals', summary: 'requests that wait for a person', load: () => import('./commands/approvals.ts') },
   { name: 'doctor', summary: 'check clock, chain, key usage, name and reachability', load: () => import('./commands/doctor.ts') },
+  {
+    name: 'audit',
+    summary: 'the audit record as a signed file, and its check',
+    load: () => import('./commands/audit.ts'),
+  },
+  { name: 'fsck', summary: 'prove the whole store again', load: () => import('./commands/fsck.ts') },
   { name: 'completion', summary: 'shell completion for bash, zsh or fish', load: () => import('./commands/completion.ts') },
 ]

@@ -51,3 +51,13 @@ export async function openStore({ state, store }: Placed, options: OpenStoreOpti
   }
   return openPostgresStore({ ...postgresAddress(store), onStopped, onAway }) as Promise<Store>
 }
+
+/** For a command that works on the store beside a server, or without one. */
+export async function withStore<T>(settings: Placed, work: (store: Store) => Promise<T>): Promise<T> {
+  const store = await openStore(settings, { shared: true, onStopped: () => {}, log: { info() {}, warn() {}, error() {} } })
+  try {
+    return await work(store)
+  } finally {
+    await store.close()
+  }
+}

@@ -1,5 +1,6 @@
 // The public face of the server. Nothing inside the package imports this file.
 
+export * from './audit-file.ts'
 export { type BearerTokens, createBearerTokens } from './bearer-token.ts'
 export { type CertificateDetails, CLIENT_AUTH, certificateTemplate, deviceSubject } from './ca/certificate-template.ts'
 export { type Authority, createAuthority, type IssuancePermit, type IssuedCertificate } from './ca/issuance.ts'
@@ -22,6 +23,7 @@ export {
 export { type Approvals, createApprovals } from './fleet/approvals.ts'
 export { type Challenges, challengeSecondsMax, challengesMax, createChallenges, type MintedChallenge } from './fleet/challenges.ts'
 export { createRegistry, type ManifestResult, type Registry } from './fleet/registry.ts'
+export { type Finding, type FsckReport, fsck } from './fsck.ts'
 export { type FullList, openFullList } from './full-revocation-list.ts'
 export type { App } from './http/app.ts'
 export type { EstService } from './http/est-routes.ts'
@@ -83,6 +85,7 @@ export { crlFile, crlFolder, fullCrlPath, isStatusUrl, issuerName, ocspPath, sha
 export type * from './store/approvals.ts'
 export { auditHash, chainStart, firstBroken } from './store/audit-chain.ts'
 export type * from './store/crl.ts'
+export type * from './store/issuance-pages.ts'
 export type { IssuerStanding, IssuerState, IssuerStore, IssuersChange } from './store/issuers.ts'
 export type * from './store/notice.ts'
 export type * from './store/numbers.ts'

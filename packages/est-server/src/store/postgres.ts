@@ -10,6 +10,7 @@ import { postgresApprovalReads, postgresApprovalWrites } from './postgres-approv
 import { postgresCheck } from './postgres-check.ts'
 import { connectPostgres, type PostgresAddress, requireDurable, tunePostgres } from './postgres-connection.ts'
 import { postgresCrlReads, postgresCrlWrites } from './postgres-crl.ts'
+import { postgresIssuancePages } from './postgres-issuance-pages.ts'
 import { postgresIssuerReads, recordPostgresIssuers } from './postgres-issuers.ts'
 import { postgresNoticeWrites } from './postgres-notice.ts'
 import { postgresNumberReads, postgresNumberWrites } from './postgres-numbers.ts'
@@ -153,6 +154,7 @@ export async function openPostgresStore(options: PostgresStoreOptions) {
     ...postgresNumberReads(rows),
     ...postgresScepReads(rows),
     ...postgresIssuerReads(rows),
+    ...postgresIssuancePages(rows),
     ...postgresApprovalReads(rows),
     reserveIdx: fleet => blocks.reserve(fleet),
     admitDevice: device => work(tx => postgresWrites.admitDevice(tx, device)),

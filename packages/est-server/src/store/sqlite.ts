@@ -11,6 +11,7 @@ import { createIdxBlocks } from './idx-blocks.ts'
 import { approvalReads } from './sqlite-approvals.ts'
 import { crlReads } from './sqlite-crl.ts'
 
+import { issuancePageReads } from './sqlite-issuance-pages.ts'
 import { issuerReads } from './sqlite-issuers.ts'
 import { noticeReads } from './sqlite-notice.ts'
 import { numberReads } from './sqlite-numbers.ts'
@@ -195,6 +196,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const approvals = approvalReads(reading)
   const issuers = issuerReads(reading)
   const numbers = numberReads(reading, reads.nextIdx)
+  const pages = issuancePageReads(scanning)
   const snapshot = readSnapshot(reading)
   // Before any caller hears that its write is done: what it then reads must show it.
   thread.onMessage(snapshot.end)
@@ -319,6 +321,8 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
       }
     },
     adoptNotice: adopted => write('adoptNotice', adopted),
+    issuances: (after, limit) => read(() => pages.issuances(after, limit)),
+    notices: (fleet, after, limit) => read(() => pages.notices(fleet, after, limit)),
     check: () => read(() => sqliteCheck(reading)),
     close() {
       closing ??= (async () => {

@@ -13,6 +13,7 @@ import type { Bytes } from '@birthmark/device-sdk/core'
 import type { ApprovalStore } from './approvals.ts'
 import type { CrlStore } from './crl.ts'
 
+import type { IssuancePages } from './issuance-pages.ts'
 import type { IssuerStore } from './issuers.ts'
 import type { NoticeStore } from './notice.ts'
 import type { NumberStore } from './numbers.ts'
@@ -302,7 +303,15 @@ export interface NewSecret {
 /** `not_in_group`: the device is known, and not in this group of those asked for. `groups_full`: the fleet has no room for another group. */
 export type SecretOutcome = { kind: 'minted' } | { kind: 'not_in_group'; group: string } | { kind: 'groups_full' }
 
-export interface Store extends ApprovalStore, CrlStore, IssuerStore, NoticeStore, NumberStore, ScepStore, TokenStore {
+export interface Store
+  extends ApprovalStore,
+    CrlStore,
+    IssuancePages,
+    IssuerStore,
+    NoticeStore,
+    NumberStore,
+    ScepStore,
+    TokenStore {
   // Enrollment.
   enrollmentFacts(fleet: string, deviceId: string, spkiSha256: Bytes, contentSha256: Bytes): Promise<EnrollmentFacts>
   certificate(issuer: Bytes, serial: Bytes): Promise<CertificateRecord | null>
