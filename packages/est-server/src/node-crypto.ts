@@ -2,7 +2,7 @@
 // those of device-sdk/core (`ecdsa-sha256`, `rsa-pss-sha256`, `ed25519`, …).
 
 import { constants, createPublicKey, hash, type KeyObject, type SigningOptions, verify } from 'node:crypto'
-import type { Bytes, Verify } from '@birthmark/device-sdk/core'
+import { type Bytes, rsaKeyOf, type Verify } from '@birthmark/device-sdk/core'
 
 export function sha256(bytes: Bytes): Bytes {
   return hash('sha256', bytes, 'buffer')
@@ -90,6 +90,20 @@ const rememberedKeysMax = 256
 
 const textOf = (bytes: Bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
 
+/** RSA-8192 and e below 2^32: no CA in use goes beyond. How long a verification takes is otherwise up to whoever made the key. */
+const rsaModulusBytesMax = 1024
+const rsaExponentBytesMax = 4
+
+function isAffordable(spki: Bytes): boolean {
+  try {
+    const rsa = rsaKeyOf(spki)
+    return rsa === null || (rsa.modulus.length <= rsaModulusBytesMax && rsa.exponent.length <= rsaExponentBytesMax)
+  } catch {
+    // Not the key that it says it is.
+    return false
+  }
+}
+
 /**
  * The verifier that path validation takes. It answers at once. A signature that was found good is remembered with all that went into it, so
  * that an issuing CA's certificate costs one verification for all devices that bring it; validity and status are never remembered.
@@ -105,7 +119,7 @@ export function createVerifier(): Verify {
       if (known && known.algorithm === algorithm && !Buffer.compare(known.message, message) && !Buffer.compare(known.spki, spki))
         return done(true)
       const keyId = textOf(spki)
-      const key = keys.get(keyId) ?? importKey(spki)
+      const key = keys.get(keyId) ?? (isAffordable(spki) ? importKey(spki) : null)
       if (key === null) return done(false)
       keys.set(keyId, key)
       const verdict = verifyWith(key, algorithm, message, signature)

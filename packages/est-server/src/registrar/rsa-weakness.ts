@@ -1,0 +1,87 @@
+// RSA moduli that can be factored by who knows how they were made. Three ways that cost less than one verification with the key: a small factor,
+// the shape that the Infineon library of 2012 to 2017 gave its primes (ROCA, CVE-2017-15361), and two primes close to each other (Fermat,
+// CVE-2022-26320). Keys that share one factor are not found out alone; that takes all moduli of a fleet at once.
+
+/** The odd primes to 701: the 2nd to the 126th, of which the Infineon library used at least that many for keys of 1,984 bits and more. */
+const primes: number[] = []
+for (let n = 3; n <= 701; n += 2) if (primes.every(p => n % p !== 0)) primes.push(n)
+
+/**
+ * Nemec et al., "The Return of Coppersmith's Attack" (2017): both primes are k·M + (65537^a mod M), M the product of the first primes. So modulo
+ * each of them the modulus is a power of 65537. Another modulus passes for one once in 2^167 (the product of the subgroups' shares).
+ */
+const powers = primes.map(p => {
+  const seen = new Uint8Array(p)
+  for (let x = 1; !seen[x]; x = (x * 65537) % p) seen[x] = 1
+  return seen
+})
+
+/** Primes in products below 2^53, so that one long division serves several. */
+const products: { product: bigint; primes: { prime: number; powers: Uint8Array }[] }[] = []
+for (const [i, prime] of primes.entries()) {
+  const last = products.at(-1)
+  if (last && last.product * BigInt(prime) < 1n << 53n) {
+    last.product *= BigInt(prime)
+    last.primes.push({ prime, powers: powers[i] })
+  } else products.push({ product: BigInt(prime), primes: [{ prime, powers: powers[i] }] })
+}
+
+/** The largest integer whose square is not above `n`. */
+function squareRoot(n: bigint): bigint {
+  if (n === 0n) return 0n
+  // Newton's method from above: about eleven divisions for 4,096 bits.
+  let x = 1n << BigInt((n.toString(16).length * 4 + 1) >> 1)
+  for (;;) {
+    const y = (x + n / x) >> 1n
+    if (y >= x) return x
+    x = y
+  }
+}
+
+/** Modulo 64, 63, 65 and 11 few numbers are squares: 99 % of the others are told by one division. */
+const residues = [64, 63, 65, 11].map(modulus => {
+  const squares = new Uint8Array(modulus)
+  for (let i = 0; i < modulus; i++) squares[(i * i) % modulus] = 1
+  return { modulus, squares }
+})
+
+function isSquare(n: bigint): boolean {
+  const rest = Number(n % 2_882_880n)
+  for (const { modulus, squares } of residues) if (!squares[rest % modulus]) return false
+  const root = squareRoot(n)
+  return root * root === n
+}
+
+/**
+ * Rounds of Fermat's method. A sound generator's primes differ in their first hundred bits (FIPS 186-5 A.1.3), which would take more rounds than
+ * can be counted; those that were ever found fell within a few.
+ */
+const fermatRounds = 100
+
+function hasClosePrimes(n: bigint): boolean {
+  let a = squareRoot(n)
+  if (a * a < n) a += 1n
+  let difference = a * a - n
+  for (let round = 0; round < fermatRounds; round++) {
+    if (isSquare(difference)) return true
+    difference += 2n * a + 1n
+    a += 1n
+  }
+  return false
+}
+
+/** What is wrong with an odd modulus (unsigned big-endian), in words; null when none of the three is. */
+export function modulusWeakness(modulus: Uint8Array): string | null {
+  const n = BigInt(`0x${Buffer.from(modulus.buffer, modulus.byteOffset, modulus.length).toString('hex')}`)
+  let isInfineon = true
+  for (const { product, primes: members } of products) {
+    const rest = Number(n % product)
+    for (const { prime, powers: ofPrime } of members) {
+      const residue = rest % prime
+      if (residue === 0) return `it is divisible by ${prime}`
+      if (!ofPrime[residue]) isInfineon = false
+    }
+  }
+  if (isInfineon) return 'it was made by a broken library (ROCA, CVE-2017-15361)'
+  return hasClosePrimes(n) ? 'its two primes are close to each other (Fermat, CVE-2022-26320)' : null
+}
