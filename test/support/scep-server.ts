@@ -123,7 +123,16 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
   const raPair = options.of?.raPair ?? (await makeRa(signer, { organization: 'Routers' }, Math.floor(Date.now() / 1000), random))
   const software = softwareRa({ certificate: raPair.certificate, privateKeyPem: raPair.key, nice: 0 })
   const service = createScep({
-    ...{ ra: options.ra ? options.ra(software) : software, profiles, issuers: [issuer], store, status, clock, random, log },
+    ...{
+      ra: options.ra ? options.ra(software) : software,
+      profiles,
+      issuers: () => [{ subject: issuer.certificate.subject, keyId: issuer.keyId }],
+      store,
+      status,
+      clock,
+      random,
+      log,
+    },
     enrollment: options.enrollment ? options.enrollment(enrollment) : enrollment,
     ...options.scep,
   })

@@ -23,6 +23,7 @@ export function administrationOf(state: string): Administration {
     devices: filter => call('GET', `/devices?${queryOf(filter)}`),
     importManifest: file => call('POST', '/manifest', file),
     mintSecret: value => post('/secrets', value),
+    mintChallenges: value => post('/challenges', value),
     planRevocation: group => call('GET', `/revocations/plan?${new URLSearchParams({ group })}`),
     revoke: value => post('/revocations', value),
     issuers: () => call('GET', '/issuers'),

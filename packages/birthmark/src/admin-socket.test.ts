@@ -28,6 +28,10 @@ const administration: Administration = {
     calls.push(['importManifest', Buffer.from(file).toString()])
     return { digest: 'd', units: 0, added: 0, updated: 0, unchanged: 0, refused: [] }
   },
+  mintChallenges: async wanted => {
+    calls.push(['mintChallenges', wanted])
+    return { minted: [], refused: [] }
+  },
   mintSecret: async wanted => {
     calls.push(['mintSecret', wanted])
     return { device: wanted.device, secret: 's', expiresAt: 1 }
@@ -100,6 +104,7 @@ test('requests arrive as they were asked', async () => {
   await client.devices({ group: 'batch=1', state: 'enrolled', limit: 7 })
   await client.importManifest(Buffer.from('manifest'))
   await client.mintSecret({ device: 'gw', groups: ['a=b'], minutes: 5 })
+  await client.mintChallenges({ label: 'r', rows: [{ device: 'gw', groups: [] }], minutes: 5 })
   await client.revoke({ group: 'batch=1', digest: '0'.repeat(64), reason: 'because' })
   await client.approvals({ state: 'waiting', after: 3, limit: 7 })
   await client.explain({ label: 'a', csr: 'MAA=', as: { kind: 'secret', deviceId: 'gw' } })
@@ -111,6 +116,7 @@ test('requests arrive as they were asked', async () => {
     ['devices', { group: 'batch=1', state: 'enrolled', limit: 7 }],
     ['importManifest', 'manifest'],
     ['mintSecret', { device: 'gw', groups: ['a=b'], minutes: 5 }],
+    ['mintChallenges', { label: 'r', rows: [{ device: 'gw', groups: [] }], minutes: 5 }],
     ['revoke', { group: 'batch=1', digest: '0'.repeat(64), reason: 'because' }],
     ['approvals', { state: 'waiting', after: 3, limit: 7 }],
     ['explain', { label: 'a', csr: 'MAA=', as: { kind: 'secret', deviceId: 'gw' } }],

@@ -105,6 +105,12 @@ const SecretInput = z.strictObject({
   // A day and a week: a secret is for the hours between shipping and first boot, not for a drawer.
   minutes: z.int().min(1).max(10_080).default(1440),
 })
+const ChallengesInput = z.strictObject({
+  label: z.string().max(64).nullable().default(null),
+  // What fits into jsonBytesMax with eight groups a row.
+  rows: z.array(z.strictObject({ device: z.string().max(64), groups: z.array(z.string().max(128)).max(8).default([]) })).max(500),
+  minutes: z.int().min(1).max(132_480).default(10_080),
+})
 const RevokeInput = z.strictObject({
   group: z.string().max(128),
   digest: z.string().length(64),
@@ -136,6 +142,8 @@ async function answer(administration: Administration | null, request: IncomingMe
       return administration.importManifest(await body(request, manifestBytesMax))
     case 'POST /secrets':
       return administration.mintSecret(parse(SecretInput, await json(request)))
+    case 'POST /challenges':
+      return administration.mintChallenges(parse(ChallengesInput, await json(request)))
     case 'GET /revocations/plan':
       return administration.planRevocation(parse(z.strictObject({ group: z.string().max(128) }), query).group)
     case 'POST /revocations':

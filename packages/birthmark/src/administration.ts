@@ -55,6 +55,11 @@ export interface MintedSecret {
   expiresAt: number
 }
 
+export interface MintedChallenges {
+  minted: { device: string; challenge: string; expiresAt: number }[]
+  refused: { device: string; reason: string }[]
+}
+
 /** What a revocation would do, and the digest that lets exactly this be carried out. */
 export interface RevocationPlan {
   group: string
@@ -102,6 +107,12 @@ export interface Administration extends ProfileAdministration {
   devices(filter: DeviceFilter): Promise<DevicePage>
   importManifest(file: Uint8Array): Promise<ManifestOutcome>
   mintSecret(request: { device: string; groups: string[]; minutes: number }): Promise<MintedSecret>
+  /** `label`: of the profile, null for the one without. */
+  mintChallenges(request: {
+    label: string | null
+    rows: { device: string; groups: string[] }[]
+    minutes: number
+  }): Promise<MintedChallenges>
   planRevocation(group: string): Promise<RevocationPlan>
   /** Refuses when the plan no longer has this digest. */
   revoke(request: { group: string; digest: string; reason: string }): Promise<RevocationReceipt>

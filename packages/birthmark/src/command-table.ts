@@ -25,6 +25,7 @@ export const commandTable: CommandEntry[] = [
   { name: 'line', summary: 'the factory line: birth certificates and manifests', load: () => import('./commands/line.ts') },
   { name: 'manifest', summary: 'tell the server which units were born', load: () => import('./commands/manifest.ts') },
   { name: 'secret', summary: 'mint a one-time secret for a device', load: () => import('./commands/secret.ts') },
+  { name: 'challenge', summary: 'mint SCEP challenges, one by one or by CSV', load: () => import('./commands/challenge.ts') },
   { name: 'enroll', summary: 'enroll this machine as a device', load: () => import('./commands/enroll.ts') },
   { name: 'sim', summary: 'simulated devices that run the real SDK', load: () => import('./commands/sim.ts') },
   { name: 'devices', summary: 'what is out there', load: () => import('./commands/devices.ts') },

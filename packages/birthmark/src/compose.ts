@@ -56,6 +56,8 @@ export interface Ports {
 export interface Running {
   est: string
   mqtt: string
+  /** URL for SCEP clients; null where it is not offered. */
+  scep: string | null
   administration: Administration
   admin: AdminSocket
   /** Also written to `device/` in the state folder. */
@@ -176,7 +178,10 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     administration = operationsOf({ ...parts, rollOver, onIssuersMoved: onMoved })
     // What was recorded before a crash and not delivered goes out now.
     publisher.wake()
-    return { ...urls, administration, admin, device, close }
+    const scep = settings.scep
+      ? `http://${reachableName(settings.scep.host, settings.est.certificate)}:${est.scepPort ?? settings.scep.port}/scep`
+      : null
+    return { ...urls, scep, administration, admin, device, close }
   } catch (error) {
     await close()
     throw error

@@ -29,6 +29,13 @@ export interface Settings {
   serverAnchors: Bytes[]
   issuer: IssuerSettings
   noticeKey: KeyObject
+  /** SCEP over plain HTTP; null where it is not offered. Keys and certificates in PEM, those of RAs before this one last. */
+  scep: {
+    host: string
+    port: number
+    ra: { certificate: string; key: string }
+    previous: { certificate: string; key: string }[]
+  } | null
   /** One a label; none has another's label. */
   profiles: EnrollmentProfile[]
   store: StoreSettings
@@ -82,6 +89,20 @@ const Configuration = z.strictObject({
   issuer: IssuerConfiguration,
   server: z.strictObject({ anchors: z.array(File).min(1).max(8) }),
   profiles: ProfilesConfiguration.optional(),
+  scep: z
+    .strictObject({
+      host: z.string().min(1).default('0.0.0.0'),
+      port: Port.default(8080),
+      certificate: File,
+      key: File,
+      // The RA before a roll-over, whose certificate clients still hold.
+      previous: z
+        .array(z.strictObject({ certificate: File, key: File }))
+        .max(4)
+        .default([]),
+      challenge: z.string().optional(),
+    })
+    .optional(),
   notices: z.strictObject({ key: File }),
   // Ten minutes is the shortest that leaves room to renew at two thirds; ten years is "as long as the product".
   certificates: z
@@ -196,9 +217,10 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
   const birthAnchors = anchors('birth', raw.birth.anchors)
   const lifetimeSeconds = secondsOf(raw.certificates.lifetime, at(['certificates', 'lifetime']))
   const { fleet } = raw
+  const scep = raw.scep ? scepOf(raw.scep, pair, at) : null
   const { profiles, anchors: own } = raw.profiles
     ? settleProfiles(raw.profiles, document, { fleet, birthAnchors, lifetimeSeconds, base, readFile, certificates: certificatesAt })
-    : { profiles: [enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds, admitSecrets: true })], anchors: [] }
+    : { profiles: [enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds, admitSecrets: true, scep: scep && {} })], anchors: [] }
   return {
     fleet,
     state: resolve(base, raw.state),
@@ -210,11 +232,30 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
     serverAnchors,
     issuer,
     noticeKey,
+    scep,
     store: settleStore(raw.store, files),
     metrics: raw.metrics ? addressOf(raw.metrics.listen, at(['metrics', 'listen'])) : null,
     workers: raw.workers,
     logLevel: raw.log.level,
   }
+}
+
+function scepOf(
+  raw: NonNullable<Raw['scep']>,
+  pair: (path: PropertyKey[], files: { certificate: string; key: string }) => { certificate: string; key: string },
+  at: (path: PropertyKey[]) => string,
+): NonNullable<Settings['scep']> {
+  // Whoever knows it could be any device, and everybody who ever set up a router does.
+  if (raw.challenge !== undefined)
+    throw new CommandError(
+      'static_challenge',
+      `${at(['scep', 'challenge'])}: a challenge that is the same for every device is for birthmark dev alone`,
+      'take it out, and mint one for each device: birthmark challenge mint',
+      'refused',
+    )
+  const named = ({ certificate, key }: { certificate: string; key: string }) => ({ certificate, key })
+  const previous = raw.previous.map((files, i) => named(pair(['scep', 'previous', i], files)))
+  return { host: raw.host, port: raw.port, ra: named(pair(['scep'], raw)), previous }
 }
 
 function mqttOf(

@@ -55,6 +55,8 @@ export async function openConfiguredRollOver({ issuer, fleet }: Settings, ports:
 
 export interface OpenedIssuers {
   issuers: IssuerSet
+  /** The issuing CA that a roll-over prepares and what is above it; [] where there is none. */
+  next(): Bytes[]
   /** Why nothing could be signed now, or null. */
   unready(): string | null
   close(): Promise<void>
@@ -85,6 +87,11 @@ export async function openConfiguredIssuers(settings: Settings, ports: IssuerPor
   const stop = watchRollOver(rollOver, ports, () => {})
   return {
     issuers,
+    next() {
+      const prepared = rollOver.standings().find(({ state }) => state === 'next')
+      const certificate = prepared && rollOver.admitted().find(({ keyId }) => equalBytes(keyId, prepared.keyId))
+      return certificate ? [certificate.certificate.der, ...certificate.chain] : []
+    },
     unready() {
       const { signing } = issuers.current()
       if (signing === null) return 'another issuer signs, whose key this process does not have'

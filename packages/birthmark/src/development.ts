@@ -9,7 +9,11 @@ import { openManufacturer, writeDurably } from '@birthmark/factory-line'
 import { CommandError, usageError } from './command-error.ts'
 import { developmentOrganization, type Settings } from './configuration.ts'
 import { ensureLine } from './line-folder.ts'
+import { ensureRa } from './ra-certificate.ts'
 import { ensureServerCertificate, ensureServiceCertificate, ensureTwoTier } from './server-certificate.ts'
+
+/** Of `birthmark dev --scep-port`: the same for every device, which no other server takes. */
+export const developmentChallenge = 'birthmark-dev'
 
 export interface Made {
   what: string
@@ -37,6 +41,8 @@ export async function prepareDevelopment(options: {
   host: string
   estPort: number
   mqttPort: number
+  /** Null, the default, for no SCEP. */
+  scepPort?: number | null
   lifetimeSeconds: number
   random: (length: number) => Uint8Array
 }): Promise<{ settings: Settings; made: Made[] }> {
@@ -70,6 +76,15 @@ export async function prepareDevelopment(options: {
   const noticeFresh = ensureNoticeKey(file('notice.key.pem'))
   note('notice key: signs revocations', 'notice.key.pem', noticeFresh)
 
+  const scepPort = options.scepPort ?? null
+  let scep: Settings['scep'] = null
+  if (scepPort !== null) {
+    const { fresh } = await ensureRa(file('scep'), developmentOrganization, issuer.issuing, random)
+    note('SCEP: registration authority', 'scep', fresh)
+    const ra = { certificate: readFileSync(file('scep', 'ra.pem'), 'utf8'), key: readFileSync(file('scep', 'ra.key.pem'), 'utf8') }
+    scep = { host, port: scepPort, ra, previous: [] }
+  }
+
   const certificate = readFileSync(file('server', 'server.pem'), 'utf8')
   const key = readFileSync(file('server', 'server.key.pem'), 'utf8')
   const fleet = 'dev'
@@ -90,7 +105,16 @@ export async function prepareDevelopment(options: {
       key: { kind: 'software', pem: readFileSync(file('issuer', 'issuing.key.pem'), 'utf8'), passphrase: null },
     },
     noticeKey: createPrivateKey(readFileSync(file('notice.key.pem'))),
-    profiles: [enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds: options.lifetimeSeconds, admitSecrets: true })],
+    profiles: [
+      enrollmentProfile({
+        fleet,
+        birthAnchors,
+        lifetimeSeconds: options.lifetimeSeconds,
+        admitSecrets: true,
+        scep: scep && { staticChallenge: developmentChallenge, development: true },
+      }),
+    ],
+    scep,
     store: { kind: 'sqlite' },
     metrics: null,
     workers: 1,

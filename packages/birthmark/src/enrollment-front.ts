@@ -21,9 +21,12 @@ import type { Settings } from './configuration.ts'
 import { openConfiguredIssuers } from './configured-issuers.ts'
 import { named } from './listening.ts'
 import { noticePull } from './notice-pull.ts'
+import { openScepFront } from './scep-front.ts'
 
 export interface EnrollmentFront {
   port: number
+  /** Of SCEP; null where it is not offered. */
+  scepPort: number | null
   /** Cuts the live connections of peers that the rule set now denies; how many. A peer with a birth certificate is refused at its next request. */
   enforce(): Promise<number>
   /** Why a request would not be served now, or null. */
@@ -99,14 +102,21 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
   metrics.gauge('connections', () => listener.connections)
   const { host } = settings.est
   const { port } = await named('est', host, parts.port, () => listener.listen(host, parts.port, { shared }))
+  const scep = await openScepFront(settings, {
+    ...{ enrollment, store, status: statusOf(rules, fleet), clock, random, log, shared },
+    issuers: () => keys.issuers.current().names,
+    nextCertificates: keys.next,
+    ...(settings.development ? { limits: oneMachine } : {}),
+  })
   return {
     port,
+    scepPort: scep?.port ?? null,
     enforce: async () => listener.closeConnections(peer => isRevoked(peer, fleet, rules)),
     unready,
     metrics: async () => [],
     standing: () => ({ serving: unready() === null ? 1 : 0, of: 1, pids: [process.pid] }),
     async close() {
-      await listener.close(graceMs)
+      await Promise.all([listener.close(graceMs), scep?.close(graceMs)])
       await keys.close()
     },
   }

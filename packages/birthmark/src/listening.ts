@@ -57,7 +57,12 @@ export async function openBroker(
 }
 
 /** Runs `open`; what commonly stands in the way of listening is said in words. */
-export async function named<T>(which: 'est' | 'mqtt' | 'metrics', host: string, port: number, open: () => Promise<T>): Promise<T> {
+export async function named<T>(
+  which: 'est' | 'mqtt' | 'metrics' | 'scep',
+  host: string,
+  port: number,
+  open: () => Promise<T>,
+): Promise<T> {
   try {
     return await open()
   } catch (error) {

@@ -1,9 +1,9 @@
 // What the operator's socket can do, over the parts that the composition root has joined. The order of a revocation is fixed here:
 // recorded and signed → denied → live sessions cut → told to everybody else.
 
-import { createHash } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { anchorOf, parseCertificate, type TrustAnchor } from '@birthmark/device-sdk/core'
-import type { DeviceRow, Registry, Revocation, RollOver, Store } from '@birthmark/est-server'
+import { createChallenges, type DeviceRow, type Registry, type Revocation, type RollOver, type Store } from '@birthmark/est-server'
 import { verifyManifest } from '@birthmark/factory-line'
 import { type Clock, type Publisher, type RuleSet, statusOf } from '@birthmark/fleet-revocation'
 import type { EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
@@ -33,6 +33,7 @@ export interface OperationParts {
 export function operationsOf(parts: OperationParts): Administration {
   const { settings, store, registry, revocation, rules, front, publisher, broker, clock } = parts
   const { fleet } = settings
+  const challenges = createChallenges({ store, fleet, clock, random: length => randomBytes(length) })
   const anchors: TrustAnchor[] = settings.birthAnchors.map(der => anchorOf(parseCertificate(der)))
   const by = 'operator at the local socket'
 
@@ -96,6 +97,25 @@ export function operationsOf(parts: OperationParts): Administration {
     async mintSecret({ device, groups, minutes }) {
       const minted = await registry.mintSecret({ deviceId: device, groups, lifetimeSeconds: minutes * 60, by })
       return { device: minted.user, secret: minted.password, expiresAt: minted.expiresAt }
+    },
+
+    async mintChallenges({ label, rows, minutes }) {
+      const profile = settings.profiles.find(one => one.label === label)
+      if (!profile?.scep)
+        throw new CommandError(
+          'scep_not_allowed',
+          profile ? `the profile ${label ?? 'without a label'} is not reached by SCEP` : `there is no profile ${label}`,
+          'allow it: scep: true in the profile, and scep: in the configuration',
+          'refused',
+        )
+      const { minted, refused } = await challenges.mint({
+        ...{ label, lifetimeSeconds: minutes * 60, by },
+        rows: rows.map(({ device, groups }) => ({ deviceId: device, groups })),
+      })
+      return {
+        minted: minted.map(({ deviceId: device, challenge, expiresAt }) => ({ device, challenge, expiresAt })),
+        refused: refused.map(({ deviceId: device, reason }) => ({ device, reason })),
+      }
     },
 
     planRevocation: plan,

@@ -124,6 +124,7 @@ const Profile = z.strictObject({
   possession: z.enum(['csr', 'channel']).default('csr'),
   serverKeys: z.union([z.boolean(), z.literal('plain')]).default(false),
   base64: z.enum(['wrapped', 'one-line']).default('wrapped'),
+  scep: z.union([z.boolean(), z.strictObject({ tripleDes: z.boolean().default(false) })]).default(false),
   supersede: z.strictObject({ times: z.int().min(0).max(1000).default(1), within: Duration.default(7 * 86_400) }).prefault({}),
 })
 
@@ -336,6 +337,7 @@ function optionsOf(raw: RawProfile, at: (path: PropertyKey[]) => string, parts: 
     },
     possession: raw.possession,
     serverKeys: raw.serverKeys,
+    scep: raw.scep === false ? null : raw.scep === true ? {} : raw.scep,
     bodyInOneLine: raw.base64 === 'one-line',
     supersedesMax: supersede.times,
     supersedeWindowSeconds: supersede.within,

@@ -195,6 +195,8 @@ export async function startWorkers(options: WorkersOptions): Promise<EnrollmentF
     get port() {
       return port
     },
+    // Named in the configuration: workers share no port that is not.
+    scepPort: null,
     async enforce() {
       const cut = await Promise.all([...workers].map(enforceAt))
       return cut.reduce((sum, n) => sum + n, 0)

@@ -24,7 +24,6 @@ import {
   SERIAL_NUMBER,
 } from '@birthmark/device-sdk/core'
 import { createAuditBudget } from './audit-budget.ts'
-import type { Issuer } from './ca/issuer-key.ts'
 import type { RaKey } from './ca/ra-key.ts'
 import { openContent, sealContent } from './cms-cipher.ts'
 import type { Enrollment } from './enrollment.ts'
@@ -32,7 +31,7 @@ import type { EnrollmentOutcome, Peer } from './enrollment-request.ts'
 import { failureCode } from './errors.ts'
 import { importKey, sha256, verifyOnce } from './node-crypto.ts'
 import type { Clock, Log, RandomBytes } from './ports.ts'
-import { operationalClaim } from './registrar/authenticate.ts'
+import { type IssuerName, operationalClaim } from './registrar/authenticate.ts'
 import { challengeHash } from './registrar/challenge.ts'
 import { keyRefusal } from './registrar/key-policy.ts'
 import { prove } from './registrar/possession.ts'
@@ -75,8 +74,8 @@ export interface ScepOptions {
   /** Those that are reached by SCEP are served, the others are not there. */
   profiles: EnrollmentProfile[]
   enrollment: Pick<Enrollment, 'enroll' | 'caCertificates'>
-  /** Issuers whose certificates sign renewals and are handed out again, the present one first. */
-  issuers: Pick<Issuer, 'certificate' | 'keyId'>[]
+  /** Issuers whose certificates sign renewals and are handed out again, as of now. */
+  issuers: () => readonly IssuerName[]
   store: Store
   /** As in EnrollmentOptions. */
   status(membership: { fleet: string; idx: number; gids: number[] }, issuerKeyId: Bytes | null): 'good' | 'revoked' | 'unknown'
@@ -155,7 +154,6 @@ export function createScep(options: ScepOptions): ScepService {
   const ras = [ra, ...(options.previousRas ?? [])]
   const profiles = new Map(options.profiles.filter(p => p.scep !== null).map(p => [p.label, p]))
   const budget = createAuditBudget({ store, clock, log })
-  const issuerNames = issuers.map(({ certificate, keyId }) => ({ subject: certificate.subject, keyId }))
   const decoy = decoyCsr(ra, random)
   const at = () => Math.floor(clock.now())
 
@@ -188,7 +186,7 @@ export function createScep(options: ScepOptions): ScepService {
   async function operationalSigner({ signer, profile }: Verified) {
     let claim: ReturnType<typeof operationalClaim>
     try {
-      claim = operationalClaim(parseCertificate(signer.der), issuerNames)
+      claim = operationalClaim(parseCertificate(signer.der), [...issuers()])
     } catch (error) {
       if (codeOf(error) === null) throw error
       return null
@@ -324,7 +322,7 @@ export function createScep(options: ScepOptions): ScepService {
     const { profile, signer, request } = verified
     // certmonger and old routers know no RenewalReq: they sign a PKCSReq with the certificate that they have (RFC 8894 2.3). What names one of
     // our issuers is that or nothing; a certificate made for the occasion names itself.
-    if (issuerNames.some(({ subject }) => equalBytes(subject, signer.issuer))) return renew(verified)
+    if (issuers().some(({ subject }) => equalBytes(subject, signer.issuer))) return renew(verified)
     const { content } = await decrypted(verified)
     let csr = csrOf(content, request.requestId)
     if (!equalBytes(csr.spki, signer.spki) && csr.der !== decoy) {
@@ -376,8 +374,8 @@ export function createScep(options: ScepOptions): ScepService {
     const { profile, signer } = verified
     const reader = await operationalSigner(verified)
     const live = reader !== null && status(reader, reader.issuer) === 'good' && clock.now() <= reader.notAfter
-    for (const { certificate, keyId } of issuers) {
-      if (!equalBytes(certificate.subject, id.issuer)) continue
+    for (const { subject, keyId } of issuers()) {
+      if (!equalBytes(subject, id.issuer)) continue
       const record = await store.certificate(keyId, id.serial)
       if (record === null || record.fleet !== profile.fleet) continue
       // Its own holder may have lost it, and then signs with a certificate made for the occasion.

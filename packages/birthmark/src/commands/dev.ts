@@ -6,7 +6,7 @@ import { systemClock } from '@birthmark/fleet-revocation'
 import type { Command } from 'commander'
 import { pino } from 'pino'
 import { compose } from '../compose.ts'
-import { prepareDevelopment } from '../development.ts'
+import { developmentChallenge, prepareDevelopment } from '../development.ts'
 import type { Terminal } from '../terminal.ts'
 import { defaultState, leaf, quoted, wholeNumber, withDir } from './common.ts'
 import { untilStopped } from './until-stopped.ts'
@@ -28,6 +28,7 @@ export function define(command: Command, terminal: Terminal): void {
     .option('--host <address>', 'loopback address to listen on', '127.0.0.1')
     .option('--est-port <n>', 'port of EST; 0 takes a free one', wholeNumber('--est-port', 0, 65_535), 8443)
     .option('--mqtt-port <n>', 'port of MQTT; 0 takes a free one', wholeNumber('--mqtt-port', 0, 65_535), 8883)
+    .option('--scep-port <n>', 'port of SCEP (plain HTTP), which is off unless told', wholeNumber('--scep-port', 0, 65_535))
     .option(
       '--lifetime-minutes <n>',
       'life of an operational certificate',
@@ -41,6 +42,7 @@ export function define(command: Command, terminal: Terminal): void {
         host: string
         estPort: number
         mqttPort: number
+        scepPort?: number
         lifetimeMinutes: number
         verbose?: boolean
       }) => {
@@ -49,6 +51,7 @@ export function define(command: Command, terminal: Terminal): void {
           host: options.host,
           estPort: options.estPort,
           mqttPort: options.mqttPort,
+          scepPort: options.scepPort ?? null,
           lifetimeSeconds: options.lifetimeMinutes * 60,
           random: randomBytes,
         })
@@ -59,6 +62,7 @@ export function define(command: Command, terminal: Terminal): void {
           terminal.done('store and audit record', join(options.dir, 'fleet.db'))
           terminal.done('EST, mutual TLS', `${running.est}/.well-known/est`)
           terminal.done('MQTT, embedded broker, mutual TLS', running.mqtt)
+          if (running.scep) terminal.done(`SCEP; every device's challenge is ${developmentChallenge}`, running.scep)
           terminal.done('operator’s socket (whoever can open it is the operator)', join(options.dir, 'admin.sock'))
           terminal.done('what devices need to know', join(options.dir, 'device'))
           terminal.line()
@@ -77,7 +81,14 @@ export function define(command: Command, terminal: Terminal): void {
           ])
           terminal.line()
           terminal.line('Ctrl-C stops it; the state stays.')
-          terminal.result({ ready: true, dir: options.dir, est: running.est, mqtt: running.mqtt, pid: process.pid })
+          terminal.result({
+            ready: true,
+            dir: options.dir,
+            est: running.est,
+            mqtt: running.mqtt,
+            scep: running.scep,
+            pid: process.pid,
+          })
           return () => running.close()
         })
         terminal.line()

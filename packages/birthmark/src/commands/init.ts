@@ -1,14 +1,16 @@
 // `birthmark init`: a folder with a commented configuration, a device issuer, a server CA apart from it, a TLS certificate and a notice
 // key. What it cannot make is the manufacturer's root: that comes from the line.
 
-import { randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync } from 'node:fs'
+import { createPrivateKey, randomBytes, sign } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
+import { parseCertificate } from '@birthmark/device-sdk/core'
 import { readSecret, SecretError } from '@birthmark/est-server'
 import { writeDurably } from '@birthmark/factory-line'
 import type { Command } from 'commander'
 import { CommandError, usageError } from '../command-error.ts'
 import { ensureNoticeKey } from '../development.ts'
+import { ensureRa } from '../ra-certificate.ts'
 import {
   ensureSealedTwoTier,
   ensureServerCertificate,
@@ -46,10 +48,21 @@ export function define(command: Command, terminal: Terminal): void {
       mkdirSync(folder, { recursive: true, mode: 0o700 })
       const made = ensurePassphrase(options.passphraseFile ?? file('issuer', passphraseName), file('issuer', 'root.key.pem'))
       const { path: passphraseFile, passphrase } = made
-      writeChain(file('issuer'), await ensureSealedTwoTier(file('issuer'), organization, 'operational', randomBytes, passphrase))
+      const two = await ensureSealedTwoTier(file('issuer'), organization, 'operational', randomBytes, passphrase)
+      writeChain(file('issuer'), two)
+      const { issuing: issuingCa } = two
+      const pem = readFileSync(file('issuer', 'issuing.key.pem'))
+      const issuingKey = createPrivateKey({ key: pem, passphrase })
+      const key = {
+        spki: parseCertificate(issuingCa).spki,
+        algorithm: 'ecdsa-sha256',
+        sign: async (m: Uint8Array) => sign('sha256', m, issuingKey),
+      }
+      await ensureRa(file('scep'), organization, { certificate: issuingCa, key }, randomBytes)
       passphrase.fill(0)
       terminal.done('device issuer: root and issuing CA, their keys encrypted', file('issuer'))
       terminal.done('passphrase of those keys', passphraseFile)
+      terminal.done('SCEP: registration authority under the issuing CA', file('scep'))
       const server = await ensureTwoTier(file('server'), organization, 'server', randomBytes)
       await ensureServerCertificate(file('server'), options.host, server.issuing, randomBytes)
       await ensureServiceCertificate(file('server'), 'observer', server.issuing, randomBytes)
@@ -147,6 +160,12 @@ issuer:                 # signs the operational certificates
 #   key: issuer-2/issuing.key.pem
 # links: [old-with-new.pem, new-with-old.pem]   # where the roots differ: one signs the other, for cacerts
 # previous: [old-issuing.pem]         # issuing CAs before this one, until the last of their devices has renewed
+
+# scep:                 # routers, printers and others that do not speak EST; docs/scep.md
+#   host: 0.0.0.0
+#   port: 8080          # plain HTTP: its messages are signed and encrypted by themselves
+#   certificate: scep/ra.pem
+#   key: scep/ra.key.pem
 
 certificates:
   lifetime: 90d         # 10m to 3653d; devices renew at two thirds

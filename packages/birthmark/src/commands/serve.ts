@@ -47,6 +47,7 @@ export function define(command: Command, terminal: Terminal): void {
         const by = settings.workers > 1 ? `, ${settings.workers} workers` : ''
         terminal.done(`EST, mutual TLS${by}`, `${running.est}/.well-known/est`)
         terminal.done(settings.mqtt.kind === 'embedded' ? 'MQTT, embedded broker' : 'MQTT, external broker', running.mqtt)
+        if (running.scep) terminal.done('SCEP, plain HTTP', running.scep)
         terminal.done('operator’s socket', running.admin.path)
         terminal.done('what devices need to know', join(settings.state, 'device'))
         terminal.commands('On this machine:', [
@@ -54,7 +55,14 @@ export function define(command: Command, terminal: Terminal): void {
           'birthmark devices',
           'birthmark doctor',
         ])
-        terminal.result({ serving: true, fleet: settings.fleet, est: running.est, mqtt: running.mqtt, state: settings.state })
+        terminal.result({
+          serving: true,
+          fleet: settings.fleet,
+          est: running.est,
+          mqtt: running.mqtt,
+          scep: running.scep,
+          state: settings.state,
+        })
         return () => running.close()
       })
       terminal.done('stopped')
