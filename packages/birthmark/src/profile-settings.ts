@@ -3,7 +3,7 @@
 
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { type Bytes, decodePem } from '@birthmark/device-sdk/core'
+import { type Bytes, COMMON_NAME, decodePem, encodeName, type TrustAnchor } from '@birthmark/device-sdk/core'
 import {
   type EnrollmentProfile,
   EstServerError,
@@ -279,11 +279,22 @@ const places: Record<string, PropertyKey[]> = {
   'renewal.issuers': ['renewal', 'issuers'],
 }
 
+/** Stands where a lone file relies on its configuration. */
+const anchorElsewhere: TrustAnchor = {
+  subject: encodeName([{ oid: COMMON_NAME, value: 'birth.anchors of the configuration' }]),
+  spki: new Uint8Array(),
+  keyAlgorithm: '',
+  subjectKeyId: null,
+  certificate: null,
+}
+
 function settleProfile({ document, path, content }: Placed, parts: ProfileParts, anchors: Bytes[]): EnrollmentProfile {
   const raw = judged(Profile, document, content, path)
   const at = (more: PropertyKey[]) => document.at([...path, ...more])
   try {
-    return enrollmentProfile(optionsOf(raw, at, parts, anchors))
+    const profile = enrollmentProfile(optionsOf(raw, at, parts, anchors))
+    const lacksAnchors = parts.birthAnchors === null && profile.birthAnchors.length === 0 && (!raw.admit || raw.admit.birth)
+    return lacksAnchors ? { ...profile, birthAnchors: [anchorElsewhere], admitSecrets: raw.admit?.secrets ?? true } : profile
   } catch (error) {
     if (!(error instanceof EstServerError)) throw error
     const [, name, detail] = /^profile_invalid: ([A-Za-z.]+): (.*)$/s.exec(error.message) ?? []

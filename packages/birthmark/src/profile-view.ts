@@ -88,7 +88,7 @@ export const labelName = (label: string | null) => (label === null ? '(no label)
 
 export function profileLines(v: ProfileView): string[] {
   const birth = [
-    `birth certificates under ${v.birthAnchors.length} anchors`,
+    `birth certificates under ${v.birthAnchors.length} ${v.birthAnchors.length === 1 ? 'anchor' : 'anchors'}`,
     ...(v.requireManifest ? ['in an imported manifest'] : ['known or not']),
     ...(v.serialPattern ? [`serial ${v.serialPattern}`] : []),
     ...(v.uriPattern ? [`URI ${v.uriPattern}`] : []),
