@@ -9,6 +9,7 @@ import { type Bytes, decodePem, encodePem, type Membership } from '@birthmark/de
 import {
   createEnrollment,
   createListener,
+  createProxies,
   createRegistry,
   createServerKeys,
   type Enrollment,
@@ -20,6 +21,7 @@ import {
   type Log,
   openSqliteStore,
   type ProfileOptions,
+  type ProxyRule,
   type Registry,
   type Store,
   softwareIssuer,
@@ -54,6 +56,7 @@ export interface TestServerOptions {
   admitSecrets?: boolean
   supersedesMax?: number
   profile?: Partial<ProfileOptions>
+  proxies?: ProxyRule[]
 }
 
 export const fleet = 'test'
@@ -129,6 +132,7 @@ export async function startEstServer(
     // A test is one address that opens as many connections as it likes.
     limits: { connectionBurstPerAddress: 10_000, connectionsPerAddressMax: 1024, ...options.limits },
     log,
+    ...(options.proxies && { proxies: createProxies(options.proxies, clock) }),
     requestId: () => randomUUID(),
   })
   const { port } = await listener.listen('127.0.0.1', 0)

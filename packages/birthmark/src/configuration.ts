@@ -4,6 +4,7 @@
 import { createPrivateKey, createPublicKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { dirname, resolve } from 'node:path'
 import { type Bytes, decodePem } from '@birthmark/device-sdk/core'
+import type { ProxyRule } from '@birthmark/est-server'
 import { type EnrollmentProfile, enrollmentProfile } from '@birthmark/est-server'
 import type { ServiceRole } from '@birthmark/fleet-revocation/broker'
 import { z } from 'zod'
@@ -22,7 +23,7 @@ export interface Settings {
   /** Folder of the store and the admin socket. */
   state: string
   development: boolean
-  est: { host: string; port: number; certificate: string; key: string }
+  est: { host: string; port: number; certificate: string; key: string; proxies?: ProxyRule[] }
   mqtt: MqttSettings
   /** DER certificates; `birthAnchors` of all profiles together: whose manifests are taken. */
   birthAnchors: Bytes[]
@@ -64,7 +65,25 @@ const File = z.string().min(1).max(4096)
 const Configuration = z.strictObject({
   fleet: z.string().regex(/^[a-z0-9-]{1,32}$/, 'is 1 to 32 of a-z, 0-9 and hyphen'),
   state: File,
-  est: z.strictObject({ host: z.string().min(1).default('0.0.0.0'), port: Port.default(8443), certificate: File, key: File }),
+  est: z.strictObject({
+    host: z.string().min(1).default('0.0.0.0'),
+    port: Port.default(8443),
+    certificate: File,
+    key: File,
+    /** Servers that end TLS in front of this one, by their own client certificates. */
+    proxies: z
+      .array(
+        z.strictObject({
+          anchors: z.array(File).min(1).max(8),
+          names: z
+            .array(z.string().regex(/^[A-Za-z0-9._-]{1,253}$/, 'is a DNS or common name'))
+            .min(1)
+            .max(64),
+        }),
+      )
+      .max(8)
+      .default([]),
+  }),
   mqtt: z.union(
     [
       z.strictObject({
@@ -215,6 +234,16 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
       'keep the two apart: a device could pose as the server',
     )
   const birthAnchors = anchors('birth', raw.birth.anchors)
+  const ofDevices = [...issuerRoots, ...birthAnchors.map(der => Buffer.from(der).toString('base64'))]
+  const proxies = raw.est.proxies.map(({ anchors: files, names }, i) => {
+    const found = files.flatMap((file, j) => certificates(['est', 'proxies', i, 'anchors', j], file))
+    if (found.some(der => ofDevices.includes(Buffer.from(der).toString('base64'))))
+      throw wrong(
+        `${at(['est', 'proxies', i, 'anchors'])}: a CA of devices is named as the anchor of a proxy`,
+        'use a CA that issues to proxies alone: a device could speak for every other',
+      )
+    return { anchors: found, names }
+  })
   const lifetimeSeconds = secondsOf(raw.certificates.lifetime, at(['certificates', 'lifetime']))
   const { fleet } = raw
   const scep = raw.scep ? scepOf(raw.scep, pair, at) : null
@@ -225,7 +254,7 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
     fleet,
     state: resolve(base, raw.state),
     development: false,
-    est: { host: raw.est.host, port: raw.est.port, certificate: est.certificate, key: est.key },
+    est: { host: raw.est.host, port: raw.est.port, certificate: est.certificate, key: est.key, proxies },
     mqtt: mqttOf(raw.mqtt, pair, read, certificates, at),
     birthAnchors: [...birthAnchors, ...own],
     profiles,

@@ -8,6 +8,7 @@ import {
   createEnrollment,
   createListener,
   createOutbound,
+  createProxies,
   createServerKeys,
   createWebhook,
   keySigner,
@@ -95,6 +96,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     requestId: randomUUID,
     observer: metrics.http,
     unready,
+    ...(settings.est.proxies?.length && { proxies: createProxies(settings.est.proxies, clock) }),
     ...(settings.development ? { limits: oneMachine } : {}),
   })
   const pull = noticePull(settings, store, clock)

@@ -43,7 +43,7 @@ function setUp({
     bodyInOneLine: () => oneLine,
     caCertificates: (label: string | null): Bytes[] => (label === null || label === 'plant-7' ? [issuer] : []),
   }
-  const front = createFront({ enrollment, limits: defaultLimits, log, unready: () => unready })
+  const front = createFront({ enrollment, limits: defaultLimits, log, unready: () => unready, proxies: null })
   async function ask(target: string, init: RequestInit = {}, sent: string | BodyOutcome = body) {
     const exchange: Exchange = {
       method: init.method ?? 'GET',

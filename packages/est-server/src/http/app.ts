@@ -3,6 +3,7 @@
 
 import { Hono } from 'hono'
 import type { Log } from '../ports.ts'
+import type { Proxies } from '../proxies.ts'
 import { estPrefix } from '../wire/est.ts'
 import { type EstService, estEndpoint } from './est-routes.ts'
 import { type Answer, answer, type Exchange, isPlainPath, pathOf, refuse, responseOf } from './exchange.ts'
@@ -18,6 +19,8 @@ export interface AppOptions {
   /** Why the server should get no traffic now, or null: what /readyz says. */
   unready: () => string | null
   observer?: HttpObserver
+  /** Who may say which client it forwards; null for nobody, and no header is read. */
+  proxies: Proxies | null
 }
 
 export interface Front {
@@ -28,7 +31,7 @@ export interface Front {
 
 const text = { 'content-type': 'text/plain; charset=utf-8' }
 
-export function createFront({ enrollment, limits, log, unready, observer = nobody }: AppOptions): Front {
+export function createFront({ enrollment, limits, log, unready, observer = nobody, proxies }: AppOptions): Front {
   const app: App = new Hono()
   const est = estEndpoint(enrollment, limits, log, observer)
 
@@ -56,6 +59,11 @@ export function createFront({ enrollment, limits, log, unready, observer = nobod
       if (!isPlainPath(path)) return refuse(exchange.requestId, 'not_found')
       if (!path.startsWith(estPrefix)) return null
       try {
+        if (proxies !== null) {
+          const forwarding = proxies.forwardedBy(exchange.peer, exchange.header)
+          if (forwarding.kind === 'malformed') return refuse(exchange.requestId, 'request_malformed', { detail: forwarding.detail })
+          if (forwarding.kind === 'forwarded') exchange.peer = forwarding.peer
+        }
         const given = est(exchange)
         return given instanceof Promise ? given.catch(error => failed(error, exchange)) : given
       } catch (error) {

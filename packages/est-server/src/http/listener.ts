@@ -12,6 +12,7 @@ import { getRequestListener } from '@hono/node-server'
 import type { Peer } from '../enrollment-request.ts'
 import { createLogBudget } from '../log-budget.ts'
 import type { Log } from '../ports.ts'
+import type { Proxies } from '../proxies.ts'
 import { type App, createFront } from './app.ts'
 import { peerOf } from './client-certificate.ts'
 import { type Connection, createConnectionGate } from './connection-gate.ts'
@@ -46,6 +47,8 @@ export interface ListenerOptions {
   unready?: () => string | null
   /** Told of what happens, for counting. */
   observer?: HttpObserver
+  /** Proxies whose word about a client counts. */
+  proxies?: Proxies
 }
 
 export interface Listener {
@@ -94,6 +97,8 @@ const strangerCharge = 8
 interface Session {
   connection: Connection
   socket: TLSSocket
+  /** The last request was a proxy's for somebody else. */
+  forwarded: boolean
   /** The last answer begun. */
   current: ServerResponse | null
 }
@@ -129,12 +134,20 @@ export function createListener({
   requestId,
   unready,
   observer = nobody,
+  proxies,
 }: ListenerOptions): Listener {
   const limits: Limits = { ...defaultLimits, ...given }
   // Deadlines follow a clock that nobody sets: the wall clock may jump.
   const gate = createConnectionGate(limits, () => performance.now() / 1000, observer)
   const strangers = createLogBudget(log, { now: () => performance.now() / 1000 })
-  const front = createFront({ enrollment, limits, log, observer, unready: () => (closing ? 'stopping' : (unready?.() ?? null)) })
+  const front = createFront({
+    enrollment,
+    limits,
+    log,
+    observer,
+    proxies: proxies ?? null,
+    unready: () => (closing ? 'stopping' : (unready?.() ?? null)),
+  })
   /** By peer address and port, from accept to the end of the handshake: the socket that TLS hands out is another object on Node. */
   const accepted = new Map<string, { connection: Connection; tcp: Socket }>()
   const sessionOf = new WeakMap<object, Session>()
@@ -246,6 +259,7 @@ export function createListener({
       },
     }
     const given = front.answer(exchange)
+    session.forwarded = exchange.peer !== connection.peer
     if (given === null) {
       exchanges.set(incoming, exchange)
       appListener(incoming, outgoing).catch(failed)
@@ -263,7 +277,7 @@ export function createListener({
     const { connection } = session
     // The next request may have overtaken this event.
     if (session.current !== outgoing) return
-    if (outgoing.statusCode === 401 && connection.peer?.chain) gate.charge(connection, strangerCharge)
+    if (outgoing.statusCode === 401 && connection.peer?.chain && !session.forwarded) gate.charge(connection, strangerCharge)
     if (closing) session.socket.destroySoon()
     if (incoming.complete) gate.enter(connection, 'head')
     else {
@@ -316,7 +330,7 @@ export function createListener({
       gate.charge(connection, Math.floor(chainBytes / handshakeBytesPerCharge))
     }
     observer.handshake('done', performance.now() / 1000 - connection.since)
-    sessionOf.set(socket, { connection, socket, current: null })
+    sessionOf.set(socket, { connection, socket, current: null, forwarded: false })
     gate.enter(connection, 'head')
     http.emit('connection', socket)
   }
