@@ -18,7 +18,7 @@ const errors: unknown[] = []
 const administration: Administration = {
   status: async () => ({
     ...{ fleet: 'f', development: true, est: 'e', mqtt: 'm', sessions: 1, undelivered: 0, pid: 1 },
-    ...{ workers: { serving: 1, of: 1, pids: [1] }, unready: null },
+    ...{ workers: { serving: 1, of: 1, pids: [1] }, unready: null, certificateStatus: null },
   }),
   devices: async filter => {
     calls.push(['devices', filter])

@@ -1,5 +1,6 @@
 // What an operator at this machine can ask of a running server: shapes only, shared by the socket, its client and the commands.
 
+import type { StatusPlace } from './certificate-status.ts'
 import type { ProfileAdministration } from './profile-administration.ts'
 
 export interface DeviceView {
@@ -38,6 +39,8 @@ export interface ServerStatus {
   /** The processes that answer devices, of how many there should be; and why none does, or null. */
   workers: { serving: number; of: number; pids: number[] }
   unready: string | null
+  /** Where certificates say that their status is found; null for nowhere. */
+  certificateStatus: StatusPlace | null
 }
 
 export interface ManifestOutcome {

@@ -33,6 +33,11 @@ export const commandTable: CommandEntry[] = [
   { name: 'ca', summary: 'which issuing CA signs, and the roll-over to the next', load: () => import('./commands/ca.ts') },
   { name: 'profile', summary: 'who may enroll, and what they get', load: () => import('./commands/profile.ts') },
   { name: 'approvals', summary: 'requests that wait for a person', load: () => import('./commands/approvals.ts') },
+  {
+    name: 'status',
+    summary: 'revocation lists and OCSP, as standard consumers see them',
+    load: () => import('./commands/status.ts'),
+  },
   { name: 'doctor', summary: 'check clock, chain, key usage, name and reachability', load: () => import('./commands/doctor.ts') },
   {
     name: 'audit',

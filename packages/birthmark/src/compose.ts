@@ -29,9 +29,16 @@ import {
 } from '@birthmark/fleet-revocation'
 import { type AdminSocket, openAdminSocket } from './admin-socket.ts'
 import type { Administration } from './administration.ts'
+import { type CertificateStatus, openCertificateStatus } from './certificate-status.ts'
 import type { Settings } from './configuration.ts'
 import type { ConfigurationFile } from './configuration-files.ts'
-import { openConfiguredRollOver, operationalAnchorsOf, warnOfEnd, watchRollOver } from './configured-issuers.ts'
+import {
+  openConfiguredIssuers,
+  openConfiguredRollOver,
+  operationalAnchorsOf,
+  warnOfEnd,
+  watchRollOver,
+} from './configured-issuers.ts'
 import { type DeviceFolder, writeDeviceFolder } from './device-folder.ts'
 import { type EnrollmentFront, type FrontParts, openEnrollmentFront, type Standing } from './enrollment-front.ts'
 import { openBroker, reachableName } from './listening.ts'
@@ -77,6 +84,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
   }
   let administration: Administration | null = null
   let stopped: string | null = null
+  let certificateStatus: CertificateStatus | null = null
   try {
     const admin = await openAdminSocket(
       state,
@@ -140,8 +148,17 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       publisher.close()
     })
 
-    const est = await openFront(settings, ports, { store, rules, metrics, unready: () => stopped })
+    const unready = () => stopped ?? certificateStatus?.problem() ?? null
+    const est = await openFront(settings, ports, { store, rules, metrics, unready })
     closers.push(() => est.close())
+    if (settings.status) {
+      // Workers have keys of their own; this process then opens the issuer for lists and answers alone.
+      const own = est.issuers === null ? await openConfiguredIssuers(settings, { store, clock, log, metrics }) : null
+      if (own) closers.push(() => own.close())
+      const issuers = own?.opened ?? est.issuers ?? []
+      certificateStatus = await openCertificateStatus(settings.status, { store, issuers, state, clock, log })
+      closers.push(() => certificateStatus?.close())
+    }
     const enforce = () => Promise.all([broker?.enforce(), est.enforce()])
     const tending = tendSharedStore({ store, fleet, rules, newest, enforce, clock, log })
     closers.push(() => tending.close())
@@ -174,7 +191,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       await enforce()
     }
     closers.push(watchRollOver(rollOver, ports, () => void onMoved().catch(error => log.error({ err: error }, 'issuers moved'))))
-    const parts = { settings, store, registry, revocation, rules, front: est, publisher, broker, clock, urls }
+    const parts = { settings, store, registry, revocation, rules, front: est, publisher, broker, certificateStatus, clock, urls }
     administration = operationsOf({ ...parts, rollOver, onIssuersMoved: onMoved })
     // What was recorded before a crash and not delivered goes out now.
     publisher.wake()

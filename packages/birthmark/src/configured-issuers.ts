@@ -57,12 +57,14 @@ export interface OpenedIssuers {
   issuers: IssuerSet
   /** The issuing CA that a roll-over prepares and what is above it; [] where there is none. */
   next(): Bytes[]
+  /** All whose keys are here. */
+  readonly opened: Issuer[]
   /** Why nothing could be signed now, or null. */
   unready(): string | null
   close(): Promise<void>
 }
 
-/** Opens the key that signs and the one that is to. The key of an issuer that signs no more is left alone. */
+/** Opens the key that signs and the one that is to. The key of an issuer that signs no more is left alone where it has no lists to sign. */
 export async function openConfiguredIssuers(settings: Settings, ports: IssuerPorts): Promise<OpenedIssuers> {
   const { issuer, state } = settings
   const { clock, log } = ports
@@ -75,8 +77,9 @@ export async function openConfiguredIssuers(settings: Settings, ports: IssuerPor
     for (const signer of [issuer, ...(issuer.next ? [issuer.next] : [])]) {
       const { keyId } = read(signer.certificates)
       const standing = rollOver.standings().find(other => equalBytes(other.keyId, keyId))?.state
-      if (standing === 'previous' || standing === 'retired') continue
-      const key = await openIssuer(signer, { state, log, now: clock.now() })
+      // Lists of what it signed are still asked for.
+      if (standing === 'retired' || (standing === 'previous' && settings.status === null)) continue
+      const key = await openIssuer(signer, { state, log, now: clock.now(), statusUrl: settings.status?.url ?? null })
       opened.push(ports.metrics?.issuer(key) ?? key)
     }
   } catch (error) {
@@ -92,6 +95,7 @@ export async function openConfiguredIssuers(settings: Settings, ports: IssuerPor
       const certificate = prepared && rollOver.admitted().find(({ keyId }) => equalBytes(keyId, prepared.keyId))
       return certificate ? [certificate.certificate.der, ...certificate.chain] : []
     },
+    opened,
     unready() {
       const { signing } = issuers.current()
       if (signing === null) return 'another issuer signs, whose key this process does not have'

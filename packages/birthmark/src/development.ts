@@ -118,6 +118,7 @@ export async function prepareDevelopment(options: {
     store: { kind: 'sqlite' },
     metrics: null,
     workers: 1,
+    status: null,
     logLevel: 'warn',
   }
   return { settings, made }

@@ -11,6 +11,7 @@ import {
   createProxies,
   createServerKeys,
   createWebhook,
+  type Issuer,
   keySigner,
   type Metrics,
   type Peer,
@@ -25,6 +26,8 @@ import { noticePull } from './notice-pull.ts'
 import { openScepFront } from './scep-front.ts'
 
 export interface EnrollmentFront {
+  /** Whose keys this process has; null where other processes have them. */
+  issuers: Issuer[] | null
   port: number
   /** Of SCEP; null where it is not offered. */
   scepPort: number | null
@@ -111,6 +114,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     ...(settings.development ? { limits: oneMachine } : {}),
   })
   return {
+    issuers: keys.opened,
     port,
     scepPort: scep?.port ?? null,
     enforce: async () => listener.closeConnections(peer => isRevoked(peer, fleet, rules)),

@@ -58,7 +58,7 @@ export async function openBroker(
 
 /** Runs `open`; what commonly stands in the way of listening is said in words. */
 export async function named<T>(
-  which: 'est' | 'mqtt' | 'metrics' | 'scep',
+  which: 'est' | 'mqtt' | 'metrics' | 'scep' | 'status',
   host: string,
   port: number,
   open: () => Promise<T>,

@@ -8,6 +8,7 @@ import { verifyManifest } from '@birthmark/factory-line'
 import { type Clock, type Publisher, type RuleSet, statusOf } from '@birthmark/fleet-revocation'
 import type { EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
 import type { Administration, DeviceView, RevocationPlan } from './administration.ts'
+import type { CertificateStatus } from './certificate-status.ts'
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
 import type { EnrollmentFront } from './enrollment-front.ts'
@@ -23,6 +24,7 @@ export interface OperationParts {
   front: Pick<EnrollmentFront, 'enforce' | 'standing' | 'unready'>
   publisher: Publisher
   broker: EmbeddedBroker | null
+  certificateStatus: CertificateStatus | null
   clock: Clock
   urls: { est: string; mqtt: string }
   rollOver: RollOver
@@ -74,7 +76,8 @@ export function operationsOf(parts: OperationParts): Administration {
       undelivered: (await store.outboxPending(fleet, 64)).length,
       pid: process.pid,
       workers: front.standing(),
-      unready: front.unready(),
+      unready: front.unready() ?? parts.certificateStatus?.problem() ?? null,
+      certificateStatus: parts.certificateStatus?.place ?? null,
     }),
 
     async devices({ id, limit, ...filter }) {

@@ -192,6 +192,7 @@ export async function startWorkers(options: WorkersOptions): Promise<EnrollmentF
   const serving = () => [...workers].filter(worker => worker.serving && worker.unready === null)
 
   return {
+    issuers: null,
     get port() {
       return port
     },

@@ -192,6 +192,12 @@ certificates:
 #     approval: first                   # a person says yes: birthmark approvals list
 #   - profiles/sensors.yaml             # one profile, or a list of them
 
+# status:               # CRLs and OCSP for standard consumers over plain HTTP; the URL goes into every certificate: docs/status.md
+#   url: http://status.acme.example   # reaches this port, by name, for as long as certificates live
+#   port: 8080
+#   crl: 24h            # life of a list; signed when asked for
+#   ocsp: 1h
+
 notices:                # signs revocations
   key: notice.key.pem
 

@@ -1,0 +1,101 @@
+// Certificate status in a running server: lists, responder and their plain HTTP port, joined. The process that coordinates has it, so that no
+// worker's load of devices delays a consumer's question, and every list is asked of one place.
+
+import { join } from 'node:path'
+import {
+  createOcspResponder,
+  createRevocationLists,
+  createStatusListener,
+  createStatusRoutes,
+  delegatedSigner,
+  type Issuer,
+  issuerName,
+  type Log,
+  type Store,
+} from '@birthmark/est-server'
+import type { Clock } from '@birthmark/fleet-revocation'
+import { named } from './listening.ts'
+import type { StatusSettings } from './status-settings.ts'
+
+export interface StatusPlace {
+  /** As in certificates. */
+  url: string
+  /** Where this server itself answers the same. */
+  local: string
+  /** Issuers as their lists' URLs name them, the one that signs first. */
+  issuers: string[]
+}
+
+export interface CertificateStatus {
+  place: StatusPlace
+  /** Why status cannot be had now, or null. */
+  problem(): string | null
+  close(): Promise<void>
+}
+
+/** Twice a minute: a list is signed anew when a third of its life is over, ten minutes at the least. */
+const refreshSeconds = 30
+const graceMs = 2000
+
+export interface StatusParts {
+  store: Store
+  issuers: Issuer[]
+  /** State folder of the server. */
+  state: string
+  clock: Clock
+  log: Log
+}
+
+export async function openCertificateStatus(settings: StatusSettings, parts: StatusParts): Promise<CertificateStatus> {
+  const { store, issuers, state, clock, log } = parts
+  const { responder } = settings
+  const lists = createRevocationLists({
+    ...{ store, issuers, clock, log },
+    lifetimeSeconds: settings.crlSeconds,
+    formerUrls: settings.former,
+    folder: join(state, 'crl'),
+  })
+  const ocsp = createOcspResponder({
+    ...{ store, issuers, clock, log },
+    lifetimeSeconds: settings.ocspSeconds,
+    // It is appointed by one issuer; after a roll-over the others answer themselves.
+    delegate: issuer =>
+      responder && issuer === issuers[0]
+        ? delegatedSigner({ certificate: responder.certificate, privateKeyPem: responder.key, issuer })
+        : null,
+  })
+  const prefix = new URL(settings.url).pathname.replace(/\/$/, '')
+  const listener = createStatusListener({ answer: createStatusRoutes({ lists, ocsp, prefix, clock }), log })
+  const { port } = await named('status', settings.host, settings.port, () => listener.listen(settings.host, settings.port))
+
+  let closed = false
+  let cancel = () => {}
+  const tick = () => {
+    if (closed) return
+    cancel = clock.setTimer(refreshSeconds, () => {
+      lists
+        .refresh()
+        .catch(error => log.error({ err: error }, 'revocation lists could not be looked after'))
+        .finally(tick)
+    })
+  }
+  tick()
+  const host =
+    settings.host === '0.0.0.0'
+      ? '127.0.0.1'
+      : settings.host === '::'
+        ? '[::1]'
+        : settings.host.includes(':')
+          ? `[${settings.host}]`
+          : settings.host
+  return {
+    place: { url: settings.url, local: `http://${host}:${port}${prefix}`, issuers: issuers.map(({ keyId }) => issuerName(keyId)) },
+    problem: () => lists.problem() ?? ocsp.problem(),
+    async close() {
+      closed = true
+      cancel()
+      await listener.close(graceMs)
+      await lists.close()
+    },
+  }
+}
