@@ -3,6 +3,7 @@
 // RFC 7030, and a template, which newer clients read instead of the list.
 
 import {
+  attributesOf,
   BIT_STRING,
   type Bytes,
   bytesOfHex,
@@ -10,17 +11,21 @@ import {
   COMMON_NAME,
   EXTENDED_KEY_USAGE,
   encodeElement,
+  encodeName,
   encodeOid,
   encodeSequence,
+  encodingOf,
   KEY_USAGE,
   OBJECT_IDENTIFIER,
   PRINTABLE_STRING,
+  readWhole,
+  SEQUENCE,
   SERIAL_NUMBER,
   SUBJECT_ALT_NAME,
   UTF8_STRING,
 } from '@birthmark/device-sdk/core'
-import { CLIENT_AUTH } from './ca/certificate-template.ts'
-import { type EnrollmentProfile, spiffeId } from './registrar/profile.ts'
+import type { CertificateNames, SubjectAttribute } from './registrar/name-template.ts'
+import type { EnrollmentProfile } from './registrar/profile.ts'
 import {
   CSR_TEMPLATE,
   type CsrAttribute,
@@ -47,22 +52,34 @@ function keyAttribute(name: string): CsrAttribute | null {
   return Object.hasOwn(bare, name) ? { oid: bare[name], values: [] } : null
 }
 
+/** A subject attribute's value as a certificate has it. */
+function encodedValue(attribute: SubjectAttribute): Bytes {
+  return encodingOf(attributesOf(readWhole(encodeName([attribute]), SEQUENCE))[0].value)
+}
+
 /**
- * DER CsrAttrs. `deviceId`: of the client whose certificate was recognised; its names are then filled in, and left to it otherwise.
+ * DER CsrAttrs. `deviceId`, `names`: of the client whose certificate was recognised; they are then filled in, and left to it otherwise.
  *
  * A profile that wants the channel binding gives no template: a template has no way to ask for an attribute that the client fills in, and a
  * client that reads it ignores the list, where challengePassword stands (RFC 9908 4).
  */
-export function csrDemand(profile: EnrollmentProfile, deviceId: string | null, possession: 'csr' | 'channel' = 'csr'): Bytes {
+export function csrDemand(
+  profile: EnrollmentProfile,
+  deviceId: string | null,
+  possession: 'csr' | 'channel' = 'csr',
+  names: CertificateNames | null = null,
+): Bytes {
   const onlyKey = profile.keys.length === 1 ? profile.keys[0] : null
   const extensions: ExtensionTemplate[] = [
     { oid: KEY_USAGE, critical: true, value: encodeElement(BIT_STRING, [Uint8Array.of(7, 0x80)]) },
-    { oid: EXTENDED_KEY_USAGE, critical: false, value: encodeSequence([encodeOid(CLIENT_AUTH)]) },
+    { oid: EXTENDED_KEY_USAGE, critical: false, value: encodeSequence(profile.extendedKeyUsage.map(encodeOid)) },
   ]
-  const uri = deviceId === null ? null : spiffeId(profile, deviceId)
   // A client that is not known cannot be told its own name; that the server gives it one needs no asking.
-  if (uri)
-    extensions.push({ oid: SUBJECT_ALT_NAME, critical: false, value: encodeSequence([encodeElement(0x86, [Buffer.from(uri)])]) })
+  if (names !== null && names.alternativeNames.length > 0)
+    extensions.push({
+      ...{ oid: SUBJECT_ALT_NAME, critical: false },
+      value: encodeSequence(names.alternativeNames.map(({ tag, value }) => encodeElement(0x80 | tag, [value]))),
+    })
 
   const items: CsrAttribute[] = []
   if (possession === 'channel') items.push({ oid: CHALLENGE_PASSWORD, values: null })
@@ -72,7 +89,13 @@ export function csrDemand(profile: EnrollmentProfile, deviceId: string | null, p
   if (onlyKey === 'P-256') items.push({ oid: ECDSA_SHA256, values: null })
   if (possession === 'csr') {
     const text = (tag: number) => (deviceId === null ? null : encodeElement(tag, [Buffer.from(deviceId)]))
-    const subject = [[{ oid: COMMON_NAME, value: text(UTF8_STRING) }], [{ oid: SERIAL_NUMBER, value: text(PRINTABLE_STRING) }]]
+    const subject =
+      profile.subject === 'device'
+        ? [[{ oid: COMMON_NAME, value: text(UTF8_STRING) }], [{ oid: SERIAL_NUMBER, value: text(PRINTABLE_STRING) }]]
+        : profile.subject.attributes.map(({ oid, fixed }, i) => {
+            const known = names?.subject?.[i] ?? fixed
+            return [{ oid, value: known && encodedValue(known) }]
+          })
     const algorithm = onlyKey === null ? null : keyAlgorithmOf(onlyKey)
     const template = encodeCsrTemplate({ subject, key: algorithm && { algorithm, placeholder: null }, extensions })
     items.push({ oid: CSR_TEMPLATE, values: [template] })

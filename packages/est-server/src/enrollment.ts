@@ -21,8 +21,9 @@ import { resolveOpenIntents } from './open-intents.ts'
 import { createPeerIdentities } from './peer-identity.ts'
 import type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
 import { type Approval, decide, type Identity, waitsForPerson } from './registrar/decide.ts'
+import { NameError } from './registrar/name-template.ts'
 import { type ProvenCsr, prove } from './registrar/possession.ts'
-import { type EnrollmentProfile, requestContent } from './registrar/profile.ts'
+import { certificateNames, type EnrollmentProfile, requestContent } from './registrar/profile.ts'
 import { isRefusal, isUnauthenticated, type Refusal, refusal } from './registrar/refusal.ts'
 import { detailWithRule } from './registrar/rule.ts'
 import type { WebhookRule } from './registrar/webhook-rule.ts'
@@ -351,6 +352,18 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     await store.raiseFloor(fleet, deviceId, idx, { ...entry, kind: 'certificate_used' })
   }
 
+  /** What a certificate would be called now; null when a template has no value for the device. */
+  async function namesFor(profile: EnrollmentProfile, id: string) {
+    const { fleet } = profile
+    const groups = profile.namesNeedGroups ? ((await store.device(fleet, id))?.groups ?? []) : []
+    try {
+      return certificateNames(profile, { id, fleet, groups })
+    } catch (error) {
+      if (error instanceof NameError) return null
+      throw error
+    }
+  }
+
   let ready: Promise<{ voided: number }> | null = null
   const reconcile = () => {
     ready ??= voidOpenIntents().catch(error => {
@@ -385,7 +398,9 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     caCertificates: label => (profiles.has(label) ? issuers.current().caCertificates : []),
     async csrAttributes(peer, label) {
       const profile = profiles.get(label)
-      return profile === undefined ? null : csrDemand(profile, await identities.deviceIdOf(peer, profile), profile.possession)
+      if (profile === undefined) return null
+      const deviceId = await identities.deviceIdOf(peer, profile)
+      return csrDemand(profile, deviceId, profile.possession, deviceId === null ? null : await namesFor(profile, deviceId))
     },
     async noteUse(peer, label) {
       const profile = profiles.get(label)

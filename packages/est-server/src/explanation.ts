@@ -143,7 +143,13 @@ export function createExplanation(parts: ExplanationParts): (request: Explanatio
     if (isRefusal(identity)) return identity
     x.device = identity.deviceId
     x.operation = identity.kind === 'operational' ? 'reenroll' : 'enroll'
-    const csr = prove(request.csr, profile.keys, sessionOf(request.csr, x), { spki: null, key: null })
+    const csr = prove(
+      request.csr,
+      profile.keys,
+      sessionOf(request.csr, x),
+      { spki: null, key: null },
+      profile.possession === 'channel',
+    )
     if (isRefusal(csr)) return csr
     x.steps.push({ rule: 'certificate.keys', detail: `a ${csr.csr.keyAlgorithm} key is allowed` })
     x.steps.push({ rule: 'possession.csr', detail: 'the CSR is signed with its key' })

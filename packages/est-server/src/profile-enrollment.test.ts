@@ -90,6 +90,30 @@ describe('what the certificate looks like', () => {
     expect(await ask(named('Acmé'), [san('m-1.gw-2.example')])).toBe('issued')
   })
 
+  it('[RFC 9908] csrattrs fills in the names of the profile for whoever is recognised', async () => {
+    const d = await open(shape)
+    const demand = async (peer: Parameters<Kernel['enroll']>[0]) =>
+      Buffer.from((await k.enrollment.csrAttributes(peer, null)) as Uint8Array).toString('latin1')
+    const known = await demand(d.peer())
+    for (const part of ['m-1.gw-2.example', 'gw-2', Buffer.from('Acmé').toString('latin1')]) expect(known).toContain(part)
+    const stranger = await demand(peerWith(null))
+    expect(stranger).toContain(Buffer.from('Acmé').toString('latin1'))
+    expect(stranger).not.toContain('gw-2')
+    // Its template has no value for this one: it is told what it can be told.
+    const bare = await k.device('m-2', ['batch=1'])
+    expect(await demand(bare.peer())).not.toContain('example')
+  })
+
+  it('names of more than two kilobytes are refused before anything is built', async () => {
+    const long = `uri:urn:x:${'y'.repeat(230)}`
+    const d = await open({ alternativeNames: Array.from({ length: 8 }, (_, i) => `${long}${i}`) })
+    expect(codeOf(await enroll(d))).toBe('issued')
+    const wide = await kernel({ of: k, profile: { alternativeNames: Array.from({ length: 8 }, (_, i) => `${long}{site}${i}`) } })
+    const e = await k.device('m-3', [`site=${'s'.repeat(100)}`])
+    expect(codeOf(await wide.enroll(e.peer(), csrFor(testKey(), nameOf('m-3'))))).toBe('name_not_possible')
+    await wide.close()
+  })
+
   it('a device without the group that a name needs is refused by the rule of the template', async () => {
     await open(shape)
     const d = await k.device('m-2', ['batch=1'])

@@ -261,6 +261,9 @@ export function spiffeId(profile: EnrollmentProfile, deviceId: string): string |
   return `spiffe://${profile.trustDomain}/${profile.fleet}/${deviceId}`
 }
 
+/** With an ML-DSA key and addresses for its status a certificate still has room (der-writer.ts), and a small device still reads it. */
+const nameBytesMax = 2048
+
 const deviceNames: CertificateNames = { subject: null, alternativeNames: [] }
 
 /** The names that a certificate of this profile gives to a device. Throws NameError when a template has no value for it. */
@@ -272,5 +275,7 @@ export function certificateNames(profile: EnrollmentProfile, facts: NameFacts): 
   const names = alternativeNames.map(name => renderName(name, facts))
   // SPIFFE X.509-SVID 2: one URI, so the maker of profiles refuses templates of others beside it.
   if (uri !== null) names.unshift({ tag: 6, value: Buffer.from(uri, 'latin1') })
+  if (names.reduce((bytes, { value }) => bytes + value.length, 0) > nameBytesMax)
+    throw new NameError(`the alternative names of device ${facts.id} have more than ${nameBytesMax} bytes`)
   return { subject: subject === 'device' ? null : renderSubject(subject, facts), alternativeNames: names }
 }
