@@ -44,7 +44,7 @@ export function sealContent(seal: {
   const { content, cipher, transport, recipient, random } = seal
   const key = random(keyBytesOf[cipher])
   const gcm = cipher.endsWith('gcm')
-  const iv = random(gcm ? 12 : 16)
+  const iv = random(gcm ? 12 : cipher === 'des-ede3-cbc' ? 8 : 16)
   const encryptedKey = publicEncrypt(
     transport.kind === 'pkcs1'
       ? { key: seal.key, padding: constants.RSA_PKCS1_PADDING }
