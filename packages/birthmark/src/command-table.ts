@@ -44,6 +44,8 @@ export const commandTable: CommandEntry[] = [
     summary: 'the audit record as a signed file, and its check',
     load: () => import('./commands/audit.ts'),
   },
+  { name: 'backup', summary: 'copy the store beside the running server', load: () => import('./commands/backup.ts') },
+  { name: 'restore', summary: 'put a backup in the place of the store', load: () => import('./commands/restore.ts') },
   { name: 'fsck', summary: 'prove the whole store again', load: () => import('./commands/fsck.ts') },
   { name: 'completion', summary: 'shell completion for bash, zsh or fish', load: () => import('./commands/completion.ts') },
 ]

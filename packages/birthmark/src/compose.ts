@@ -47,6 +47,7 @@ import { snapshotsOf } from './notice-pull.ts'
 import { heartbeatSecret, noticeKeyOf, noticeSigner, noticeSpki, outboxOf } from './notice-signing.ts'
 import { openStore } from './open-store.ts'
 import { operationsOf } from './operations.ts'
+import { keepPublished, refuseOlderStore } from './published.ts'
 import { intentSeconds, tendSharedStore } from './shared-store.ts'
 import { startWorkers } from './workers.ts'
 
@@ -100,6 +101,9 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const metrics = createMetrics({ profiles: settings.profiles.map(({ label }) => label), process: true })
     const store = await openStore(settings, { shared: workers > 1, onStopped, log, metrics })
     closers.push(() => store.close())
+    await refuseOlderStore(state, store)
+    const published = await keepPublished({ state, store, fleets: [fleet], clock, log, onFatal: onStopped })
+    closers.push(() => published.close())
 
     // Before the rules: a revocation that another server records in between is looked at again (shared-store.ts).
     const newest = (await store.newestNotice(fleet))?.seq ?? 0
@@ -126,7 +130,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const signNotice = noticeSigner([noticeKeyOf(settings.noticeKey)], heartbeats)
     const revocation = createRevocation({ store, fleet, signNotice, clock, log })
     const publisher = createPublisher({
-      outbox: outboxOf(store, fleet, clock.now),
+      outbox: outboxOf(store, fleet, clock.now, published),
       bus: countedBus(bus, metrics),
       fleet,
       clock,

@@ -16,6 +16,7 @@ import {
   packRules,
   signNotice,
 } from '@birthmark/fleet-revocation'
+import type { Published } from './published.ts'
 
 // A relying party that has heard nothing for this long refuses new connections; three heartbeats fit, so two may be lost.
 const maxAgeSeconds = 30
@@ -64,9 +65,13 @@ export function noticeSigner(keys: NoticeKeys, heartbeats: Heartbeats): (input: 
 }
 
 /** The store's outbox as the publisher takes it. */
-export function outboxOf(store: Store, fleet: string, now: () => number): Outbox {
+export function outboxOf(store: Store, fleet: string, now: () => number, published: Pick<Published, 'before'>): Outbox {
   return {
-    pending: limit => store.outboxPending(fleet, limit),
+    async pending(limit) {
+      const notices = await store.outboxPending(fleet, limit)
+      await published.before(notices)
+      return notices
+    },
     delivered: seq => store.outboxDelivered(fleet, seq, Math.floor(now())),
     async recent(limit) {
       const newest = (await store.newestNotice(fleet))?.seq ?? 0

@@ -1,0 +1,178 @@
+// What has left this server, kept outside the store: how far its numbers had gone, and every notice. Written before anything is published that
+// it must cover, so that a store which was put back to an older state is noticed at start, and so that a restore knows what the world has seen.
+//
+//   published.json      how far the store was, at most a second ago: atomically replaced
+//   published-notices   a notice a line, base64: appended, each on the medium before it is published
+
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, truncateSync, writeSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { type Bytes, equalBytes } from '@birthmark/device-sdk/core'
+import type { Log, Store, StoreNumbers } from '@birthmark/est-server'
+import { writeDurably } from '@birthmark/factory-line'
+import type { Clock } from '@birthmark/fleet-revocation'
+import { z } from 'zod'
+import { CommandError } from './command-error.ts'
+
+/** A store whose file was put back is noticed from a second after its last write on. */
+const markSeconds = 1
+
+const Hash = z.string().regex(/^[0-9a-f]{64}$/)
+const Count = z.int().min(0)
+const MarkFile = z.strictObject({
+  version: z.literal(1),
+  audit: z.strictObject({ n: Count, hash: Hash }),
+  fleets: z.array(z.strictObject({ fleet: z.string(), idx: Count, gid: Count, seq: Count })).max(1024),
+  crls: z.array(z.strictObject({ issuer: z.string().regex(/^([0-9a-f]{2})+$/), number: Count })).max(1024),
+})
+
+export const markText = ({ audit, fleets, crls }: StoreNumbers): string =>
+  `${JSON.stringify({
+    version: 1,
+    audit: { n: audit.n, hash: Buffer.from(audit.hash).toString('hex') },
+    fleets: fleets.map(({ fleet, idx, gid, seq }) => ({ fleet, idx, gid, seq })),
+    crls: crls.map(({ issuer, number }) => ({ issuer: Buffer.from(issuer).toString('hex'), number })),
+  })}\n`
+
+export function numbersOfMark(text: string, name: string): StoreNumbers {
+  try {
+    const { audit, fleets, crls } = MarkFile.parse(JSON.parse(text))
+    return {
+      audit: { n: audit.n, hash: Buffer.from(audit.hash, 'hex') },
+      fleets,
+      crls: crls.map(({ issuer, number }) => ({ issuer: Buffer.from(issuer, 'hex'), number })),
+    }
+  } catch (error) {
+    throw new CommandError('published_malformed', `${name} is damaged`, 'put back its copy; see docs/stores.md', 'failed', error)
+  }
+}
+
+const markFile = (state: string) => join(state, 'published.json')
+const noticeFile = (state: string) => join(state, 'published-notices')
+
+/** Null where nothing was ever published. */
+export function readMark(state: string): StoreNumbers | null {
+  const file = markFile(state)
+  return existsSync(file) ? numbersOfMark(readFileSync(file, 'utf8'), file) : null
+}
+
+export function writeMark(state: string, numbers: StoreNumbers): void {
+  writeDurably(markFile(state), markText(numbers), 0o600)
+}
+
+/** Every notice that was about to be published, in order. A line that was cut off was not published. */
+export function readNotices(state: string): Bytes[] {
+  const file = noticeFile(state)
+  if (!existsSync(file)) return []
+  return readFileSync(file, 'latin1')
+    .split('\n')
+    .slice(0, -1)
+    .map(line => new Uint8Array(Buffer.from(line, 'base64')))
+}
+
+/** Why the store cannot be the one that `mark` was written of, or null. */
+export async function olderThan(store: Store, mark: StoreNumbers): Promise<string | null> {
+  if (mark.audit.n === 0) return null
+  const [record] = await store.audit(mark.audit.n - 1, 1)
+  if (record === undefined) {
+    const { audit } = await store.numbers([])
+    return `it ends at audit record ${audit.n}, and record ${mark.audit.n} was written before: it is an older copy`
+  }
+  return equalBytes(record.hash, mark.audit.hash)
+    ? null
+    : `its audit record ${mark.audit.n} is not the one that was written here: it is a fork`
+}
+
+export async function refuseOlderStore(state: string, store: Store): Promise<void> {
+  const mark = readMark(state)
+  const why = mark && (await olderThan(store, mark))
+  if (why)
+    throw new CommandError(
+      'store_older',
+      `the store was put back: ${why}`,
+      'birthmark restore --in-place --config FILE makes it go on above every number that was given out; docs/stores.md says what is lost',
+      'refused',
+    )
+}
+
+export interface Published {
+  /** To be awaited before these leave. */
+  before(notices: { seq: number; notice: Bytes }[]): Promise<void>
+  close(): Promise<void>
+}
+
+export interface PublishedOptions {
+  state: string
+  store: Store
+  fleets: string[]
+  clock: Clock
+  log: Log
+  /** What left could no longer be told: end the process. */
+  onFatal(error: Error): void
+}
+
+export async function keepPublished({ state, store, fleets, clock, log, onFatal }: PublishedOptions): Promise<Published> {
+  const file = noticeFile(state)
+  const known = prepareNotices(file)
+  let written = ''
+  let closed = false
+  let cancel = () => {}
+  const mark = async (): Promise<void> => {
+    const numbers = await store.numbers(fleets)
+    const text = markText(numbers)
+    if (text === written) return
+    writeDurably(markFile(state), text, 0o600)
+    written = text
+  }
+  await mark()
+  const next = (): void => {
+    if (closed) return
+    cancel = clock.setTimer(markSeconds, () => {
+      mark()
+        .catch(error => {
+          const system = typeof (error as NodeJS.ErrnoException).errno === 'number'
+          log.error({ err: error }, 'what was published could not be noted')
+          // The store says by itself when it is away; a disk that takes no mark is the end.
+          if (system && !closed) onFatal(error as Error)
+        })
+        .finally(next)
+    })
+  }
+  next()
+  return {
+    async before(notices) {
+      const fresh = notices.filter(({ notice }) => !known.has(Buffer.from(notice).toString('base64')))
+      if (fresh.length === 0) return
+      const fd = openSync(file, 'a', 0o600)
+      try {
+        for (const { notice } of fresh) writeSync(fd, `${Buffer.from(notice).toString('base64')}\n`)
+        fsyncSync(fd)
+      } finally {
+        closeSync(fd)
+      }
+      for (const { notice } of fresh) known.add(Buffer.from(notice).toString('base64'))
+    },
+    async close() {
+      closed = true
+      cancel()
+      // A stop in order leaves a mark that is exact.
+      await mark().catch(error => log.warn({ err: error }, 'the last mark could not be written'))
+    },
+  }
+}
+
+/** Makes the file, durably, and cuts off what a crash left of a last line. */
+function prepareNotices(file: string): Set<string> {
+  closeSync(openSync(file, 'a', 0o600))
+  const folder = openSync(dirname(file), 'r')
+  fsyncSync(folder)
+  closeSync(folder)
+  const text = readFileSync(file, 'latin1')
+  const whole = text.lastIndexOf('\n') + 1
+  if (whole < text.length) truncateSync(file, whole)
+  return new Set(
+    text
+      .slice(0, whole)
+      .split('\n')
+      .filter(line => line !== ''),
+  )
+}

@@ -1,0 +1,194 @@
+// The commands that work on a store, over a server's configuration and without the server.
+
+import { createPublicKey, randomBytes } from 'node:crypto'
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createRevocation, type Store } from '@birthmark/est-server'
+import { createHeartbeats, systemClock } from '@birthmark/fleet-revocation'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { runCommandLine } from './command-line.ts'
+import { readConfiguration, type Settings } from './configuration.ts'
+import { noticeKeyOf, noticeSigner, outboxOf } from './notice-signing.ts'
+import { storePath, withStore } from './open-store.ts'
+import { keepPublished, refuseOlderStore } from './published.ts'
+import { ensureTwoTier } from './server-certificate.ts'
+import { createTerminal } from './terminal.ts'
+
+let folder: string
+let printed: string
+const file = (...names: string[]): string => join(folder, ...names)
+const config = (): string => file('birthmark.yaml')
+const log = { info() {}, warn() {}, error() {} }
+
+async function run(...args: string[]): Promise<number> {
+  printed = ''
+  const stream = {
+    write(text: string) {
+      printed += text
+    },
+  }
+  return runCommandLine(args, createTerminal({ stdout: stream, stderr: stream, env: {}, now: () => 0 }))
+}
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'bm-'))
+  expect(await run('init', folder, '--fleet', 'acme', '--host', 'est.acme.test')).toBe(0)
+  await ensureTwoTier(file('maker'), 'Acme', 'device', randomBytes)
+  copyFileSync(file('maker', 'root.pem'), file('birth-anchors.pem'))
+  rmSync(file('state'), { recursive: true, force: true })
+  mkdirSync(file('state'), { mode: 0o700 })
+})
+afterEach(() => rmSync(folder, { recursive: true }))
+
+/** What a running server does to its store: devices, revocations published, and the mark kept. */
+async function serve(
+  work: (at: { store: Store; settings: Settings; revoke(group: string): Promise<number> }) => Promise<void>,
+): Promise<void> {
+  const settings = readConfiguration(config())
+  const { fleet, state } = settings
+  await withStore(settings, async store => {
+    await refuseOlderStore(state, store)
+    const published = await keepPublished({ state, store, fleets: [fleet], clock: systemClock, log, onFatal() {} })
+    const signNotice = noticeSigner([noticeKeyOf(settings.noticeKey)], createHeartbeats(new Uint8Array(32), fleet))
+    const revocation = createRevocation({ store, fleet, signNotice, clock: systemClock, log })
+    const outbox = outboxOf(store, fleet, systemClock.now, published)
+    await work({
+      ...{ store, settings },
+      async revoke(group) {
+        const { seq } = await revocation.revokeGroup({ group, by: 'test' })
+        for (const notice of await outbox.pending(10)) await outbox.delivered(notice.seq)
+        return seq
+      },
+    })
+    await published.close()
+  })
+}
+
+const admit = (store: Store, groups: string[]) =>
+  store.importManifest(
+    'acme',
+    groups.map((group, i) => ({
+      serial: `${group}-${i}`,
+      spkiSha256: randomBytes(32).toString('hex'),
+      groups: [group],
+      keyOrigin: 'device' as const,
+    })),
+    {
+      at: Math.floor(systemClock.now()),
+      kind: 'manifest_imported',
+      requestId: '',
+      fleet: 'acme',
+      device: '',
+      by: 'test',
+      code: '',
+      detail: '',
+    },
+  )
+
+test('the audit record goes out signed and is verified with the public key alone; a changed file is refused', async () => {
+  await serve(async ({ store, revoke }) => {
+    await admit(store, ['batch-1'])
+    await revoke('batch-1')
+  })
+  expect(await run('audit', 'export', '--config', config(), '--out', file('audit.jsonl'))).toBe(0)
+  expect(statSync(file('audit.jsonl')).mode & 0o777).toBe(0o600)
+  expect(await run('audit', 'export', '--config', config(), '--out', file('audit.jsonl'))).toBe(2)
+  const { noticeKey } = readConfiguration(config())
+  writeFileSync(file('key.pub'), createPublicKey(noticeKey).export({ type: 'spki', format: 'pem' }))
+  const verify = () => run('audit', 'verify', file('audit.jsonl'), '--key', file('key.pub'), '--json')
+  expect(await verify()).toBe(0)
+  expect(JSON.parse(printed.split('\n').find(line => line.startsWith('{'))!)).toMatchObject({ records: 2, last: 2 })
+  writeFileSync(file('audit.jsonl'), readFileSync(file('audit.jsonl'), 'utf8').replace('batch-1', 'batch-2'))
+  expect(await verify()).toBe(3)
+  expect(printed).toContain('audit_broken')
+})
+
+test('fsck calls a sound store sound', async () => {
+  await serve(async ({ store, revoke }) => {
+    await admit(store, ['batch-1'])
+    await revoke('batch-1')
+  })
+  expect(await run('fsck', '--config', config())).toBe(0)
+  expect(printed).toMatch(/0 certificates, 0 given up, 1 notices: sound/)
+})
+
+test('[F45] [F69] a store that was put back is noticed at start; restore lets every number go on above what was published, and forgets no revocation', async () => {
+  let before = { idx: 0, gid: 0, crl: 0 }
+  const issuer = new Uint8Array(20).fill(7)
+  await serve(async ({ store, revoke }) => {
+    await admit(store, ['batch-1', 'batch-2'])
+    expect(await revoke('batch-1')).toBe(1)
+    await store.reserveCrlNumber(issuer, Math.floor(systemClock.now()))
+  })
+  expect(await run('backup', '--config', config(), '--to', file('backup'))).toBe(0)
+  for (const name of readdirSync(file('backup'))) expect(statSync(file('backup', name)).mode & 0o777, name).toBe(0o600)
+  await serve(async ({ store, revoke }) => {
+    await admit(store, ['batch-3'])
+    expect(await revoke('batch-3')).toBe(2)
+    expect(await revoke('batch-2')).toBe(3)
+    const numbers = await store.numbers(['acme'])
+    before = {
+      idx: numbers.fleets[0].idx,
+      gid: numbers.fleets[0].gid,
+      crl: await store.reserveCrlNumber(issuer, Math.floor(systemClock.now())),
+    }
+  })
+
+  // By hand, as a hypervisor's snapshot or a hasty copy would.
+  const { state } = readConfiguration(config())
+  for (const suffix of ['', '-wal', '-shm']) rmSync(storePath(state) + suffix, { force: true })
+  copyFileSync(file('backup', 'fleet.db'), storePath(state))
+  await expect(serve(async () => {})).rejects.toMatchObject({
+    code: 'store_older',
+    next: expect.stringContaining('birthmark restore'),
+  })
+  await expect(serve(async () => {})).rejects.toMatchObject({ code: 'store_older' })
+
+  expect(await run('restore', file('backup'), '--config', config())).toBe(0)
+  expect(printed).toMatch(/2 notices taken in/)
+  await serve(async ({ store, revoke }) => {
+    const numbers = await store.numbers(['acme'])
+    expect(numbers.fleets[0].idx).toBeGreaterThan(before.idx)
+    expect(numbers.fleets[0].gid).toBeGreaterThan(before.gid)
+    expect(await store.reserveCrlNumber(issuer, Math.floor(systemClock.now()))).toBeGreaterThan(before.crl)
+    // batch-2 and the lost batch-3, by their gids.
+    expect((await store.rules('acme')).map(rule => rule.gid).sort()).toEqual([1, 2, 3])
+    await admit(store, ['batch-4'])
+    expect(await revoke('batch-4')).toBe(4)
+  })
+  expect(await run('fsck', '--config', config())).toBe(0)
+})
+
+test('[F45] a fork is told from an older copy, and restore --in-place takes it on', async () => {
+  await serve(({ store }) => admit(store, ['batch-1']).then(() => {}))
+  const { state } = readConfiguration(config())
+  for (const suffix of ['', '-wal', '-shm']) rmSync(storePath(state) + suffix, { force: true })
+  await withStore(readConfiguration(config()), async store => {
+    await admit(store, ['elsewhere', 'and-there'])
+    await admit(store, ['more'])
+  })
+  await expect(serve(async () => {})).rejects.toThrow(/fork/)
+  expect(await run('restore', '--in-place', '--config', config())).toBe(0)
+  await serve(async ({ store }) => expect((await store.audit(0, 10)).at(-1)?.kind).toBe('store_restored'))
+})
+
+test('refuses a backup that was changed, and one of another fleet', async () => {
+  await serve(({ store }) => admit(store, ['batch-1']).then(() => {}))
+  expect(await run('backup', '--config', config(), '--to', file('backup'))).toBe(0)
+  expect(await run('backup', '--config', config(), '--to', file('backup'))).toBe(2)
+  writeFileSync(
+    file('backup', 'manifest.json'),
+    readFileSync(file('backup', 'manifest.json'), 'utf8').replace('"fleet": "acme"', '"fleet": "other"'),
+  )
+  expect(await run('restore', file('backup'), '--config', config())).toBe(2)
+  writeFileSync(
+    file('backup', 'manifest.json'),
+    readFileSync(file('backup', 'manifest.json'), 'utf8').replace('"fleet": "other"', '"fleet": "acme"'),
+  )
+  const copy = readFileSync(file('backup', 'fleet.db'))
+  copy[copy.length - 1] ^= 1
+  writeFileSync(file('backup', 'fleet.db'), copy)
+  expect(await run('restore', file('backup'), '--config', config())).toBe(3)
+  expect(printed).toContain('backup_damaged')
+})
