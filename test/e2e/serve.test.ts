@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { Program } from '../support/command.ts'
+import { birthmark, type Program } from '../support/command.ts'
 import { post } from '../support/raw-http.ts'
 import { certificateIn, prepareServing, type Serving } from '../support/serving.ts'
 
@@ -100,6 +100,37 @@ test('[F74] labels, targets and ids that strangers make up add no series', async
   const before = await count()
   for (let n = 1; n < 8; n++) await visit(n)
   expect(await count()).toBe(before)
+})
+
+test('[F39] [F26] an operator sees a clock that stands before the records, says which of the two is right, and lifts a suspicion', async () => {
+  const cli = (...args: string[]) => birthmark(...args, '--dir', serving.state)
+  expect((await cli('clock', 'status')).code).toBe(0)
+  await serving.enroll('dated')
+  await program.stop('SIGTERM')
+  // As a clock that ran a year ahead would have left it, and a device that was found twice.
+  const db = new DatabaseSync(join(serving.state, 'fleet.db'))
+  db.exec('UPDATE clock SET at = at + 31536000')
+  db.exec("UPDATE devices SET suspected_at = known_at WHERE id = 'dated'")
+  db.close()
+  program = await serving.start()
+  await expect(serving.enroll('undated')).rejects.toThrow(/503 clock_regressed/)
+  const status = await cli('clock', 'status')
+  expect([status.code, status.stderr]).toEqual([
+    1,
+    expect.stringMatching(/error: clock_regressed: .+\nnext: .*birthmark clock accept/),
+  ])
+  expect((await cli('clock', 'accept', '--reason', 'it was ahead')).code).toBe(3)
+  expect((await cli('clock', 'accept', '--reason', 'it was ahead', '--yes')).code).toBe(0)
+  await serving.enroll('undated')
+  expect(await cli('trust', 'nobody', '--reason', 'x')).toMatchObject({
+    code: 3,
+    stderr: expect.stringContaining('device_unknown'),
+  })
+  expect((await cli('trust', 'dated', '--reason', 'looked at it')).code).toBe(0)
+  expect(rows("SELECT kind, detail FROM audit WHERE kind IN ('clock_accepted', 'suspicion_lifted') ORDER BY n")).toEqual([
+    { kind: 'clock_accepted', detail: 'it was ahead' },
+    { kind: 'suspicion_lifted', detail: 'looked at it' },
+  ])
 })
 
 test.each(['one process', 'two workers'])(

@@ -40,6 +40,9 @@ const administration: Administration = {
     if (group === 'broken') throw new Error('secret detail of ours')
     throw new CommandError('group_unknown', `no group ${group}`, 'see the groups', 'refused')
   },
+  clock: async () => ({ now: 1, lastRecord: 1, halted: false }),
+  acceptClock: async () => ({ now: 1, lastRecord: 1, halted: false }),
+  trustDevice: async ({ device }) => ({ device }),
   issuers: async () => ({ issuers: [] }),
   moveIssuers: async wanted => {
     calls.push(['moveIssuers', wanted])

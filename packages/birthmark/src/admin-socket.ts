@@ -111,6 +111,8 @@ const ChallengesInput = z.strictObject({
   rows: z.array(z.strictObject({ device: z.string().max(64), groups: z.array(z.string().max(128)).max(8).default([]) })).max(500),
   minutes: z.int().min(1).max(132_480).default(10_080),
 })
+const ReasonInput = z.strictObject({ reason: z.string().min(1).max(200) })
+const TrustInput = z.strictObject({ device: z.string().min(1).max(64), reason: z.string().min(1).max(200) })
 const RevokeInput = z.strictObject({
   group: z.string().max(128),
   digest: z.string().length(64),
@@ -148,6 +150,12 @@ async function answer(administration: Administration | null, request: IncomingMe
       return administration.planRevocation(parse(z.strictObject({ group: z.string().max(128) }), query).group)
     case 'POST /revocations':
       return administration.revoke(parse(RevokeInput, await json(request)))
+    case 'GET /clock':
+      return administration.clock()
+    case 'POST /clock/accept':
+      return administration.acceptClock(parse(ReasonInput, await json(request)))
+    case 'POST /devices/trust':
+      return administration.trustDevice(parse(TrustInput, await json(request)))
     case 'GET /issuers':
       return administration.issuers()
     case 'POST /issuers/move': {

@@ -105,6 +105,14 @@ export interface IssuerMove {
   force: boolean
 }
 
+/** Seconds since 1970; `lastRecord` −1 for an empty store. */
+export interface ClockView {
+  now: number
+  lastRecord: number
+  /** The clock stands too far before the last record: nothing is issued. */
+  halted: boolean
+}
+
 export interface Administration extends ProfileAdministration {
   status(): Promise<ServerStatus>
   devices(filter: DeviceFilter): Promise<DevicePage>
@@ -119,6 +127,11 @@ export interface Administration extends ProfileAdministration {
   planRevocation(group: string): Promise<RevocationPlan>
   /** Refuses when the plan no longer has this digest. */
   revoke(request: { group: string; digest: string; reason: string }): Promise<RevocationReceipt>
+  clock(): Promise<ClockView>
+  /** Takes the present time as right although a later record exists. */
+  acceptClock(request: { reason: string }): Promise<ClockView>
+  /** Refuses for an unknown device. */
+  trustDevice(request: { device: string; reason: string }): Promise<{ device: string }>
   issuers(): Promise<{ issuers: IssuerView[] }>
   moveIssuers(move: IssuerMove): Promise<{ moved: string; issuers: IssuerView[] }>
 }

@@ -59,6 +59,20 @@ export async function examineFolder(folder: string): Promise<Finding[]> {
     const status = await administrationOf(folder).status()
     findings.push(good('server process', `pid ${status.pid}, fleet ${status.fleet}, ${status.sessions ?? 'unknown'} sessions`))
     findings.push(...(await administrationOf(folder).issuers()).issuers.flatMap(issuer => examineIssuer(issuer, Date.now() / 1000)))
+    const { serving, of } = status.workers
+    findings.push(
+      status.unready !== null
+        ? bad('enrollment', `not served now: ${status.unready}`, "see the server's log; nothing acknowledged is lost")
+        : serving < of
+          ? bad('workers', `${serving} of ${of} serve`, 'one that died is started anew by itself; its log lines say why it ended')
+          : good('workers', `${serving} of ${of} serve`),
+    )
+    const clock = await administrationOf(folder).clock()
+    findings.push(
+      clock.halted
+        ? bad('clock and records', 'the clock stands before the last record: nothing is issued', 'birthmark clock status')
+        : good('clock and records', 'in order'),
+    )
     if (status.undelivered)
       findings.push(
         bad(

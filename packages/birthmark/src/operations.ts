@@ -3,11 +3,19 @@
 
 import { createHash, randomBytes } from 'node:crypto'
 import { anchorOf, parseCertificate, type TrustAnchor } from '@birthmark/device-sdk/core'
-import { createChallenges, type DeviceRow, type Registry, type Revocation, type RollOver, type Store } from '@birthmark/est-server'
+import {
+  clockToleranceSeconds,
+  createChallenges,
+  type DeviceRow,
+  type Registry,
+  type Revocation,
+  type RollOver,
+  type Store,
+} from '@birthmark/est-server'
 import { verifyManifest } from '@birthmark/factory-line'
 import { type Clock, type Publisher, type RuleSet, statusOf } from '@birthmark/fleet-revocation'
 import type { EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
-import type { Administration, DeviceView, RevocationPlan } from './administration.ts'
+import type { Administration, ClockView, DeviceView, RevocationPlan } from './administration.ts'
 import type { CertificateStatus } from './certificate-status.ts'
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
@@ -38,6 +46,11 @@ export function operationsOf(parts: OperationParts): Administration {
   const challenges = createChallenges({ store, fleet, clock, random: length => randomBytes(length) })
   const anchors: TrustAnchor[] = settings.birthAnchors.map(der => anchorOf(parseCertificate(der)))
   const by = 'operator at the local socket'
+
+  async function clockView(): Promise<ClockView> {
+    const [now, lastRecord] = [clock.now(), await store.lastTime()]
+    return { now, lastRecord, halted: now < lastRecord - clockToleranceSeconds }
+  }
 
   async function plan(group: string): Promise<RevocationPlan> {
     const draft = await store.draftRevocation(fleet, group, 0, Math.floor(clock.now()))
@@ -122,6 +135,25 @@ export function operationsOf(parts: OperationParts): Administration {
     },
 
     planRevocation: plan,
+
+    clock: clockView,
+
+    async acceptClock({ reason }) {
+      const at = Math.floor(clock.now())
+      await store.acceptTime({ at, kind: 'clock_accepted', requestId: '', fleet, device: '', by, code: '', detail: reason })
+      return clockView()
+    },
+
+    async trustDevice({ device, reason }) {
+      if (!(await registry.liftSuspicion({ deviceId: device, by, reason })))
+        throw new CommandError(
+          'device_unknown',
+          `fleet ${fleet} has no device '${device}'`,
+          'see them with: birthmark devices',
+          'refused',
+        )
+      return { device }
+    },
 
     async revoke({ group, digest, reason }) {
       const current = await plan(group)
