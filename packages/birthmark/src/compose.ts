@@ -22,8 +22,10 @@ import {
   type Clock,
   createHeartbeats,
   createPublisher,
+  createResponder,
   createRuleSet,
   type PublishBus,
+  type ResponderOptions,
   type Status,
   statusOf,
 } from '@birthmark/fleet-revocation'
@@ -41,10 +43,10 @@ import {
 } from './configured-issuers.ts'
 import { type DeviceFolder, writeDeviceFolder } from './device-folder.ts'
 import { type EnrollmentFront, type FrontParts, openEnrollmentFront, type Standing } from './enrollment-front.ts'
-import { openBroker, reachableName } from './listening.ts'
+import { type OpenBroker, openBroker, reachableName } from './listening.ts'
 import { openMetricsListener } from './metrics-listener.ts'
 import { snapshotsOf } from './notice-pull.ts'
-import { heartbeatSecret, noticeKeyOf, noticeSigner, noticeSpki, outboxOf } from './notice-signing.ts'
+import { heartbeatSecret, noticeKeysOf, noticeSigner, noticeSpki, outboxOf } from './notice-signing.ts'
 import { openStore } from './open-store.ts'
 import { operationsOf } from './operations.ts'
 import { keepPublished, refuseOlderStore } from './published.ts'
@@ -123,11 +125,12 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const { broker, bus, url: mqtt, close: closeBroker } = await openBroker(settings, issuers, issuedBy(rollOver, status), ports)
     closers.push(closeBroker)
 
+    const noticeKeys = noticeKeysOf(settings.notices.keys)
     const secret = heartbeatSecret(join(state, 'heartbeat.key'))
     const heartbeats = createHeartbeats(secret, fleet)
     // Made before anybody waits for it.
     await heartbeats.chain(newest + 1)
-    const signNotice = noticeSigner([noticeKeyOf(settings.noticeKey)], heartbeats)
+    const signNotice = noticeSigner(noticeKeys, heartbeats, settings.notices.countersignAbove)
     const revocation = createRevocation({ store, fleet, signNotice, clock, log })
     const publisher = createPublisher({
       outbox: outboxOf(store, fleet, clock.now, published),
@@ -151,6 +154,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       ])
       publisher.close()
     })
+    await answerQuestions(bus, { fleet, newest: () => store.newestNotice(fleet), keys: noticeKeys, clock, log })
 
     const unready = () => stopped ?? certificateStatus?.problem() ?? null
     const est = await openFront(settings, ports, { store, rules, metrics, unready })
@@ -183,7 +187,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
 
     const urls = { est: `https://${reachableName(settings.est.host, settings.est.certificate)}:${est.port}`, mqtt }
     const { serverAnchors, birthAnchors } = settings
-    const known = { fleet, ...urls, serverAnchors, birthAnchors, noticeKey: noticeSpki(settings.noticeKey) }
+    const known = { fleet, ...urls, serverAnchors, birthAnchors, noticeKeys: settings.notices.keys.map(noticeSpki) }
     const tellDevices = (): DeviceFolder => {
       const told = { ...known, operationalAnchors: operationalAnchorsOf(rollOver) }
       writeDeviceFolder(join(state, 'device'), told)
@@ -207,6 +211,15 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     await close()
     throw error
   }
+}
+
+/** Where the bus can't be read, or the broker doesn't let this server read questions, devices without a clock get no answers and all else goes on. */
+async function answerQuestions(bus: OpenBroker['bus'], rest: Omit<ResponderOptions, 'bus'>): Promise<void> {
+  const { subscribe } = bus
+  if (!subscribe) return
+  await createResponder({ ...rest, bus: { publish: bus.publish, subscribe } }).catch((error: unknown) =>
+    rest.log.warn({ err: error }, 'devices’ questions for the newest notice can not be heard'),
+  )
 }
 
 type StatusOf = (membership: Membership, issuerKeyId: Bytes | null) => Status

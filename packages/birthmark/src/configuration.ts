@@ -30,7 +30,8 @@ export interface Settings {
   birthAnchors: Bytes[]
   serverAnchors: Bytes[]
   issuer: IssuerSettings
-  noticeKey: KeyObject
+  /** P-256: the key that signs, then the one that stands by. `countersignAbove`: both sign what revokes more devices than this. */
+  notices: { keys: KeyObject[]; countersignAbove: number | null }
   /** SCEP over plain HTTP; null where it is not offered. Keys and certificates in PEM, those of RAs before this one last. */
   scep: {
     host: string
@@ -111,6 +112,12 @@ const Configuration = z.strictObject({
   issuer: IssuerConfiguration,
   server: z.strictObject({ anchors: z.array(File).min(1).max(8) }),
   profiles: ProfilesConfiguration.optional(),
+  notices: z
+    .strictObject({ key: File, standby: File.optional(), countersignAbove: z.int().min(0).optional() })
+    .refine(({ standby, countersignAbove }) => countersignAbove === undefined || standby !== undefined, {
+      message: 'two signatures take two keys: add standby',
+      path: ['countersignAbove'],
+    }),
   scep: z
     .strictObject({
       host: z.string().min(1).default('0.0.0.0'),
@@ -125,7 +132,6 @@ const Configuration = z.strictObject({
       challenge: z.string().optional(),
     })
     .optional(),
-  notices: z.strictObject({ key: File }),
   // Ten minutes is the shortest that leaves room to renew at two thirds; ten years is "as long as the product".
   certificates: z
     .strictObject({ lifetime: z.string().regex(/^[1-9]\d{0,4}[mhd]$/, 'is like 90d, 12h or 10m') })
@@ -221,12 +227,18 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
   const est = pair(['est'], raw.est)
   const files = { base, at, read, certificates, modeOf: (path: string) => readFile(path).mode }
   const issuer = settleIssuer(raw.issuer, files)
-  const noticeKey = createPrivateKey(key(['notices', 'key'], raw.notices.key))
-  if (createPublicKey(noticeKey).asymmetricKeyDetails?.namedCurve !== 'prime256v1')
-    throw wrong(
-      `${at(['notices', 'key'])}: notices are signed with a P-256 key`,
-      'openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256',
-    )
+  const noticeKeyOf = (name: 'key' | 'standby', file: string): KeyObject => {
+    const read = createPrivateKey(key(['notices', name], file))
+    if (createPublicKey(read).asymmetricKeyDetails?.namedCurve !== 'prime256v1')
+      throw wrong(
+        `${at(['notices', name])}: notices are signed with a P-256 key`,
+        'openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256',
+      )
+    return read
+  }
+  const { standby, countersignAbove = null } = raw.notices
+  const noticeKey = noticeKeyOf('key', raw.notices.key)
+  const notices = { keys: standby === undefined ? [noticeKey] : [noticeKey, noticeKeyOf('standby', standby)], countersignAbove }
   const anchors = (path: string, files: string[]): Bytes[] => files.flatMap((file, i) => certificates([path, 'anchors', i], file))
   const serverAnchors = anchors('server', raw.server.anchors)
   const issuerRoots = [...issuer.certificates, ...(issuer.next?.certificates ?? []), ...issuer.previous.flat()].map(der =>
@@ -264,7 +276,7 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
     profiles,
     serverAnchors,
     issuer,
-    noticeKey,
+    notices,
     scep,
     store: settleStore(raw.store, files),
     metrics: raw.metrics ? addressOf(raw.metrics.listen, at(['metrics', 'listen'])) : null,

@@ -104,7 +104,7 @@ export async function prepareDevelopment(options: {
       next: null,
       key: { kind: 'software', pem: readFileSync(file('issuer', 'issuing.key.pem'), 'utf8'), passphrase: null },
     },
-    noticeKey: createPrivateKey(readFileSync(file('notice.key.pem'))),
+    notices: { keys: [createPrivateKey(readFileSync(file('notice.key.pem')))], countersignAbove: null },
     profiles: [
       enrollmentProfile({
         fleet,

@@ -21,7 +21,7 @@ export interface DeviceFolder {
   /** DER root of the issued certificates. */
   operationalAnchors: Bytes[]
   /** DER SubjectPublicKeyInfo of the notice signer. */
-  noticeKey: Bytes
+  noticeKeys: Bytes[]
 }
 
 const FleetFile = z.strictObject({ fleet: z.string(), est: z.string(), mqtt: z.string() })
@@ -41,7 +41,7 @@ export function writeDeviceFolder(folder: string, content: DeviceFolder): void {
   write(deviceFolderFiles.server, certificates(content.serverAnchors))
   write(deviceFolderFiles.birth, certificates(content.birthAnchors))
   write(deviceFolderFiles.operational, certificates(content.operationalAnchors))
-  write(deviceFolderFiles.notice, encodePem('PUBLIC KEY', content.noticeKey))
+  write(deviceFolderFiles.notice, content.noticeKeys.map(spki => encodePem('PUBLIC KEY', spki)).join(''))
   const { fleet, est, mqtt } = content
   write(deviceFolderFiles.fleet, `${JSON.stringify({ fleet, est, mqtt }, null, 2)}\n`)
 }
@@ -66,7 +66,7 @@ export function readDeviceFolder(folder: string): DeviceFolder {
       serverAnchors: decodePem(read(deviceFolderFiles.server), 'CERTIFICATE', 8),
       birthAnchors: decodePem(read(deviceFolderFiles.birth), 'CERTIFICATE', 16),
       operationalAnchors: decodePem(read(deviceFolderFiles.operational), 'CERTIFICATE', 8),
-      noticeKey: decodePem(read(deviceFolderFiles.notice), 'PUBLIC KEY', 1)[0],
+      noticeKeys: decodePem(read(deviceFolderFiles.notice), 'PUBLIC KEY', 4),
     }
   } catch (error) {
     if (error instanceof CommandError) throw error

@@ -4,7 +4,7 @@
 import { X509Certificate } from 'node:crypto'
 import { isIPv6 } from 'node:net'
 import { type Bytes, decodePem, encodePem, type Membership } from '@birthmark/device-sdk/core'
-import type { PublishBus, Status } from '@birthmark/fleet-revocation'
+import type { Bus, PublishBus, Status } from '@birthmark/fleet-revocation'
 import { connectMqttBus, createEmbeddedBroker, type EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
 import { CommandError } from './command-error.ts'
 import type { Ports } from './compose.ts'
@@ -13,7 +13,7 @@ import type { Settings } from './configuration.ts'
 export interface OpenBroker {
   /** Null with an external one. */
   broker: EmbeddedBroker | null
-  bus: PublishBus
+  bus: PublishBus & Partial<Pick<Bus, 'subscribe' | 'onConnect'>>
   url: string
   close(): Promise<void>
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import type { Store } from '@birthmark/est-server'
 import { createHeartbeats, heartbeatChain, nodeVerify, noticeKeyId, noticeSha256, openNotice } from '@birthmark/fleet-revocation'
 import { expect, test } from 'vitest'
-import { heartbeatSecret, noticeKeyOf, noticeSigner, noticeSpki, outboxOf } from './notice-signing.ts'
+import { heartbeatSecret, noticeKeysOf, noticeSigner, noticeSpki, outboxOf } from './notice-signing.ts'
 
 /** A store that holds notices 1 to `count`. */
 function storeOf(count: number): Store {
@@ -26,7 +26,7 @@ test('the newest notices come in ascending order, however few there are', async 
 test('a signed notice verifies, carries the rules and the anchor of its own heartbeats', async () => {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const secret = randomBytes(32)
-  const sign = noticeSigner([noticeKeyOf(privateKey)], createHeartbeats(secret, 'acme'))
+  const sign = noticeSigner(noticeKeysOf([privateKey]), createHeartbeats(secret, 'acme'))
   const spki = noticeSpki(privateKey)
   for (const seq of [1, 5]) {
     const { notice, sha256 } = await sign({
@@ -34,6 +34,7 @@ test('a signed notice verifies, carries the rules and the anchor of its own hear
       seq,
       previousSha256: null,
       issuedAt: 1_790_000_000,
+      devices: 1,
       rules: [{ kind: 'group', gid: 3, bound: 17 }],
     })
     openNotice(notice, 'acme', [{ keyId: noticeKeyId(spki), algorithm: -7, spki }], nodeVerify(), (problem, body) => {

@@ -32,8 +32,13 @@ export function noticeSpki(key: KeyObject): Bytes {
   return createPublicKey(key).export({ type: 'spki', format: 'der' })
 }
 
-/** A P-256 key as a signer of notices. */
-export function noticeKeyOf(key: KeyObject): NoticeKey {
+/** P-256 keys as signers of notices, in the order in which they are tried. */
+export function noticeKeysOf(keys: KeyObject[]): NoticeKeys {
+  const [first, ...others] = keys.map(noticeKeyOf)
+  return [first, ...others]
+}
+
+function noticeKeyOf(key: KeyObject): NoticeKey {
   return {
     algorithm: -7,
     keyId: noticeKeyId(noticeSpki(key)),
@@ -41,8 +46,13 @@ export function noticeKeyOf(key: KeyObject): NoticeKey {
   }
 }
 
-export function noticeSigner(keys: NoticeKeys, heartbeats: Heartbeats): (input: NoticeInput) => Promise<SignedNotice> {
-  return async ({ fleet, seq, previousSha256, issuedAt, rules }) => {
+/** `countersignAbove`: two keys sign what revokes more devices than this; null for never. */
+export function noticeSigner(
+  keys: NoticeKeys,
+  heartbeats: Heartbeats,
+  countersignAbove: number | null = null,
+): (input: NoticeInput) => Promise<SignedNotice> {
+  return async ({ fleet, seq, previousSha256, issuedAt, rules, devices }) => {
     const { anchor } = await heartbeats.chain(seq)
     const notice = await signNotice(
       {
@@ -57,6 +67,7 @@ export function noticeSigner(keys: NoticeKeys, heartbeats: Heartbeats): (input: 
         floor: 0,
       },
       keys,
+      { countersign: countersignAbove !== null && devices > countersignAbove },
     )
     // The next one's is made ahead, so that a revocation does not wait for it; and later than the cutting of sessions, which matters more.
     setTimeout(() => heartbeats.chain(seq + 1), 2000).unref()

@@ -33,7 +33,14 @@ it('one notice closes a group at the next idx: all that was issued lies below, a
   const done = await make().revokeGroup({ group: 'batch=a', reason: 1, by: 'ops' })
   expect(done).toMatchObject({ seq: 1, gid: 1, bound: last + 2, devices: 2, again: false })
   expect(said).toEqual([
-    { fleet, seq: 1, previousSha256: null, issuedAt: k.clock.at, rules: [{ kind: 'group', gid: 1, bound: last + 2, reason: 1 }] },
+    {
+      fleet,
+      seq: 1,
+      previousSha256: null,
+      issuedAt: k.clock.at,
+      devices: 2,
+      rules: [{ kind: 'group', gid: 1, bound: last + 2, reason: 1 }],
+    },
   ])
   expect(await k.enroll(never.peer(), csrFor(testKey(), nameOf('a-2')))).toMatchObject({ kind: 'refused', code: 'group_revoked' })
   expect(await enroll('b-2', 'batch=b')).toBeGreaterThanOrEqual(done.bound)
@@ -41,6 +48,33 @@ it('one notice closes a group at the next idx: all that was issued lies below, a
     by: 'ops',
     detail: expect.stringContaining('2 devices'),
   })
+})
+
+it('a renewal names the notice before, repeats what stands, closes nothing and waits for its turn', async () => {
+  await enroll('a-1', 'batch=a')
+  const revocation = make()
+  expect(await revocation.renew('a timer')).toBe(1)
+  const [done, renewed] = await Promise.all([revocation.revokeGroup({ group: 'batch=a', by: 'ops' }), revocation.renew('a timer')])
+  expect([done.seq, renewed]).toEqual([2, 3])
+  expect(said.map(({ seq, devices, rules }) => [seq, devices, rules.length])).toEqual([
+    [1, 0, 0],
+    [2, 1, 1],
+    [3, 0, 1],
+  ])
+  expect(hexOf(said[2].previousSha256 ?? new Uint8Array(0))).toBe(hexOf(sha256(Buffer.from('signed part of 2'))))
+  expect((await k.store.outboxPending(fleet, 9)).map(({ seq }) => seq)).toEqual([1, 2, 3])
+  // One that another process signed first: drafted again after it.
+  let meddled = false
+  const late = make({
+    signNotice: async (input: NoticeInput) => {
+      if (!meddled) {
+        meddled = true
+        await make().renew('another server')
+      }
+      return signNotice(input)
+    },
+  })
+  expect(await late.renew('a timer')).toBe(5)
 })
 
 it('said twice is said once: the second answer is the first notice', async () => {

@@ -16,6 +16,8 @@ export interface NoticeInput {
   previousSha256: Bytes | null
   /** Seconds since 1970. */
   issuedAt: number
+  /** That the new rule revokes. */
+  devices: number
   /** The new rule first, then the fleet's standing rules, newest first: who missed earlier notices catches up with this one. */
   rules: GroupRule[]
 }
@@ -97,7 +99,7 @@ export function createRevocation({ store, fleet, signNotice, clock, log, failpoi
         )
       const bound = draft.idxNext + ahead
       const rule: GroupRule = { kind: 'group', gid, bound, ...(reason === undefined ? {} : { reason }) }
-      const signed = await signNotice({ fleet, seq, previousSha256, issuedAt: at, rules: [rule, ...draft.rules] })
+      const signed = await signNotice({ fleet, seq, previousSha256, issuedAt: at, devices, rules: [rule, ...draft.rules] })
       const { notice } = signed
       await failpoint?.('notice-signed')
       const detail = `group ${group}, gid ${gid}, bound ${bound}, ${devices} devices, notice ${seq}`
@@ -131,7 +133,7 @@ export function createRevocation({ store, fleet, signNotice, clock, log, failpoi
       const seq = (before?.seq ?? 0) + 1
       const previousSha256 = before?.sha256 ?? null
       const rules = (await store.rules(fleet)).slice(0, standingRulesMax)
-      const { notice, sha256 } = await signNotice({ fleet, seq, previousSha256, issuedAt: at, rules })
+      const { notice, sha256 } = await signNotice({ fleet, seq, previousSha256, issuedAt: at, devices: 0, rules })
       const audit = { at, kind: 'notice_renewed', requestId: '', fleet, device: '', by, code: '', detail: `notice ${seq}` } as const
       const outcome = await store.recordNotice({ fleet, seq, previousSha256, notice, noticeSha256: sha256, at, audit })
       if (outcome === 'recorded') return seq

@@ -9,10 +9,12 @@ import {
   decodeCbor,
   deviceError,
   encodeCbor,
+  equalBytes,
   type Membership,
 } from '@birthmark/device-sdk/core'
+import { type AnswerBody, answerTopic, encodeQuestion, openAnswer, questionTopic } from './answer.ts'
 import { headTopic, type NoticeBody, type NoticeProblem, openNotice, ringSize, ringTopic } from './notice.ts'
-import { boundFor, namesCertificate } from './rule.ts'
+import { boundFor, certificatesNamed, namesCertificate } from './rule.ts'
 import type { NoticeSigner, NoticeVerify } from './signed.ts'
 
 export { type BlockProof, checkBlockProof, type Sha256 } from './block-proof.ts'
@@ -32,6 +34,8 @@ export interface DeviceReceiverOptions {
   /** Of that certificate, its authority key identifier: without it a rule against an issuing authority is the relying parties' alone. */
   issuerKeyId?(): Bytes | null
   signers: NoticeSigner[]
+  /** A notice that names more certificates than this by range, list, floor or issuer must be signed by two of `signers`. Without it, one does. */
+  oneSignatureMax?: number
   verify: NoticeVerify
   store: DeviceStore
 }
@@ -45,6 +49,13 @@ export interface DeviceReceiver {
    */
   receive(topic: string, payload: Bytes, done: (error: DeviceError | null, revoked: boolean) => void): void
   revoked(): boolean
+  /**
+   * Asks which notice is the newest: publish `payload` at `topic`. `nonce`: 16 to 32 bytes from a cryptographic source, never used before.
+   * `device`: this device's id. The answer comes on one of `topics`; until then the next question replaces this one.
+   */
+  ask(device: string, nonce: Bytes): { topic: string; payload: Bytes }
+  /** The last answer: the newest notice then, and a signed time, no earlier than the question. Null before the first; not kept over a restart. */
+  answered(): { seq: number; issuedAt: number } | null
   /** Highest number taken in; how many of the 63 before it are still missing. */
   progress(): { seq: number; missing: number }
 }
@@ -99,6 +110,20 @@ function isRevoked(progress: Progress, membership: Membership | null): boolean {
 }
 
 /**
+ * `progress` with every number up to `newest` that has not come, that one included. What has left the ring can't be asked for any more. It does
+ * not matter to a device that was enrolled since (its idx is above every bound of then), and one that was revoked by it is refused by every
+ * relying party.
+ */
+function withMissing(progress: Progress, newest: number): Progress {
+  const highest = Math.max(progress.seq, newest)
+  const oldest = highest - ringSize + 1
+  const missing: number[] = []
+  for (let i = 0; i < progress.missing.length; i++) if (progress.missing[i] >= oldest) missing.push(progress.missing[i])
+  for (let seq = Math.max(progress.seq + 1, oldest, 1); seq <= newest; seq++) missing.push(seq)
+  return { seq: highest, missing: missing, floor: progress.floor, bounds: progress.bounds, named: progress.named }
+}
+
+/**
  * `progress` and one more notice: a new value, so that a failed write leaves the old one in force. Null when it says nothing new. Its rules
  * count whatever its number: a publisher that was restored from a backup spends numbers twice, and means both.
  */
@@ -124,35 +149,27 @@ function withNotice(progress: Progress, body: NoticeBody, membership: Membership
         break
       }
   if (!fresh) return null
-  // What has left the ring can't be asked for any more. It does not matter to a device that was enrolled since (its idx is above every
-  // bound of then), and one that was revoked by it is refused by every relying party.
-  const newest = Math.max(progress.seq, body.seq)
-  const oldest = newest - ringSize + 1
+  const next = withMissing(progress, body.seq)
   const missing: number[] = []
-  for (let i = 0; i < progress.missing.length; i++)
-    if (progress.missing[i] !== body.seq && progress.missing[i] >= oldest) missing.push(progress.missing[i])
-  for (let seq = Math.max(progress.seq + 1, oldest, 1); seq < body.seq; seq++) missing.push(seq)
-  return { seq: newest, missing: missing, floor: floor, bounds: bounds, named: named }
+  for (let i = 0; i < next.missing.length; i++) if (next.missing[i] !== body.seq) missing.push(next.missing[i])
+  return { seq: next.seq, missing: missing, floor: floor, bounds: bounds, named: named }
 }
 
 /** Implements the agent's `NoticeReceiver`. Throws `store_read` when the record can't be read. */
 export function createDeviceReceiver(options: DeviceReceiverOptions): DeviceReceiver {
   let progress = decodeRecord(options.store.get(RECORD), options.fleet)
   const topics: string[] = []
+  let asked: { device: string; nonce: Bytes } | null = null
+  let answered: { seq: number; issuedAt: number } | null = null
 
   function refreshTopics(): void {
     topics.length = 0
     topics.push(headTopic(options.fleet))
+    if (asked) topics.push(answerTopic(options.fleet, asked.device))
     for (let i = 0; i < progress.missing.length; i++) topics.push(ringTopic(options.fleet, progress.missing[i]))
   }
 
-  function take(problem: NoticeProblem | null, body: NoticeBody | null): DeviceError | null {
-    if (problem) return deviceError('notice_rejected', problem)
-    const membership = options.membership()
-    // Without a certificate there is nothing to revoke, and the one to come gets an idx above every bound of today.
-    const next =
-      body && membership ? withNotice(progress, body, membership, options.issuerKeyId ? options.issuerKeyId() : null) : null
-    if (!next) return null
+  function keep(next: Progress): DeviceError | null {
     try {
       options.store.put(RECORD, encodeRecord(options.fleet, next))
     } catch (error) {
@@ -163,14 +180,51 @@ export function createDeviceReceiver(options: DeviceReceiverOptions): DeviceRece
     return null
   }
 
+  function takeAnswer(problem: NoticeProblem | null, body: AnswerBody | null): DeviceError | null {
+    if (problem || !body) return deviceError('notice_rejected', problem || '')
+    // Another's question, an older one of ours, or the same answer again.
+    if (!asked || body.device !== asked.device || !equalBytes(body.nonce, asked.nonce)) return null
+    asked = null
+    answered = { seq: body.seq, issuedAt: body.issuedAt }
+    refreshTopics()
+    // What is newer than all that came is missing from now on, and asked for at the ring. A device without a certificate misses nothing.
+    return body.seq > progress.seq && options.membership() ? keep(withMissing(progress, body.seq)) : null
+  }
+
+  function take(problem: NoticeProblem | null, body: NoticeBody | null, countersigned: boolean): DeviceError | null {
+    if (problem) return deviceError('notice_rejected', problem)
+    const most = options.oneSignatureMax
+    if (body && !countersigned && most !== undefined && certificatesNamed(body.rules, body.floor - progress.floor) > most)
+      return deviceError('notice_rejected', 'notice_one_signature')
+    const membership = options.membership()
+    // Without a certificate there is nothing to revoke, and the one to come gets an idx above every bound of today.
+    const next =
+      body && membership ? withNotice(progress, body, membership, options.issuerKeyId ? options.issuerKeyId() : null) : null
+    return next ? keep(next) : null
+  }
+
   refreshTopics()
   return {
     topics: topics,
-    receive: function (_topic, payload, done) {
-      openNotice(payload, options.fleet, options.signers, options.verify, function (problem, body) {
-        const error = take(problem, body)
-        done(error, isRevoked(progress, options.membership()))
-      })
+    receive: function (topic, payload, done) {
+      if (asked && topic === answerTopic(options.fleet, asked.device))
+        openAnswer(payload, options.fleet, options.signers, options.verify, function (problem, body) {
+          const error = takeAnswer(problem, body)
+          done(error, isRevoked(progress, options.membership()))
+        })
+      else
+        openNotice(payload, options.fleet, options.signers, options.verify, function (problem, body, countersigned) {
+          const error = take(problem, body, countersigned)
+          done(error, isRevoked(progress, options.membership()))
+        })
+    },
+    ask: function (device, nonce) {
+      asked = { device: device, nonce: nonce }
+      refreshTopics()
+      return { topic: questionTopic(options.fleet), payload: encodeQuestion({ device: device, nonce: nonce, idx: -1 }) }
+    },
+    answered: function () {
+      return answered
     },
     revoked: function () {
       return isRevoked(progress, options.membership())

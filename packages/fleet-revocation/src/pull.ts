@@ -133,7 +133,10 @@ export function httpsGet({ url, tls, timeoutSeconds = 10 }: PullOptions): PullGe
         response.on('data', (part: Buffer) => {
           length += part.length
           parts.push(part)
-          if (length > bytesMax) asked.destroy(failed(path, `more than ${bytesMax} bytes`))
+          if (length <= bytesMax) return
+          // At once: what came may be all, and then the end is the next event.
+          reject(failed(path, `more than ${bytesMax} bytes`))
+          asked.destroy()
         })
         response.on('end', () => resolve(concatBytes(parts)))
         response.on('error', error => reject(failed(path, error.message, error)))

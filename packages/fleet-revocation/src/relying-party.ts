@@ -12,6 +12,7 @@ import { headTopic, heartbeatTopic, type NoticeBody, type NoticeProblem, openNot
 import type { Bus, Clock, Log } from './ports.ts'
 import type { Pulled } from './pull.ts'
 import { decodeRelyingPartyState, emptyState, encodeRelyingPartyState, recentMax } from './relying-party-state.ts'
+import { certificatesNamed, type Rule } from './rule.ts'
 import { createRuleSet, type RuleSet, type Status, statusOf } from './rule-set.ts'
 import { noticeSha256 } from './sign-notice.ts'
 import type { NoticeSigner } from './signed.ts'
@@ -23,6 +24,11 @@ export interface RelyingPartyOptions {
   name: string
   fleet: string
   signers: NoticeSigner[]
+  /**
+   * A notice that revokes more certificates than `most` must be signed by two of `signers`; one that isn't is refused. `groupSize`: for a party
+   * that knows its devices. Without this, one signature does.
+   */
+  oneSignature?: { most: number; groupSize?: (gid: number) => number }
   /** `save` has reached the medium when it resolves, and is atomic. */
   state: { load(): Promise<Bytes | null>; save(state: Bytes): Promise<void> }
   bus?: Bus
@@ -87,9 +93,16 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
   const shards = new Map<number, { seq: number; of: number; sha256: Bytes }>()
   let cancelWatch = () => {}
 
+  function tooMuchForOne({ rules: told, floor }: { rules: Rule[]; floor: number }): boolean {
+    const { oneSignature } = options
+    return oneSignature !== undefined && certificatesNamed(told, floor - rules.floor, oneSignature.groupSize) > oneSignature.most
+  }
+
   function open(notice: Bytes): Promise<NoticeBody | NoticeProblem> {
     return new Promise(resolve =>
-      openNotice(notice, fleet, options.signers, verifier, (problem, body) => resolve(body ?? problem ?? 'notice_malformed')),
+      openNotice(notice, fleet, options.signers, verifier, (problem, body, countersigned) =>
+        resolve(body && !countersigned && tooMuchForOne(body) ? 'notice_one_signature' : (body ?? problem ?? 'notice_malformed')),
+      ),
     )
   }
 
@@ -137,8 +150,10 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     const before = takenIn(seq)
     if (before !== undefined) {
       const other = before === null ? grew : !equalBytes(before, sha256)
-      if (!other || (state.forked && !grew)) return { kind: 'known', seq }
-      fork(seq)
+      // Known from a snapshot, but its heartbeats are not.
+      const unheard = seq > (state.head?.seq ?? 0)
+      if ((!other || (state.forked && !grew)) && !unheard) return { kind: 'known', seq }
+      if (other) fork(seq)
     } else if (body.unknownRules > 0) {
       // What it revokes can't be said, so it doesn't count as taken in: the gap stays until a newer version reads it again.
       alarm('unsupported', { seq })
@@ -237,7 +252,9 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
   function receiveSnapshot(snapshot: Bytes): Promise<Receipt> {
     return inTurn(async () => {
       const body = await new Promise<SnapshotBody | NoticeProblem>(resolve =>
-        openSnapshot(snapshot, fleet, options.signers, verifier, (problem, read) => resolve(read ?? problem ?? 'notice_malformed')),
+        openSnapshot(snapshot, fleet, options.signers, verifier, (problem, read, countersigned) =>
+          resolve(read && !countersigned && tooMuchForOne(read) ? 'notice_one_signature' : (read ?? problem ?? 'notice_malformed')),
+        ),
       )
       return typeof body === 'string' ? refuse(body, snapshot.length) : applySnapshot(body)
     })

@@ -4,7 +4,7 @@ import { type Bytes, encodeCbor } from '@birthmark/device-sdk/core'
 import { RevocationError } from './errors.ts'
 import { encodeList, type Runs, runsOf } from './list-encoder.ts'
 import { listSpanMax } from './list-model.ts'
-import { type GroupRule, type ListRule, noticeRunsMax, type RangeRule, type Rule, ruleToCbor } from './rule.ts'
+import { type GroupRule, type ListRule, noticeRunsMax, type RangeRule, type Rule, readGroups, ruleToCbor } from './rule.ts'
 
 function counted(out: number[], value: number): void {
   let rest = value
@@ -33,6 +33,16 @@ export function packRules(rules: Rule[]): Rule[] {
   const groups = rules.filter(isPlainGroup)
   if (groups.length < 2) return rules
   return [{ kind: 'groups', coded: packGroups(groups) }, ...rules.filter(rule => !isPlainGroup(rule))]
+}
+
+/** The same rules with every group bound by itself, for whoever looks at groups. */
+export function unpackRules(rules: Rule[]): Exclude<Rule, { kind: 'groups' }>[] {
+  return rules.flatMap(rule => {
+    if (rule.kind !== 'groups') return [rule]
+    const out: GroupRule[] = []
+    readGroups(rule.coded, (gid, bound) => out.push({ kind: 'group', gid, bound }))
+    return out
+  })
 }
 
 /** One rule for runs that lie within `listSpanMax` of one another. `runs` are counted from idx 0, ascending, apart. */

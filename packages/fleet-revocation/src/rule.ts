@@ -107,6 +107,29 @@ export function namesCertificate(rule: Rule, idx: number, issuerKeyId: Bytes | n
   return whole && found
 }
 
+/**
+ * Certificates that rules name by themselves: ranges, lists and what a floor adds. An issuer's end is more than there can be. How many a group
+ * has is not in the rule: `groupSize` says it, for whoever knows.
+ */
+export function certificatesNamed(rules: Rule[], floorAdds: number, groupSize?: (gid: number) => number): number {
+  let named = Math.max(0, floorAdds)
+  function group(gid: number): void {
+    if (groupSize) named += groupSize(gid)
+  }
+  for (let i = 0; i < rules.length; i++) {
+    const rule = rules[i]
+    if (rule.kind === 'range') named += rule.length
+    else if (rule.kind === 'issuer') named += idxEnd
+    else if (rule.kind === 'group') group(rule.gid)
+    else if (rule.kind === 'groups') readGroups(rule.coded, group)
+    else
+      readList(rule.span, rule.codec, rule.coded, listSpanMax, function (_start, length) {
+        named += length
+      })
+  }
+  return named
+}
+
 /** The CBOR of one rule. Values outside their range give bytes that every receiver refuses. */
 export function ruleToCbor(rule: Rule): CborValue[] {
   if (rule.kind === 'group') return rule.reason === undefined ? [1, rule.gid, rule.bound] : [1, rule.gid, rule.bound, rule.reason]

@@ -77,8 +77,8 @@ async function signMessage(kind: Kind, payload: Bytes, keys: NoticeKeys, second:
   })
 }
 
-export function signPayload(kind: Exclude<Kind, 'notice'>, payload: Bytes, keys: NoticeKeys): Promise<Bytes> {
-  return signMessage(kind, payload, keys, false)
+export function signPayload(kind: Exclude<Kind, 'notice'>, payload: Bytes, keys: NoticeKeys, countersign = false): Promise<Bytes> {
+  return signMessage(kind, payload, keys, countersign)
 }
 
 /**

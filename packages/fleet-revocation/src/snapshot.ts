@@ -100,13 +100,13 @@ export function openSnapshot(
   fleet: string,
   signers: NoticeSigner[],
   verify: NoticeVerify,
-  done: (problem: NoticeProblem | null, body: SnapshotBody | null) => void,
+  done: (problem: NoticeProblem | null, body: SnapshotBody | null, countersigned: boolean) => void,
 ): void {
-  openSigned(bytes, snapshotBytesMax, 'snapshot', signers, verify, (problem, payload) => {
+  openSigned(bytes, snapshotBytesMax, 'snapshot', signers, verify, (problem, payload, countersigned) => {
     const body = payload ? decodeSnapshotBody(payload) : (problem ?? 'notice_malformed')
-    if (typeof body === 'string') done(body, null)
-    else if (body.fleet !== fleet) done('notice_other_fleet', null)
-    else done(null, body)
+    if (typeof body === 'string') done(body, null, false)
+    else if (body.fleet !== fleet) done('notice_other_fleet', null, false)
+    else done(null, body, countersigned)
   })
 }
 
@@ -117,15 +117,21 @@ export interface SnapshotFacts {
   rules: RuleSet
 }
 
-/** All shards of one moment, signed. */
-export async function signSnapshot(fleet: string, facts: SnapshotFacts, issuedAt: number, keys: NoticeKeys): Promise<Bytes[]> {
+/** All shards of one moment, signed; `countersign`: by two keys. */
+export async function signSnapshot(
+  fleet: string,
+  facts: SnapshotFacts,
+  issuedAt: number,
+  keys: NoticeKeys,
+  countersign = false,
+): Promise<Bytes[]> {
   const { seq, noticeSha256, rules } = facts
   const { shards, floor } = rules
   const out: Bytes[] = []
   for (let shard = 0; shard < shards; shard++) {
     const told = packRules(rules.shardRules(shard))
     const body = { fleet, seq, noticeSha256, issuedAt, shard, shards, rules: told, unknownRules: 0, floor }
-    const snapshot = await signPayload('snapshot', encodeSnapshotBody(body), keys)
+    const snapshot = await signPayload('snapshot', encodeSnapshotBody(body), keys, countersign)
     if (snapshot.length > snapshotBytesMax)
       throw new RevocationError('rules_limit', `shard ${shard} takes ${snapshot.length} bytes`)
     out.push(snapshot)
@@ -145,13 +151,15 @@ export interface SnapshotsOptions {
   /** The fleet's rules as they are recorded now. */
   rules(): Promise<{ rules: Rule[]; floor: number }>
   keys: NoticeKeys
+  /** Where receivers ask for two signatures: a snapshot says as much as all notices together. */
+  countersign?: boolean
   now(): number
 }
 
 /** The ring holds 64 notices: who starts from a snapshot finds the rest there, and twice as much time as it needs. */
 export const everyNotices = 32
 
-export function createSnapshots({ fleet, newest, rules, keys, now }: SnapshotsOptions): Snapshots {
+export function createSnapshots({ fleet, newest, rules, keys, countersign, now }: SnapshotsOptions): Snapshots {
   let made: { seq: number; shards: readonly Bytes[] } = { seq: 0, shards: [] }
   let making: Promise<readonly Bytes[]> | null = null
 
@@ -161,7 +169,7 @@ export function createSnapshots({ fleet, newest, rules, keys, now }: SnapshotsOp
     if (!head || (made.seq > 0 && head.seq < made.seq + everyNotices)) return made.shards
     const all = await rules()
     const facts = { seq: head.seq, noticeSha256: head.sha256, rules: createRuleSet(all.rules, all.floor) }
-    made = { seq: head.seq, shards: await signSnapshot(fleet, facts, Math.floor(now()), keys) }
+    made = { seq: head.seq, shards: await signSnapshot(fleet, facts, Math.floor(now()), keys, countersign) }
     return made.shards
   }
 

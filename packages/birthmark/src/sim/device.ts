@@ -66,7 +66,7 @@ export function createSimDevice(options: SimDeviceOptions): SimDevice {
   const notices = createDeviceReceiver({
     fleet: target.fleet,
     membership: () => membershipIn(identity),
-    signers: [{ keyId: noticeKeyId(target.noticeKey), algorithm: -7, spki: target.noticeKey }],
+    signers: target.noticeKeys.map(spki => ({ keyId: noticeKeyId(spki), algorithm: -7, spki })),
     verify: nodeVerify,
     store: memoryStore(),
   })

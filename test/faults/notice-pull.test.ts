@@ -1,0 +1,107 @@
+// Revocation with a broker that brings nothing: everything that is signed over the server's own HTTPS port, to a relying party that has no
+// other way, and a server's first minute.
+
+import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { encodePem } from '@birthmark/device-sdk/core'
+import {
+  createPull,
+  createRelyingParty,
+  encodeQuestion,
+  httpsGet,
+  nodeVerify,
+  noticeKeyId,
+  openAnswer,
+  systemClock,
+} from '@birthmark/fleet-revocation'
+import { connectMqttBus } from '@birthmark/fleet-revocation/broker'
+import { afterEach, expect, test } from 'vitest'
+import { compose } from '../../packages/birthmark/src/compose.ts'
+import { prepareDevelopment } from '../../packages/birthmark/src/development.ts'
+import { createTestAuthority } from '../../packages/fleet-revocation/src/testing/authority.ts'
+import { quietLog } from '../../packages/fleet-revocation/src/testing/memory-bus.ts'
+import { until } from '../support/broker.ts'
+
+const cleanups: (() => unknown)[] = []
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
+})
+
+async function start(more: { keys?: number; countersignAbove?: number } = {}) {
+  const folder = mkdtempSync(join(tmpdir(), 'bm-'))
+  cleanups.push(() => rmSync(folder, { recursive: true }))
+  const options = { folder, host: '127.0.0.1', estPort: 0, mqttPort: 0, lifetimeSeconds: 86_400, random: randomBytes }
+  const { settings } = await prepareDevelopment(options)
+  const standby = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
+  const keys = more.keys === 2 ? [...settings.notices.keys, standby] : settings.notices.keys
+  const issuing = createTestAuthority('device issuer')
+  const issuer = {
+    certificates: [issuing.der],
+    previous: [],
+    next: null,
+    links: [],
+    key: { kind: 'software' as const, pem: issuing.keyPem, passphrase: null },
+  }
+  const notices = { keys, countersignAbove: more.countersignAbove ?? null }
+  const ports = { clock: systemClock, random: randomBytes, log: quietLog, onFatal: () => {} }
+  const running = await compose({ ...settings, issuer, notices }, ports)
+  cleanups.push(() => running.close())
+  const ca = running.device.serverAnchors.map(der => encodePem('CERTIFICATE', der))
+  const signers = running.device.noticeKeys.map(spki => ({ keyId: noticeKeyId(spki), algorithm: -7, spki }))
+  const { fleet } = settings
+  const relyingParty = async (oneSignature?: { most: number }) => {
+    const party = await createRelyingParty({
+      ...{ name: 'gateway', fleet, signers, clock: systemClock, log: quietLog },
+      state: { load: async () => null, save: async () => {} },
+      pull: createPull(fleet, httpsGet({ url: running.est, tls: { ca } })),
+      ...(oneSignature ? { oneSignature } : {}),
+    })
+    cleanups.push(() => party.close())
+    return party
+  }
+  return { running, fleet, ca, signers, relyingParty, issuing }
+}
+
+test('[F48] a new server signs a first notice by itself, so that a relying party may admit before anything was ever revoked', async () => {
+  const { relyingParty } = await start()
+  const party = await relyingParty()
+  await until(() => party.fresh(), 'the party is fresh')
+  expect(party.progress()).toMatchObject({ through: 1, newest: 1 })
+})
+
+test('[F48] what is revoked reaches a relying party over HTTPS alone, the snapshot among it', async () => {
+  const { running, fleet, ca, relyingParty } = await start({ keys: 2, countersignAbove: 0 })
+  await running.administration.mintSecret({ device: 'unit-1', groups: ['batch=1'], minutes: 5 })
+  const plan = await running.administration.planRevocation('batch=1')
+  await running.administration.revoke({ group: 'batch=1', digest: plan.digest, reason: 'test' })
+  const party = await relyingParty({ most: 0 })
+  await until(() => party.progress().through === 2, 'both notices are there')
+  expect(party.rules.rules()).toMatchObject([{ kind: 'group', gid: 1 }])
+  const get = httpsGet({ url: running.est, tls: { ca } })
+  const snapshot = await get(`/.well-known/fr/1/${fleet}/snap/0`, 65_536)
+  expect((await party.receiveSnapshot(snapshot ?? new Uint8Array(0))).kind).toBe('known')
+  for (const path of ['snap/1', 'n/3', 'n/x', 'nothing']) expect(await get(`/.well-known/fr/1/${fleet}/${path}`, 65_536)).toBeNull()
+})
+
+test('[F55] the server answers a device’s nonce on the bus', async () => {
+  const { running, fleet, ca, signers, issuing } = await start()
+  const unit = issuing.device('unit-1', { fleet, idx: 1, gids: [] })
+  const bus = connectMqttBus({
+    ...{ url: running.mqtt, clientId: 'unit-1', log: quietLog },
+    tls: { ca, cert: unit.certPem, key: unit.keyPem },
+  })
+  cleanups.push(() => bus.close())
+  await new Promise<void>(resolve => bus.onConnect(resolve))
+  const answers: Uint8Array[] = []
+  await bus.subscribe(`fr/1/${fleet}/rsp/unit-1`, (_topic, payload) => answers.push(payload))
+  const nonce = createHash('sha256').update('once').digest()
+  await bus.publish(`fr/1/${fleet}/req`, encodeQuestion({ device: 'unit-1', nonce, idx: -1 }), { qos: 1, retain: false })
+  await until(() => answers.length > 0, 'the answer is there')
+  let seq = 0
+  openAnswer(answers[0], fleet, signers, nodeVerify(), (_problem, body) => {
+    if (body && Buffer.from(body.nonce).equals(nonce)) seq = body.seq
+  })
+  expect(seq).toBe(1)
+})
