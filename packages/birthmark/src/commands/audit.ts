@@ -27,10 +27,11 @@ export function define(command: Command, terminal: Terminal): void {
     .option('--after <n>', 'number of the last record that is left out', count, 0)
     .action(async (options: { config: string; out: string; after: number }) => {
       const settings = readConfiguration(options.config)
-      const spki = createPublicKey(settings.noticeKey).export({ type: 'spki', format: 'der' })
+      const [key] = settings.notices.keys
+      const spki = createPublicKey(key).export({ type: 'spki', format: 'der' })
       const signer = {
         ...{ spki, algorithm: 'ecdsa-sha256' },
-        sign: (message: Uint8Array) => sign('sha256', message, settings.noticeKey),
+        sign: (message: Uint8Array) => sign('sha256', message, key),
       }
       const last = await withStore(settings, async store => {
         const previous = options.after === 0 ? chainStart : (await store.audit(options.after - 1, 1))[0]?.hash

@@ -1,12 +1,12 @@
 // `birthmark fsck`: the whole store proven again, beside a running server or without one. It changes nothing.
 
-import { createPublicKey } from 'node:crypto'
 import { equalBytes } from '@birthmark/device-sdk/core'
 import { fsck, type NoticeRecord } from '@birthmark/est-server'
 import { nodeVerify, noticeKeyId, noticeSha256, openNotice, systemClock } from '@birthmark/fleet-revocation'
 import type { Command } from 'commander'
 import { CommandError } from '../command-error.ts'
 import { readConfiguration, type Settings } from '../configuration.ts'
+import { noticeSpki } from '../notice-signing.ts'
 import { storeName, withStore } from '../open-store.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { leaf } from './common.ts'
@@ -58,15 +58,14 @@ export function define(command: Command, terminal: Terminal): void {
     })
 }
 
-/** A notice must verify under the notice key, carry its number, and be known by its hash. */
-function noticeChecker({ noticeKey, fleet }: Settings) {
-  const spki = createPublicKey(noticeKey).export({ type: 'spki', format: 'der' })
-  const signer = { keyId: noticeKeyId(spki), algorithm: -7, spki: new Uint8Array(spki) }
+/** A notice must verify under one of the notice keys, carry its number, and be known by its hash. */
+function noticeChecker({ notices, fleet }: Settings) {
+  const signers = notices.keys.map(noticeSpki).map(spki => ({ keyId: noticeKeyId(spki), algorithm: -7, spki }))
   const verify = nodeVerify()
   return (_: string, record: NoticeRecord & { previousSha256: Uint8Array | null }): Promise<string | null> =>
     new Promise(done => {
       if (!equalBytes(noticeSha256(record.notice), record.sha256)) return done('its hash is not what is recorded')
-      openNotice(record.notice, fleet, [signer], verify, (problem, body) => {
+      openNotice(record.notice, fleet, signers, verify, (problem, body) => {
         if (body === null) done(problem)
         else if (body.seq !== record.seq) done(`it says number ${body.seq}`)
         else if (Buffer.compare(body.previousSha256 ?? new Uint8Array(), record.previousSha256 ?? new Uint8Array()) !== 0)
