@@ -9,7 +9,7 @@ import { createHeartbeats, systemClock } from '@birthmark/fleet-revocation'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { runCommandLine } from './command-line.ts'
 import { readConfiguration, type Settings } from './configuration.ts'
-import { noticeKeyOf, noticeSigner, outboxOf } from './notice-signing.ts'
+import { noticeKeysOf, noticeSigner, outboxOf } from './notice-signing.ts'
 import { storePath, withStore } from './open-store.ts'
 import { keepPublished, refuseOlderStore } from './published.ts'
 import { ensureTwoTier } from './server-certificate.ts'
@@ -50,7 +50,7 @@ async function serve(
   await withStore(settings, async store => {
     await refuseOlderStore(state, store)
     const published = await keepPublished({ state, store, fleets: [fleet], clock: systemClock, log, onFatal() {} })
-    const signNotice = noticeSigner([noticeKeyOf(settings.noticeKey)], createHeartbeats(new Uint8Array(32), fleet))
+    const signNotice = noticeSigner(noticeKeysOf(settings.notices.keys), createHeartbeats(new Uint8Array(32), fleet))
     const revocation = createRevocation({ store, fleet, signNotice, clock: systemClock, log })
     const outbox = outboxOf(store, fleet, systemClock.now, published)
     await work({
@@ -94,7 +94,7 @@ test('the audit record goes out signed and is verified with the public key alone
   expect(await run('audit', 'export', '--config', config(), '--out', file('audit.jsonl'))).toBe(0)
   expect(statSync(file('audit.jsonl')).mode & 0o777).toBe(0o600)
   expect(await run('audit', 'export', '--config', config(), '--out', file('audit.jsonl'))).toBe(2)
-  const { noticeKey } = readConfiguration(config())
+  const [noticeKey] = readConfiguration(config()).notices.keys
   writeFileSync(file('key.pub'), createPublicKey(noticeKey).export({ type: 'spki', format: 'pem' }))
   const verify = () => run('audit', 'verify', file('audit.jsonl'), '--key', file('key.pub'), '--json')
   expect(await verify()).toBe(0)

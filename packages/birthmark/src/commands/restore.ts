@@ -1,7 +1,6 @@
 // `birthmark restore`: puts a backup in the place of the store, or takes the store as it was put back, and lets it go on above every number
 // that was given out since. Notices that were published since are taken in again, so that no revocation is forgotten.
 
-import { createPublicKey } from 'node:crypto'
 import { closeSync, copyFileSync, existsSync, fsyncSync, openSync, readFileSync, renameSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Bytes } from '@birthmark/device-sdk/core'
@@ -20,6 +19,7 @@ import { z } from 'zod'
 import { administrationOf } from '../admin-client.ts'
 import { CommandError, usageError } from '../command-error.ts'
 import { readConfiguration, type Settings } from '../configuration.ts'
+import { noticeSpki } from '../notice-signing.ts'
 import { postgresAddress, storeName, storePath, withStore } from '../open-store.ts'
 import { numbersOfMark, readMark, readNotices, writeMark } from '../published.ts'
 import type { Terminal } from '../terminal.ts'
@@ -202,14 +202,13 @@ async function goOn(
   return { idx: after.fleets[0].idx, seq, adopted, lost: isBehind ? { from: own.idx, to: idx - 1 } : null }
 }
 
-/** Those that verify under the notice key, oldest first. */
-async function published({ noticeKey, fleet }: Settings, notices: Bytes[]): Promise<{ notice: Bytes; body: NoticeBody }[]> {
-  const spki = new Uint8Array(createPublicKey(noticeKey).export({ type: 'spki', format: 'der' }))
-  const signer = { keyId: noticeKeyId(spki), algorithm: -7, spki }
+/** All of them, verified under a notice key each, oldest first. */
+async function published({ notices: { keys }, fleet }: Settings, notices: Bytes[]): Promise<{ notice: Bytes; body: NoticeBody }[]> {
+  const signers = keys.map(noticeSpki).map(spki => ({ keyId: noticeKeyId(spki), algorithm: -7, spki }))
   const out: { notice: Bytes; body: NoticeBody }[] = []
   for (const notice of notices)
     await new Promise<void>((done, failed) =>
-      openNotice(notice, fleet, [signer], nodeVerify(), (problem, body) => {
+      openNotice(notice, fleet, signers, nodeVerify(), (problem, body) => {
         if (body === null)
           return failed(
             new CommandError('notice_refused', `a published notice does not verify (${problem})`, 'leave that file out', 'refused'),
