@@ -380,6 +380,22 @@ describe('what is asked', () => {
     expect(await k.enroll(d.peer(), csrFor(make(), nameOf('m-1'), { signer: testKey() }))).toMatchObject({ kind: 'refused', code })
   })
 
+  it('[RFC 7030 3.5] a profile that wants the channel binding takes no CSR without one', async () => {
+    const k = await kernel({ profile: { possession: 'channel' } })
+    const device = await k.device('m-1')
+    const exporter = new Uint8Array(32).fill(5)
+    const peer = { ...device.peer(), tlsExporter: exporter }
+    expect(await k.enroll(peer, csrFor(testKey(), nameOf('m-1')))).toMatchObject({
+      kind: 'refused',
+      code: 'channel_binding_required',
+    })
+    expect(k.signatures()).toBe(0)
+    const bound = csrFor(testKey(), nameOf('m-1'), { challengePassword: encodeBase64(exporter, 0) })
+    expect(await k.enroll(device.peer(), bound)).toMatchObject({ kind: 'refused', code: 'channel_binding_mismatch' })
+    expect(await k.enroll(peer, bound)).toMatchObject({ kind: 'issued' })
+    await k.remove()
+  })
+
   it('[F21] [F22] a CSR bound to another TLS session, or to a resumed one, is refused [RFC 7030 3.5]', async () => {
     const exporter = new Uint8Array(32).fill(7)
     const bound = encodeBase64(exporter, 0)

@@ -1,6 +1,6 @@
 // Drives BouncyCastle's EST client (org.bouncycastle.est) as a device's firmware would, and says in one line a step what came of it.
 // Usage: EstDriver COMMAND TLS-VERSION PORT CA.pem OUT.pem SUBJECT CHAIN.pem|- KEY.pem|- USER|- PASSWORD|-
-// COMMAND: cacerts, csrattrs, enroll, reenroll, serverkeygen or pop (enroll with tls-unique in the CSR). Enrolling makes a fresh P-256 key, writes the issued certificate and its chain to OUT.pem
+// COMMAND: cacerts, csrattrs, enroll, reenroll or serverkeygen. Enrolling makes a fresh P-256 key, writes the issued certificate and its chain to OUT.pem
 // and the key to OUT.pem.key.
 
 import java.io.FileReader;
@@ -101,9 +101,6 @@ public final class EstDriver {
         ESTAuth auth = args[8].equals("-") ? null : new HttpAuth(args[8], args[9].toCharArray());
         EnrollmentResponse response = command.equals("serverkeygen")
           ? est.simpleEnrollWithServersideCreation(csr, auth)
-          : command.equals("pop")
-          ? est.simpleEnrollPoP(false, new JcaPKCS10CertificationRequestBuilder(subject, pair.getPublic()),
-              new JcaContentSignerBuilder("SHA256withECDSA").build(pair.getPrivate()), auth)
           : est.simpleEnroll(command.equals("reenroll"), csr, auth);
         if (!response.isCompleted()) {
           System.out.println("pending " + (response.getNotBefore() > System.currentTimeMillis()));
