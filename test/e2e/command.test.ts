@@ -34,7 +34,7 @@ describe('completion', () => {
       const ask = `source ${script}; COMP_WORDS=(${list}); COMP_CWORD=${words.length - 1}; _birthmark; printf '%s\\n' "\${COMPREPLY[@]}"`
       return execFileSync('bash', ['-c', ask], { encoding: 'utf8' }).trim().split('\n')
     }
-    expect(complete('birthmark', 're')).toEqual(['revoke'])
+    expect(complete('birthmark', 'rev')).toEqual(['revoke'])
     expect(complete('birthmark', 'line', 'm')).toEqual(['manifest'])
     expect(complete('birthmark', 'line', 'issue', '--ma')).toEqual(['--make-key'])
     expect(complete('birthmark', 'sim', 'fleet', '--cou')).toEqual(['--count'])

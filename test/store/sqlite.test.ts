@@ -1,6 +1,6 @@
 // The SQLite driver: the contract, and what is its own: the file, its mode and version, what a broken disk or a lost answer does.
 
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -174,6 +174,46 @@ describe('sqlite driver', () => {
     expect(await store.audit(0, 100)).toHaveLength(5)
     expect(await store.check()).toEqual([])
     await store.close()
+  })
+
+  it('[F70] refuses a file with a damaged page at start, and notices a log that was cut off by the end of its audit chain', async () => {
+    const store = await open()
+    for (let i = 0; i < 4; i++)
+      await store.importManifest(
+        'meters',
+        Array.from({ length: 200 }, (_, n) => manifestEntry(`d-${i}-${n}`)),
+        auditEntry('manifest_imported'),
+      )
+    await store.close()
+    const path = join(folder, 'store.db')
+    const sound = readFileSync(path)
+    const page = sound.readUInt16BE(16)
+    let refused = 0
+    const pages = sound.length / page
+    for (let at = 1; at < pages; at += Math.ceil(pages / 12)) {
+      writeFileSync(path, Buffer.concat([sound.subarray(0, at * page), Buffer.alloc(page, 0xa5), sound.subarray((at + 1) * page)]))
+      await open({ checkPages: true }).then(
+        opened => opened.close(),
+        error => {
+          expect(error).toMatchObject({ code: 'store_unusable' })
+          refused++
+        },
+      )
+    }
+    expect(refused).toBe(Math.ceil((pages - 1) / Math.ceil(pages / 12)))
+    writeFileSync(path, sound)
+    const again = await open({ checkPages: true })
+    await again.appendAudit(auditEntry('failure'))
+    const end = (await again.numbers([])).audit.n
+    // As a crash leaves it: the log holds the last record.
+    const log = readFileSync(`${path}-wal`)
+    const file = readFileSync(path)
+    await again.close()
+    writeFileSync(path, file)
+    writeFileSync(`${path}-wal`, log.subarray(0, log.length - 100))
+    const cut = await open({ checkPages: true })
+    expect((await cut.numbers([])).audit.n).toBe(end - 1)
+    await cut.close()
   })
 
   it('check names what was tampered with', async () => {

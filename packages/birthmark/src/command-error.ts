@@ -87,6 +87,7 @@ const NEXT: Record<string, string | undefined> = {
   authority_missing: 'make a line first: birthmark line init',
   authority_exists: 'use it as it is, or choose another --dir',
   authority_mismatch: 'put matching certificate and key files there, keys with mode 0600',
+  store_unusable: 'if the store is damaged, put a backup back: birthmark restore FOLDER --config FILE (docs/stores.md)',
   manifest_malformed: 'export it again: birthmark line manifest',
   manifest_untrusted: "add the manufacturer's root to birth.anchors",
   manifest_signature: 'fetch the manifest again from the line',

@@ -101,7 +101,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       ports.onFatal(error)
     }
     const metrics = createMetrics({ profiles: settings.profiles.map(({ label }) => label), process: true })
-    const store = await openStore(settings, { shared: workers > 1, onStopped, log, metrics })
+    const store = await openStore(settings, { shared: workers > 1, checkPages: true, onStopped, log, metrics })
     closers.push(() => store.close())
     await refuseOlderStore(state, store)
     const published = await keepPublished({ state, store, fleets: [fleet], clock, log, onFatal: onStopped })

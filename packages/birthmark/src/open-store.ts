@@ -11,6 +11,8 @@ export type Placed = Pick<Settings, 'state' | 'store'>
 export interface OpenStoreOptions {
   /** Other processes issue from it at the same time. */
   shared: boolean
+  /** A server's start: a damaged file is refused. Its workers and the commands need not look again. */
+  checkPages?: boolean
   /** Told once when the store stops for good, so that the process can end. */
   onStopped: (error: Error) => void
   log: Log
@@ -44,7 +46,13 @@ export function storeName({ state, store }: Placed): string {
 export async function openStore({ state, store }: Placed, options: OpenStoreOptions): Promise<Store> {
   const { shared, onStopped, log, metrics } = options
   if (store.kind === 'sqlite')
-    return openSqliteStore({ path: storePath(state), shared, onStopped, ...(metrics && { onBatch: metrics.batch }) })
+    return openSqliteStore({
+      path: storePath(state),
+      shared,
+      checkPages: options.checkPages ?? false,
+      onStopped,
+      ...(metrics && { onBatch: metrics.batch }),
+    })
   const onAway = (error: Error | null) => {
     if (error) log.error({ err: error }, 'PostgreSQL does not answer; requests get 503 until it does')
     else log.info({}, 'PostgreSQL answers again')

@@ -41,6 +41,8 @@ export interface SqliteStoreOptions {
   shared?: boolean
   /** Told of each transaction of the writer: its writes, seconds from handing it over to its commit, and how many writes wait behind it. */
   onBatch?: (jobs: number, seconds: number, waiting: number) => void
+  /** Reads every page before it opens, and refuses a damaged file: for a server's start, some two seconds a gigabyte. */
+  checkPages?: boolean
   /** Told once when the store stops for good after a disk error, so that the process can end. */
   onStopped?: (error: EstServerError) => void
   spawnWriter?: (options: WriterOptions) => WriterThread
@@ -174,7 +176,11 @@ function createFile(path: string): void {
 export async function openSqliteStore(options: SqliteStoreOptions): Promise<Store> {
   const path = resolve(options.path)
   createFile(path)
-  const thread = (options.spawnWriter ?? spawnWriterThread)({ path, bytesMax: options.bytesMax ?? 0 })
+  const thread = (options.spawnWriter ?? spawnWriterThread)({
+    path,
+    bytesMax: options.bytesMax ?? 0,
+    checkPages: options.checkPages ?? false,
+  })
   const ended = new Promise<void>(done => {
     thread.onExit(done)
   })
