@@ -21,6 +21,7 @@ import {
   type PublicKey,
   partsOf,
   publicKeyOf,
+  readWhole,
   SEQUENCE,
   SET,
   signatureAlgorithmIdentifier,
@@ -37,6 +38,9 @@ export const MESSAGE_DIGEST = '2a864886f70d010904' // 1.2.840.113549.1.9.4
 export const SIGNING_TIME = '2a864886f70d010905' // 1.2.840.113549.1.9.5
 
 const RSA_ENCRYPTION = '2a864886f70d010101' // 1.2.840.113549.1.1.1
+
+/** 1.2.840.113549.1.1.11 to .13. */
+const withRsa = /^2a864886f70d01010[bcd]$/
 
 /** Hash functions by OID (2.16.840.1.101.3.4.2.1 to .3). SHA-1 and MD5 are known by their absence. */
 const digests: Record<string, Digest> = {
@@ -109,7 +113,13 @@ export function digestIdentifier(digest: Digest): Bytes {
 function signatureOf(identifier: Element, digest: Digest): string {
   const parts = partsOf(identifier, SEQUENCE, 1, 2)
   // RFC 3370 3.2: rsaEncryption beside the digest algorithm says the same as sha256WithRSAEncryption, and is what most clients write.
-  const name = oidValue(parts[0]) === RSA_ENCRYPTION ? `rsa-pkcs1-${digest}` : signatureAlgorithmOf(identifier)
+  const oid = oidValue(parts[0])
+  // RFC 4055 5: sha256WithRSAEncryption and its kin are to be accepted without their NULL, as pkijs writes them.
+  const whole =
+    parts.length === 1 && withRsa.test(oid)
+      ? readWhole(encodeSequence([encodeOid(oid), new Uint8Array([5, 0])]), SEQUENCE)
+      : identifier
+  const name = oid === RSA_ENCRYPTION ? `rsa-pkcs1-${digest}` : signatureAlgorithmOf(whole)
   if (name === '' || name.endsWith('sha1')) throw new CmsError('cms_algorithm', `signature algorithm ${oidValue(parts[0])}`)
   // Ed25519 and ML-DSA name no hash.
   if (/sha\d+$/.test(name) && !name.endsWith(digest)) throw new CmsError('cms_algorithm', `${name} over a ${digest} digest`)
