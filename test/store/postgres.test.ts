@@ -1,10 +1,19 @@
 // The PostgreSQL driver against Debian's server: the contract, and what is its own: its schema, a server that goes away, a copy that is older.
 
-import { openPostgresStore, type Store } from '@birthmark/est-server'
-import { afterAll, beforeAll } from 'vitest'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import {
+  dumpPostgresStore,
+  openPostgresStore,
+  type PostgresStoreOptions,
+  restorePostgresStore,
+  type Store,
+} from '@birthmark/est-server'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { startPostgres, type TestPostgres } from '../support/postgres.ts'
 import { approvalsContract } from './approvals-contract.ts'
-import { storeContract } from './contract.ts'
+import { auditEntry, manifestEntry, storeContract } from './contract.ts'
 import { crlContract } from './crl-contract.ts'
 import { issuersContract } from './issuers-contract.ts'
 import { noticeContract } from './notice-contract.ts'
@@ -32,3 +41,137 @@ issuersContract('postgres', driver)
 approvalsContract('postgres', driver)
 numbersContract('postgres', driver)
 noticeContract('postgres', driver)
+
+describe('postgres driver', () => {
+  let schema: string
+  const open = (options: Partial<PostgresStoreOptions> = {}) =>
+    openPostgresStore({ ...server.address(schema), ...options }) as Promise<Store>
+  const until = async (done: () => Promise<boolean> | boolean) => {
+    // Ten seconds bound a hang.
+    for (let i = 0; i < 200 && !(await done()); i++) await new Promise(next => setTimeout(next, 50))
+  }
+  beforeEach(() => {
+    schema = `own_${schemas++}`
+  })
+  afterEach(async () => void (await server.sql(`DROP SCHEMA IF EXISTS ${schema} CASCADE`)))
+
+  it('refuses a schema of another program, of a newer version, and a server that keeps nothing over a power cut', async () => {
+    await server.sql(`CREATE SCHEMA ${schema}; CREATE TABLE ${schema}.theirs (x integer)`)
+    await expect(open()).rejects.toMatchObject({ code: 'store_unusable' })
+    await server.sql(`DROP SCHEMA ${schema} CASCADE`)
+    await (await open()).close()
+    await server.sql(`UPDATE ${schema}.birthmark_version SET version = 999`)
+    await expect(open()).rejects.toThrow(/version 999/)
+    await expect(open({ port: 1 })).rejects.toMatchObject({ code: 'store_unusable' })
+    const careless = await startPostgres({ fsync: 'off' })
+    await expect(openPostgresStore(careless.address('x'))).rejects.toThrow(/fsync is off/)
+    await careless.remove()
+  })
+
+  it('[F67] [F68] lives through a server that is killed: writes fail as what they are, and what was acknowledged is there afterwards', async () => {
+    const away: (string | null)[] = []
+    const store = await open({ onAway: error => away.push(error && error.code) })
+    let acknowledged = 0
+    const writing = Promise.all(
+      Array.from({ length: 20 }, async () => {
+        for (;;)
+          try {
+            await store.appendAudit(auditEntry('failure'))
+            acknowledged++
+          } catch (error) {
+            expect(error).toMatchObject({ code: expect.stringMatching(/^store_(failed|unknown)$/) })
+            return
+          }
+      }),
+    )
+    await until(() => acknowledged > 100)
+    await server.crash()
+    await writing
+    await expect(store.lastTime()).rejects.toMatchObject({ code: 'store_failed' })
+    await expect(store.appendAudit(auditEntry('failure'))).rejects.toMatchObject({ code: 'store_failed' })
+    await server.start()
+    await until(() => away.length === 2)
+    expect(away).toEqual(['store_failed', null])
+    await store.appendAudit(auditEntry('failure'))
+    const { audit } = await store.numbers([])
+    expect(audit.n).toBeGreaterThan(acknowledged)
+    // What had no answer may have happened: at most one record a writer.
+    expect(audit.n).toBeLessThanOrEqual(acknowledged + 21)
+    expect(await store.check()).toEqual([])
+    await store.close()
+  })
+
+  it('[F69] stops for good when the database has lost what it acknowledged, by a failover or a copy put back', async () => {
+    const stopped: string[] = []
+    const store = await open({ onStopped: error => stopped.push(error.message) })
+    for (let i = 0; i < 3; i++) await store.appendAudit(auditEntry('failure'))
+    await server.sql(
+      `DELETE FROM ${schema}.audit WHERE n = 3; UPDATE ${schema}.head SET audit_n = 2, audit_hash = (SELECT hash FROM ${schema}.audit WHERE n = 2)`,
+    )
+    await expect(store.appendAudit(auditEntry('failure'))).rejects.toMatchObject({ code: 'store_failed' })
+    await expect(store.appendAudit(auditEntry('failure'))).rejects.toMatchObject({ code: 'store_closed' })
+    expect(stopped).toEqual([expect.stringMatching(/ends at audit record 2 and this server was acknowledged record 3/)])
+    await store.close()
+    // The same, noticed at the new connection.
+    const other = await open({ onStopped: error => stopped.push(error.message) })
+    await other.appendAudit(auditEntry('failure'))
+    await server.sql(`UPDATE ${schema}.audit SET hash = decode(repeat('11', 32), 'hex') WHERE n = 3`)
+    await server.sql(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'birthmark %'`)
+    await until(() => stopped.length === 2)
+    expect(stopped[1]).toMatch(/has lost audit record 3/)
+    await other.close()
+  })
+
+  it('two servers may issue into one fleet: neither draws an index of the other', async () => {
+    const [a, b] = [await open(), await open()]
+    const drawn = await Promise.all(Array.from({ length: 600 }, (_, i) => (i % 2 ? a : b).reserveIdx('meters')))
+    expect(new Set(drawn).size).toBe(600)
+    await Promise.all(Array.from({ length: 50 }, (_, i) => (i % 2 ? a : b).appendAudit(auditEntry('failure'))))
+    expect(await a.audit(0, 100)).toHaveLength(50)
+    expect(await b.check()).toEqual([])
+    await a.close()
+    await b.close()
+  })
+
+  it('fails one bad write of a batch alone, and bounds the writes that wait', async () => {
+    const store = await open({ queueMax: 10 })
+    const good = Array.from({ length: 5 }, () => store.appendAudit(auditEntry('failure')))
+    const bad = store.appendAudit({ ...auditEntry('failure'), fleet: 'a\0b' })
+    await expect(bad).rejects.toMatchObject({ code: 'store_failed' })
+    await Promise.all(good)
+    expect(await store.audit(0, 100)).toHaveLength(5)
+    const results = await Promise.allSettled(Array.from({ length: 30 }, () => store.appendAudit(auditEntry('failure'))))
+    expect(results.filter(r => r.status === 'rejected').map(r => r.reason.code)).toEqual(new Array(20).fill('store_busy'))
+    await store.close()
+  })
+
+  it('check names what was tampered with', async () => {
+    const store = await open()
+    await store.importManifest('meters', [manifestEntry('a')], auditEntry('manifest_imported'))
+    for (let i = 0; i < 3; i++) await store.appendAudit(auditEntry('failure'))
+    await server.sql(`UPDATE ${schema}.audit SET detail = 'forged' WHERE n = 2; UPDATE ${schema}.groups SET devices = 9`)
+    expect(await store.check()).toEqual([
+      'a group whose count is wrong: batch=1',
+      'audit: record 2 does not follow from the one before',
+    ])
+    await store.close()
+  })
+
+  it('[F45] is dumped beside a server and put back, what stood there kept aside', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'bm-dump-'))
+    const store = await open()
+    await store.importManifest('meters', [manifestEntry('a')], auditEntry('manifest_imported'))
+    await dumpPostgresStore(server.address(schema), join(folder, 'dump'))
+    await store.appendAudit(auditEntry('failure'))
+    await store.close()
+    await restorePostgresStore(server.address(schema), join(folder, 'dump'), `${schema}_before`)
+    const again = await open()
+    expect(await again.audit(0, 10)).toHaveLength(1)
+    expect(await again.device('meters', 'a')).toMatchObject({ state: 'known' })
+    expect(await again.check()).toEqual([])
+    await again.close()
+    expect(await server.sql(`SELECT count(*) AS n FROM ${schema}_before.audit`)).toEqual([{ n: '2' }])
+    await server.sql(`DROP SCHEMA ${schema}_before CASCADE`)
+    rmSync(folder, { recursive: true })
+  })
+})
