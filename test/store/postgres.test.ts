@@ -3,13 +3,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import {
-  dumpPostgresStore,
-  openPostgresStore,
-  type PostgresStoreOptions,
-  restorePostgresStore,
-  type Store,
-} from '@birthmark/est-server'
+import { dumpPostgresStore, openPostgresStore, type PostgresStoreOptions, restorePostgresStore } from '@birthmark/est-server'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { startPostgres, type TestPostgres } from '../support/postgres.ts'
 import { approvalsContract } from './approvals-contract.ts'
@@ -30,7 +24,7 @@ let schemas = 0
 const driver = () => {
   const schema = `contract_${schemas++}`
   return {
-    open: () => openPostgresStore(server.address(schema)) as Promise<Store>,
+    open: () => openPostgresStore(server.address(schema)),
     remove: async () => void (await server.sql(`DROP SCHEMA ${schema} CASCADE`)),
   }
 }
@@ -44,8 +38,7 @@ noticeContract('postgres', driver)
 
 describe('postgres driver', () => {
   let schema: string
-  const open = (options: Partial<PostgresStoreOptions> = {}) =>
-    openPostgresStore({ ...server.address(schema), ...options }) as Promise<Store>
+  const open = (options: Partial<PostgresStoreOptions> = {}) => openPostgresStore({ ...server.address(schema), ...options })
   const until = async (done: () => Promise<boolean> | boolean) => {
     // Ten seconds bound a hang.
     for (let i = 0; i < 200 && !(await done()); i++) await new Promise(next => setTimeout(next, 50))

@@ -12,7 +12,6 @@ import {
   openSqliteStore,
   type Peer,
   type PostgresAddress,
-  type Store,
   softwareIssuer,
 } from '@birthmark/est-server'
 
@@ -35,7 +34,7 @@ const plan = JSON.parse(readFileSync(process.argv[2], 'utf8')) as KillPlan
 const bytes = (base64: string) => new Uint8Array(Buffer.from(base64, 'base64'))
 const say = (line: string) => writeSync(1, `${line}\n`)
 const store = await (plan.postgres
-  ? (openPostgresStore(plan.postgres) as Promise<Store>)
+  ? openPostgresStore(plan.postgres)
   : openSqliteStore({ path: plan.sqlite as string, onStopped: () => process.exit(3) }))
 const real = softwareIssuer({ certificate: plan.issuer, privateKeyPem: plan.issuerKey })
 let calls = 0

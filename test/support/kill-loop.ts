@@ -47,8 +47,7 @@ export async function killLoop(kind: 'sqlite' | 'postgres', kills: number, progr
   const postgres: TestPostgres | null = kind === 'postgres' ? await startPostgres() : null
   const sqlite = postgres ? null : join(folder, 'store.db')
   const address = postgres ? postgres.address('kill') : null
-  const open = (): Promise<Store> =>
-    address ? (openPostgresStore(address) as Promise<Store>) : openSqliteStore({ path: sqlite as string })
+  const open = (): Promise<Store> => (address ? openPostgresStore(address) : openSqliteStore({ path: sqlite as string }))
 
   const now = Math.floor(Date.now() / 1000)
   const root = testAuthority('Maker root')

@@ -67,7 +67,7 @@ async function stillHas(client: Client, head: AuditHead): Promise<boolean> {
  * Opens the store, and makes its tables in a schema that has none. Throws `store_unusable` where PostgreSQL does not answer, would not keep
  * what it acknowledges, or holds tables of another program or of a newer version.
  */
-export async function openPostgresStore(options: PostgresStoreOptions) {
+export async function openPostgresStore(options: PostgresStoreOptions): Promise<Store> {
   const { schema, onStopped = () => {}, onAway = () => {} } = options
   let link: Link | null = await openLink(options)
   let unusable: EstServerError | null = null
@@ -220,5 +220,5 @@ export async function openPostgresStore(options: PostgresStoreOptions) {
       })()
       return closing
     },
-  } satisfies Partial<Store>
+  }
 }
