@@ -170,6 +170,7 @@ describe('against birthmark dev', () => {
       'EST chain',
       'EST key usage',
       'EST cacerts',
+      'EST csrattrs',
       'MQTT reachable',
       'identity chain',
       'identity key',

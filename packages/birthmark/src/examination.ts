@@ -15,10 +15,12 @@ import {
   encodePem,
   equalBytes,
   nameText,
+  oidText,
   parseCertificate,
   parseCertsOnly,
   validatePath,
 } from '@birthmark/device-sdk/core'
+import { CSR_TEMPLATE, parseCsrAttributes, parseCsrTemplate } from '@birthmark/est-server'
 import { CLIENT_AUTH, SERVER_AUTH, signatureVerifier } from '@birthmark/factory-line'
 import { administrationOf } from './admin-client.ts'
 import type { IssuerView } from './administration.ts'
@@ -120,6 +122,7 @@ export async function* examineServer(url: string, anchors: Bytes[]): AsyncGenera
   const chain = yield* examineTls('EST', host, Number(port || 443), anchors)
   if (!chain) return
   yield await examineCacerts(url, anchors)
+  yield await examineCsrattrs(url, anchors)
 }
 
 export async function* examineMqtt(url: string, anchors: Bytes[]): AsyncGenerator<Finding> {
@@ -205,6 +208,25 @@ async function examineCacerts(url: string, anchors: Bytes[]): Promise<Finding> {
     return good('EST cacerts', `${certificates.length} certificates; ${nameText(parseCertificate(certificates[0]).subject)}`)
   } catch (error) {
     return bad('EST cacerts', (error as Error).message, `curl -v ${target}`)
+  }
+}
+
+/** What the server asks a CSR to hold: the first thing to compare when a CSR is refused. */
+async function examineCsrattrs(url: string, anchors: Bytes[]): Promise<Finding> {
+  const target = `${url.replace(/\/$/, '')}/.well-known/est/csrattrs`
+  try {
+    const { status, body } = await get(target, anchors)
+    if (status === 204) return good('EST csrattrs', 'nothing is asked for')
+    if (status !== 200) return bad('EST csrattrs', `HTTP ${status}: ${body.toString('utf8').slice(0, 200)}`, 'see the server’s log')
+    const asked = parseCsrAttributes(decodeBase64(body, 65_536))
+    const template = asked.find(({ oid }) => oid === CSR_TEMPLATE)?.values?.[0]
+    if (!template) return good('EST csrattrs', asked.map(({ oid }) => oidText(oid)).join(', '))
+    const { subject, key, extensions } = parseCsrTemplate(template)
+    const names = (subject ?? []).flat().map(({ oid }) => oidText(oid))
+    const parts = [`subject ${names.join(', ') || 'any'}`, `key ${key ? 'of one type' : 'of any allowed type'}`]
+    return good('EST csrattrs', [...parts, `extensions ${extensions.map(({ oid }) => oidText(oid)).join(', ')}`].join('; '))
+  } catch (error) {
+    return bad('EST csrattrs', (error as Error).message, `curl -v ${target}`)
   }
 }
 
