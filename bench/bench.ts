@@ -8,9 +8,11 @@ interface Bench {
 const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
   enroll: { about: 'durable enrollments over TLS against the raw limit of their cryptography', load: () => import('./enroll.ts') },
   'enroll-bun': { about: 'the same server on Bun and on Node, enrollments a second of CPU', load: () => import('./enroll-bun.ts') },
+  crl: { about: 'revocation lists: a shard, a million entries, and 100,000 revoked at once', load: () => import('./crl.ts') },
   footprint: { about: "bytes of the device's core and agent", load: () => import('./footprint.ts') },
   kill: { about: 'the server killed under load, a hundred times on each store', load: () => import('./kill.ts') },
   notice: { about: 'bytes of notices, rules and proofs against a delta CRL', load: () => import('./notice.ts') },
+  ocsp: { about: 'OCSP answers against a raw signature', load: () => import('./ocsp.ts') },
   revoke: { about: 'one notice against 1,000 live MQTT sessions', load: () => import('./revoke.ts') },
   snapshot: {
     about: 'bytes of revoked sets against their entropy, CRL, status list and filter',

@@ -10,10 +10,11 @@ import { type OcspEncoder, type OcspStatement, ocspEncoder, ocspErrorResponse } 
 import { issuerAsSigner, type OcspSigner, publicKeyBits } from './ca/ocsp-signer.ts'
 import { clockToleranceSeconds } from './enrollment.ts'
 import { EstServerError, failureCode } from './errors.ts'
-import { recentlyUsed } from './node-crypto.ts'
 import type { Clock, Log } from './ports.ts'
-import { createRuleView } from './revocation-rules.ts'
+import { createRuleView, type RevocationRules } from './revocation-rules.ts'
+import type { CertificateStanding } from './store/crl.ts'
 import type { Store } from './store/store.ts'
+import { twoGenerations } from './two-generations.ts'
 import { type CertId, type OcspError, ocspErrors, parseOcspRequest } from './wire/ocsp.ts'
 
 export interface OcspResponderOptions {
@@ -45,6 +46,8 @@ export interface OcspResponder {
 
 /** Answers that are kept, about a kilobyte each. */
 const keptMax = 10_000
+/** Certificates whose place in their fleet is remembered, about 250 bytes each. */
+const standingsMax = 65_536
 /** Signatures that are being made at once. A key in a token makes some hundred a second; who waits longer asks elsewhere or again. */
 const signingMax = 256
 /** A kept answer is made anew after this part of its life. */
@@ -99,7 +102,7 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
     const side = { issuer, name: textOf(issuer.keyId), signer, encoder: ocspEncoder(signer) }
     for (const name of namesOf(issuer)) sides.set(name, side)
   }
-  const kept = recentlyUsed<Kept>(keptMax)
+  const answers = twoGenerations<Kept>(keptMax)
   let signing = 0
   let signatures = 0
   let failing: { since: number; code: string } | null = null
@@ -107,8 +110,15 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
 
   const failed = (error: OcspError): OcspAnswer => ({ body: ocspErrorResponse(ocspErrors[error]), cacheable: null, error })
 
-  async function forwardTime(): Promise<number> {
+  /** The time, when it goes forward as it should; a promise of it, or of a refusal, where that has to be looked up. */
+  function forwardTime(): number | Promise<number> {
     const now = Math.floor(clock.now())
+    if (latestTime < 0 || now < latestTime) return checkedTime(now)
+    latestTime = now
+    return now
+  }
+
+  async function checkedTime(now: number): Promise<number> {
     if (now < latestTime - clockToleranceSeconds || latestTime < 0) {
       // At the start, and again when an operator may have accepted the clock meanwhile.
       latestTime = await store.lastTime()
@@ -150,41 +160,88 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
     }
   }
 
-  async function factOf(fleet: string, idx: number, gids: number[], revocations: number): Promise<RevocationFact | null> {
-    return (await rulesOf(fleet, revocations)).verdict(idx, gids)
+  // What a certificate is never changes once it is recorded; only the rules do. So it is looked up once, and the rules are asked each time.
+  const standings = twoGenerations<CertificateStanding>(standingsMax)
+
+  async function standingOf(id: string, side: Side, serial: Bytes): Promise<CertificateStanding | null> {
+    const standing = await store.standing(side.issuer.keyId, serial)
+    if (standing !== null) standings.set(id, standing)
+    return standing
+  }
+
+  /** Counts that were read in this turn of the event loop: nobody can have heard of a later revocation and asked within it. */
+  const counted = new Map<string, number>()
+  const forget = () => counted.clear()
+
+  async function countNow(fleet: string): Promise<number> {
+    const revocations = await store.revocations(fleet)
+    if (counted.size === 0) setImmediate(forget)
+    counted.set(fleet, revocations)
+    return revocations
+  }
+
+  const known = new Map<string, RevocationRules>()
+
+  async function readRules(fleet: string, revocations: number): Promise<RevocationRules> {
+    const rules = await rulesOf(fleet, revocations)
+    known.set(fleet, rules)
+    return rules
+  }
+
+  /** The rules of a fleet as they stand in this turn; without a promise where they are at hand. */
+  function rulesNow(fleet: string): RevocationRules | Promise<RevocationRules> {
+    const revocations = counted.get(fleet)
+    if (revocations === undefined) return countNow(fleet).then(count => rulesAt(fleet, count))
+    return rulesAt(fleet, revocations)
+  }
+
+  function rulesAt(fleet: string, revocations: number): RevocationRules | Promise<RevocationRules> {
+    const rules = known.get(fleet)
+    return rules?.revocations === revocations ? rules : readRules(fleet, revocations)
+  }
+
+  async function judged(side: Side, serial: Bytes) {
+    const id = side.name + textOf(serial)
+    const standing = standings.get(id) ?? (await standingOf(id, side, serial))
+    if (standing === null) return null
+    const given = rulesNow(standing.fleet)
+    const rules = given instanceof Promise ? await given : given
+    return { standing, revocations: rules.revocations, fact: rules.verdict(standing.idx, standing.gids) }
   }
 
   /** A kept answer, when it is young and still what would be said. */
   async function fromKept(id: string, now: number): Promise<OcspAnswer | null> {
-    const known = kept.get(id)
-    if (known === undefined || now >= known.refreshAt || now < known.refreshAt - lifetimeSeconds) return null
-    const revocations = await store.revocations(known.fleet)
-    if (revocations !== known.revocations) {
-      const fact = await factOf(known.fleet, known.idx, known.gids, revocations)
-      if (fact?.at !== known.fact?.at || fact?.reason !== known.fact?.reason) return null
-      known.revocations = revocations
+    const kept = answers.get(id)
+    if (kept === undefined || now >= kept.refreshAt || now < kept.refreshAt - lifetimeSeconds) return null
+    const given = rulesNow(kept.fleet)
+    const rules = given instanceof Promise ? await given : given
+    if (rules.revocations !== kept.revocations) {
+      const fact = rules.verdict(kept.idx, kept.gids)
+      if (fact?.at !== kept.fact?.at || fact?.reason !== kept.fact?.reason) return null
+      kept.revocations = rules.revocations
     }
-    return known.answer
+    return kept.answer
   }
 
   async function one(side: Side, { der, serial }: CertId, nonce: Bytes | null): Promise<OcspAnswer> {
-    const now = await forwardTime()
+    const time = forwardTime()
+    const now = typeof time === 'number' ? time : await time
     // By the question's own bytes, since they are repeated in the answer.
     const id = nonce === null ? side.name + textOf(der) : ''
     if (nonce === null) {
       const same = await fromKept(id, now)
       if (same !== null) return same
     }
-    const standing = await store.standing(side.issuer.keyId, serial)
-    const fact = standing && (await factOf(standing.fleet, standing.idx, standing.gids, standing.revocations))
-    const status = standing === null ? null : (fact ?? 'good')
+    const verdict = await judged(side, serial)
+    const status = verdict === null ? null : (verdict.fact ?? 'good')
     const { body, nextUpdate } = await signed(side, [{ certId: der, status }], now, nonce)
     // What was never issued may be at any moment, and anybody can invent serials enough to fill what is kept.
-    if (nonce !== null || standing === null) return { body, cacheable: null, error: null }
+    if (nonce !== null || verdict === null) return { body, cacheable: null, error: null }
     const etag = `"${hash('sha256', body, 'hex').slice(0, 32)}"`
     const answer: OcspAnswer = { body, cacheable: { thisUpdate: now, nextUpdate, etag }, error: null }
-    const { fleet, idx, gids, revocations } = standing
-    kept.set(id, { answer, fleet, idx, gids, fact, revocations, refreshAt: now + (nextUpdate - now) * refreshFraction })
+    const { standing, revocations, fact } = verdict
+    const { fleet, idx, gids } = standing
+    answers.set(id, { answer, fleet, idx, gids, fact, revocations, refreshAt: now + (nextUpdate - now) * refreshFraction })
     return answer
   }
 
@@ -193,9 +250,8 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
     const statements: OcspStatement[] = []
     for (const certId of certIds) {
       // Of another issuer, even of ours, this one has nothing to say.
-      const standing = sides.get(textOf(certId.issuer)) === side ? await store.standing(side.issuer.keyId, certId.serial) : null
-      const fact = standing && (await factOf(standing.fleet, standing.idx, standing.gids, standing.revocations))
-      statements.push({ certId: certId.der, status: standing === null ? null : (fact ?? 'good') })
+      const verdict = sides.get(textOf(certId.issuer)) === side ? await judged(side, certId.serial) : null
+      statements.push({ certId: certId.der, status: verdict === null ? null : (verdict.fact ?? 'good') })
     }
     const { body } = await signed(side, statements, now, nonce)
     return { body, cacheable: null, error: null }

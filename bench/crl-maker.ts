@@ -1,0 +1,93 @@
+// The process that crl.ts measures: one store, one issuer, the lists of a server and nothing else. Takes orders over IPC.
+
+import { createRevocation, createRevocationLists, issuerName, openSqliteStore, softwareIssuer } from '@birthmark/est-server'
+
+interface Given {
+  path: string
+  folder: string
+  certificate: string
+  key: string
+}
+
+const quiet = { info() {}, warn() {}, error: (_: object, message: string) => process.stderr.write(`${message}\n`) }
+const fleet = 'bench'
+const lifetimeSeconds = 86_400
+
+async function start({ path, folder, certificate, key }: Given) {
+  const store = await openSqliteStore({ path })
+  const issuer = softwareIssuer({ certificate, privateKeyPem: key, statusUrl: 'http://status.bench.example' })
+  const clock = { at: 1_800_000_000, now: () => clock.at }
+  const lists = createRevocationLists({ store, issuers: [issuer], lifetimeSeconds, folder, clock, log: quiet })
+  const revocation = createRevocation({
+    ...{ store, fleet, clock, log: quiet },
+    signNotice: async input => ({ notice: Buffer.from(String(input.seq)), sha256: new Uint8Array(32).fill(input.seq) }),
+  })
+  const name = issuerName(issuer.keyId)
+  const got = async <L>(answer: Promise<{ kind: string; list?: L }>): Promise<L> => {
+    const { list } = await answer.then(given => ({ list: given.kind === 'list' ? given.list : undefined }))
+    if (list === undefined) throw new Error(JSON.stringify(await answer))
+    return list
+  }
+  /** CPU of the whole process, the writer's thread and garbage collection included. */
+  const milliseconds = async (work: () => Promise<unknown>): Promise<number> => {
+    const before = process.cpuUsage()
+    await work()
+    const { user, system } = process.cpuUsage(before)
+    return (user + system) / 1000
+  }
+  const orders = {
+    /** A list that is made anew, and where it is. */
+    async full() {
+      // A second more than its life: neither young nor to be compared with.
+      clock.at += lifetimeSeconds + 1
+      const ms = await milliseconds(() => got(lists.full(name)))
+      const { path: file, bytes } = await got(lists.full(name))
+      return { ms, path: file, bytes, rssMb: process.resourceUsage().maxRSS / 1024 }
+    },
+    async shard({ shard }: { shard: number }) {
+      return { ms: await milliseconds(() => got(lists.shard(name, fleet, shard))), rssMb: 0 }
+    },
+    /** Revokes a group and has `shards` asked for while the rest of the process is to go on. */
+    async revoke({ group, shards }: { group: string; shards: number[] }) {
+      let last = performance.now()
+      let worst = 0
+      const timer = setInterval(() => {
+        const now = performance.now()
+        worst = Math.max(worst, now - last)
+        last = now
+      }, 1)
+      const before = lists.signatures
+      const { bound } = await revocation.revokeGroup({ group, by: 'bench' })
+      // Every shard by several at once, and the list of everything beside them.
+      await Promise.all([...shards, ...shards, ...shards].map(shard => got(lists.shard(name, fleet, shard))))
+      const signatures = lists.signatures - before
+      await got(lists.full(name))
+      await new Promise(resolve => setTimeout(resolve, 5))
+      clearInterval(timer)
+      return { bound, signatures, stallMs: worst }
+    },
+    async end() {
+      await lists.close()
+      await store.close()
+      return {}
+    },
+  }
+  return orders
+}
+
+let orders: Awaited<ReturnType<typeof start>> | null = null
+process.on('message', async ({ order, ...what }: { order: string } & Record<string, unknown>) => {
+  try {
+    if (order === 'start') {
+      orders = await start(what as unknown as Given)
+      process.send?.({})
+    } else {
+      const answer = await (orders as unknown as Record<string, (what: object) => Promise<object>>)[order](what)
+      process.send?.(answer)
+      if (order === 'end') process.disconnect()
+    }
+  } catch (error) {
+    process.stderr.write(`${(error as Error).stack}\n`)
+    process.exit(1)
+  }
+})
