@@ -118,7 +118,8 @@ function rawAnswer(code: RequestProblemCode, requestId: string): string {
 
 function send(outgoing: ServerResponse, { status, headers, body }: Answer): void {
   outgoing.writeHead(status, headers)
-  outgoing.end(body)
+  // As long in bytes as in characters: ASCII, which needs no transcoding.
+  outgoing.end(body, headers['content-length'] === String(body.length) ? 'latin1' : 'utf8')
 }
 
 function sendProblem(outgoing: ServerResponse, code: RequestProblemCode, requestId: string): void {

@@ -9,9 +9,13 @@ export const detailCharsMax = 512
 
 export const chainStart: Uint8Array = new Uint8Array(32)
 
+// Printable ASCII, as nearly all of it is.
+const plain = /^[ -~]*$/
+
 /** An entry as it is recorded: its free text bounded, and such that every database gives back what it took: no NUL, no half of a surrogate pair. */
 export function boundEntry(entry: AuditEntry): AuditEntry {
   const cut = (text: string, most: number) => {
+    if (text.length <= most && plain.test(text)) return text
     const short = text.length > most ? `${text.slice(0, most - 1)}…` : text
     // Half a surrogate pair does not survive UTF-8.
     return Buffer.from(short.replaceAll('\0', '\ufffd')).toString()

@@ -4,6 +4,7 @@
 
 import { DatabaseSync } from 'node:sqlite'
 import { parentPort, workerData } from 'node:worker_threads'
+import { packMessage, unpackJob } from './sqlite-message.ts'
 import { migrate } from './sqlite-schema.ts'
 import { type WriteSession, type Writes, writeSession } from './sqlite-writes.ts'
 
@@ -117,20 +118,21 @@ function serve(port: NonNullable<typeof parentPort>): void {
   }
   const session = writeSession(db)
   port.postMessage({ kind: 'ready' } satisfies WriterMessage)
-  port.on('message', (message: WriteJob[] | 'close') => {
-    if (message === 'close') {
+  port.on('message', (packed: (WriteJob | unknown[])[] | 'close') => {
+    if (packed === 'close') {
       db.close()
       port.close()
       return
     }
+    const jobs = packed.map(unpackJob)
     let answer: WriterMessage
     try {
-      answer = runBatch(db, session, message)
+      answer = runBatch(db, session, jobs)
     } catch (error) {
       // Not even the rollback worked.
       answer = { kind: 'stopped', unknown: true, detail: String(error) }
     }
-    port.postMessage(answer)
+    port.postMessage(packMessage(answer, jobs))
     // The connection stays open, unused, until the thread is told to close: closing would checkpoint onto the same medium.
   })
 }

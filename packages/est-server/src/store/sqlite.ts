@@ -10,9 +10,9 @@ import { EstServerError } from '../errors.ts'
 import { createIdxBlocks } from './idx-blocks.ts'
 import { approvalReads } from './sqlite-approvals.ts'
 import { crlReads } from './sqlite-crl.ts'
-
 import { issuancePageReads } from './sqlite-issuance-pages.ts'
 import { issuerReads } from './sqlite-issuers.ts'
+import { packJob, unpackMessage } from './sqlite-message.ts'
 import { noticeReads } from './sqlite-notice.ts'
 import { numberReads } from './sqlite-numbers.ts'
 import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
@@ -53,9 +53,14 @@ const threadFile = new URL(import.meta.url.endsWith('.ts') ? './sqlite-writer.ts
 
 export function spawnWriterThread(options: WriterOptions): WriterThread {
   const worker = new Worker(threadFile, { workerData: options })
+  const listeners: ((message: WriterMessage) => void)[] = []
+  worker.on('message', packed => {
+    const message = unpackMessage(packed)
+    for (const listener of listeners) listener(message)
+  })
   return {
-    post: message => worker.postMessage(message),
-    onMessage: listener => worker.on('message', listener),
+    post: message => worker.postMessage(message === 'close' ? message : message.map(packJob)),
+    onMessage: listener => listeners.push(listener),
     onExit(listener) {
       // An uncaught error ends the thread; 'exit' follows it.
       worker.on('error', () => {})
