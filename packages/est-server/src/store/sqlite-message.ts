@@ -10,6 +10,12 @@ type Packed = unknown[]
 
 const textOf = (bytes: Uint8Array) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
 
+// Plain arrays, as every other driver gives: a Buffer is not equal to one.
+function bytesOf(text: string): Uint8Array {
+  const { buffer, byteOffset, byteLength } = Buffer.from(text, 'latin1')
+  return new Uint8Array(buffer, byteOffset, byteLength)
+}
+
 /** A record as a list and back: `bytes` are its fields of bytes or null, `plain` all the others. */
 function packing<T extends object>(bytes: readonly (keyof T)[], plain: readonly (keyof T)[]) {
   return {
@@ -27,7 +33,7 @@ function packing<T extends object>(bytes: readonly (keyof T)[], plain: readonly 
       let at = 0
       for (const field of bytes) {
         const text = packed[at++] as string | null
-        out[field] = text === null ? null : Buffer.from(text, 'latin1')
+        out[field] = text === null ? null : bytesOf(text)
       }
       for (const field of plain) {
         const value = packed[at++]
