@@ -52,6 +52,8 @@ export interface AuthorityForm {
   /** −1: none stated. */
   pathLength: number
   notAfter: number
+  /** Beside what every CA has. */
+  extensions?: Bytes[]
 }
 
 /** RFC 7093 2, method 1: the leftmost 160 bits of SHA-256 over the key. Over the whole SubjectPublicKeyInfo, so that no parser is needed. */
@@ -90,6 +92,7 @@ export async function makeAuthority(
         keyUsage(KEY_CERT_SIGN | CRL_SIGN),
         subjectKeyId(keyIdOf(key.spki)),
         authorityKeyId(issuerKeyId),
+        ...(form.extensions ?? []),
       ],
     },
     signer.algorithm,
@@ -98,14 +101,20 @@ export async function makeAuthority(
   return { certificate, chain: parent ? [parent.certificate, ...parent.chain] : [], key }
 }
 
-async function makeManifestSigner(organization: string, key: SigningKey, issuing: Authority, clock: Moment): Promise<Authority> {
+/** Who seals a station's journal and signs its manifests. */
+export async function makeManifestSigner(
+  name: { organization?: string; commonName: string },
+  key: SigningKey,
+  issuing: Authority,
+  clock: Moment,
+): Promise<Authority> {
   const now = clock.now()
   const above = parseCertificate(issuing.certificate)
   const toBeSigned = encodeToBeSigned(
     {
       serial: certificateSerial(now, randomBytes),
       issuer: above.subject,
-      subject: nameOf({ organization, commonName: 'Manifest signer' }),
+      subject: nameOf(name),
       notBefore: now,
       notAfter: above.notAfter,
       spki: key.spki,
@@ -142,7 +151,7 @@ export async function createManufacturer(folder: string, organization: string, c
     root,
     clock,
   )
-  const manifest = await makeManifestSigner(organization, keys.manifest.key, issuing, clock)
+  const manifest = await makeManifestSigner({ organization, commonName: 'Manifest signer' }, keys.manifest.key, issuing, clock)
   const all: [string, Authority, string][] = [
     ['issuing', issuing, keys.issuing.pem],
     ['manifest', manifest, keys.manifest.pem],
@@ -172,7 +181,7 @@ export function readAuthority(folder: string, name: string, chain: Bytes[]): Aut
   return { certificate, chain, key }
 }
 
-function readCertificate(file: string): Bytes {
+export function readCertificate(file: string): Bytes {
   try {
     return decodePem(readFileSync(file, 'utf8'), 'CERTIFICATE', 1)[0]
   } catch (error) {

@@ -26,6 +26,36 @@ export interface BirthProfile {
 /** 2.25.173384554803375693927015184412267940168: the hardware type of a product that has not been given one of its own. */
 export const UNASSIGNED_HARDWARE = '698284f0d3a3b58192b6d3a7fed286c5a4da9248'
 
+/** What of a birth certificate is the same for every unit of an issuing CA is encoded once. */
+export function birthForm(
+  profile: BirthProfile,
+  issuing: Authority,
+): (unit: { serial: string; spki: Bytes }, now: number, random: (length: number) => Bytes) => Bytes {
+  const issuer = parseCertificate(issuing.certificate)
+  const usage = keyUsage(DIGITAL_SIGNATURE)
+  const authority = authorityKeyId(issuer.subjectKeyId ?? keyIdOf(issuer.spki))
+  return (unit, now, random) => {
+    const attributes = [{ oid: SERIAL_NUMBER, value: unit.serial }]
+    if (profile.commonName) attributes.unshift({ oid: COMMON_NAME, value: unit.serial })
+    if (profile.organization) attributes.unshift({ oid: ORGANIZATION, value: profile.organization })
+    const extensions = [usage, subjectKeyId(keyIdOf(unit.spki)), authority]
+    if (profile.hardwareType) extensions.push(subjectAltNames([hardwareModuleName(profile.hardwareType, utf8Bytes(unit.serial))]))
+    return encodeToBeSigned(
+      {
+        serial: certificateSerial(now, random),
+        issuer: issuer.subject,
+        subject: encodeName(attributes),
+        notBefore: now,
+        notAfter: neverExpires,
+        spki: unit.spki,
+        extensions,
+      },
+      issuing.key.algorithm,
+    )
+  }
+}
+
+/** The same for one unit. */
 export function encodeBirthForm(
   unit: { serial: string; spki: Bytes },
   profile: BirthProfile,
@@ -33,26 +63,5 @@ export function encodeBirthForm(
   now: number,
   random: (length: number) => Bytes,
 ): Bytes {
-  const issuer = parseCertificate(issuing.certificate)
-  const attributes = [{ oid: SERIAL_NUMBER, value: unit.serial }]
-  if (profile.commonName) attributes.unshift({ oid: COMMON_NAME, value: unit.serial })
-  if (profile.organization) attributes.unshift({ oid: ORGANIZATION, value: profile.organization })
-  const extensions = [
-    keyUsage(DIGITAL_SIGNATURE),
-    subjectKeyId(keyIdOf(unit.spki)),
-    authorityKeyId(issuer.subjectKeyId ?? keyIdOf(issuer.spki)),
-  ]
-  if (profile.hardwareType) extensions.push(subjectAltNames([hardwareModuleName(profile.hardwareType, utf8Bytes(unit.serial))]))
-  return encodeToBeSigned(
-    {
-      serial: certificateSerial(now, random),
-      issuer: issuer.subject,
-      subject: encodeName(attributes),
-      notBefore: now,
-      notAfter: neverExpires,
-      spki: unit.spki,
-      extensions,
-    },
-    issuing.key.algorithm,
-  )
+  return birthForm(profile, issuing)(unit, now, random)
 }

@@ -3,7 +3,7 @@
 
 import { type Bytes, codeOf, csrAssemble, csrInfo, encodeName, parseCsr, SERIAL_NUMBER } from '@birthmark/device-sdk/core'
 import { FactoryError } from './errors.ts'
-import { refuseKey, verifySignature } from './signing-key.ts'
+import { judgeKey, verifyWithKey } from './signing-key.ts'
 
 declare const proven: unique symbol
 export interface ProvenBirthRequest {
@@ -20,9 +20,9 @@ export function proveBirthRequest(der: Bytes): ProvenBirthRequest {
     if (codeOf(error) === null) throw error
     throw new FactoryError('csr_malformed', (error as Error).message, error)
   }
-  const reason = refuseKey(csr.spki)
-  if (reason) throw new FactoryError('key_refused', reason)
-  if (!verifySignature(csr.spki, csr.signatureAlgorithm, csr.info, csr.signature))
+  const judged = judgeKey(csr.spki)
+  if ('reason' in judged) throw new FactoryError('key_refused', judged.reason)
+  if (!verifyWithKey(judged.key, csr.signatureAlgorithm, csr.info, csr.signature))
     throw new FactoryError('csr_signature', 'the CSR is not signed by the key it carries')
   return { spki: csr.spki } as ProvenBirthRequest
 }

@@ -1,6 +1,7 @@
 // A certificate in two stages: what will be signed (recorded by the caller before it asks for a signature), then the signed whole,
 // released only after its own signature has been verified. Promises well-formed v3 DER; what it says is the caller's.
 
+import type { KeyObject } from 'node:crypto'
 import {
   type Bytes,
   encodeBits,
@@ -14,7 +15,7 @@ import {
   utf8Bytes,
 } from '@birthmark/device-sdk/core'
 import { FactoryError } from './errors.ts'
-import { type SigningKey, verifySignature } from './signing-key.ts'
+import { importKey, type SigningKey, verifyWithKey } from './signing-key.ts'
 
 /** 99991231235959Z: "no well-defined expiration date" (RFC 5280 4.1.2.5, 802.1AR 8.7). */
 export const neverExpires = 253402300799
@@ -53,10 +54,16 @@ export function encodeToBeSigned(form: CertificateForm, algorithm: string): Byte
 }
 
 /** Signs and verifies what came back: a broken signer (FAULTS 41) must not put its mark on a product. */
-export async function signCertificate(toBeSigned: Bytes, key: SigningKey): Promise<Bytes> {
+export async function signAndVerify(toBeSigned: Bytes, key: SigningKey, verifier: KeyObject = importKey(key.spki)): Promise<Bytes> {
   const signature = await key.sign(toBeSigned)
-  if (!verifySignature(key.spki, key.algorithm, toBeSigned, signature))
+  if (!verifyWithKey(verifier, key.algorithm, toBeSigned, signature))
     throw new FactoryError('signature_bad', 'the signer returned a signature that does not verify; take it out of service')
+  return signature
+}
+
+/** The whole certificate, verified. */
+export async function signCertificate(toBeSigned: Bytes, key: SigningKey): Promise<Bytes> {
+  const signature = await signAndVerify(toBeSigned, key)
   return encodeSequence([toBeSigned, signatureAlgorithmIdentifier(key.algorithm), encodeBits(signature)])
 }
 

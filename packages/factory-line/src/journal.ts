@@ -1,14 +1,43 @@
-// The line's record: append-only JSON lines, each with the hash of the one before, each on the medium before its effect leaves the
-// station. Promises that a serial and a key appear once, whatever is pulled out of the wall and when.
+// The line's record: append-only JSON lines, hash-chained, sealed by the station's signature, each on the medium before its effect
+// leaves the station. Promises that a serial and a key appear once, whatever is pulled out of the wall and when.
 //
-// A unit takes two lines: `reserved` (what will be signed) and `issued` (what was signed). A crash in between leaves a reservation,
-// which the same request later completes by signing the very same bytes.
+// A unit takes two lines: `reserved` (what will be signed) and `issued` (its signature). A crash in between leaves a reservation, which
+// the same request later completes by signing the very same bytes. What became of the unit (`good`, `scrapped`) comes after.
+// Lines that arrive together share one seal and one fsync.
 
-import { closeSync, fsyncSync, ftruncateSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  fdatasync,
+  fsyncSync,
+  ftruncateSync,
+  linkSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  write,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
-import type { Bytes } from '@birthmark/device-sdk/core'
+import { type Bytes, bytesOfHex, encodeBits, encodeSequence, signatureAlgorithmIdentifier } from '@birthmark/device-sdk/core'
+import type { Authority } from './authority.ts'
 import { FactoryError } from './errors.ts'
-import { sha256Hex } from './signing-key.ts'
+import {
+  type Entry,
+  type FateLine,
+  GENESIS,
+  hashOf,
+  journalLineBytesMax,
+  type Line,
+  type OpenedLine,
+  type ReservedLine,
+  readJournal,
+  sealInput,
+} from './journal-line.ts'
+import { sha256, verifySignature } from './signing-key.ts'
+import { fingerprintIndex, GOOD, ISSUED, SCRAPPED, unitTable } from './unit-index.ts'
+
+export type UnitState = 'reserved' | 'issued' | 'good' | 'scrapped'
 
 export interface Unit {
   serial: string
@@ -19,147 +48,338 @@ export interface Unit {
   toBeSigned: Bytes
   /** null while only reserved. */
   certificate: Bytes | null
+  state: UnitState
 }
 
+export interface Tally {
+  reserved: number
+  issued: number
+  good: number
+  scrapped: number
+  certificates: number
+}
+
+export type NewUnit = Omit<Unit, 'certificate' | 'state'>
+
 export interface Journal {
+  /** From the journal's first line. */
+  id: string
   bySerial(serial: string): Unit | null
   byKey(spkiSha256: string): Unit | null
-  /** Durable when it returns. The caller has checked that neither serial nor key is known. */
-  reserve(unit: Omit<Unit, 'certificate'>, at: number): Unit
-  /** Durable when it returns: only now may the certificate leave. */
-  issued(unit: Unit, certificate: Bytes, at: number): void
+  /** Taken at once, so that nobody else gets serial or key; durable when it resolves. The caller has checked that neither is known. */
+  reserve(unit: NewUnit, at: number): Promise<void>
+  /** Durable when it resolves: only now may the certificate leave. */
+  issued(serial: string, signature: Bytes, at: number): Promise<void>
+  /** `good` and `scrapped` settle an issued unit (`scrapped` also a reserved one); `failed` leaves it as it is. */
+  fate(fate: FateLine, at: number): Promise<void>
+  note(what: string, detail: string, at: number): Promise<void>
+  /** In the order of reservation. */
   units(): Iterable<Unit>
+  /** How many are in each state, and how many have a certificate: a scrapped unit may have one or not. */
+  tally(): Tally
+  /** When the latest line says that it was written; 0 in an empty journal. */
+  latest(): number
+  /** What the medium holds: lines, bytes, and the hash that the next line will carry. */
+  head(): { lines: number; bytes: number; hash: string }
+  /** Ends when what was begun is on the medium. */
   close(): void
 }
 
-type Line =
-  | {
-      n: number
-      at: number
-      kind: 'reserved'
-      serial: string
-      spki: string
-      groups: string[]
-      origin: 'device' | 'host'
-      tbs: string
-      prev: string
-    }
-  | { n: number; at: number; kind: 'issued'; serial: string; certificate: string; prev: string }
+/** Called by name at each instant that a power cut should be tried at. */
+export type Failpoint = (name: string) => void
 
-const GENESIS = '0'.repeat(64)
+const STATES: UnitState[] = ['reserved', 'issued', 'good', 'scrapped']
+// One write: large enough for a thousand waiting units, small enough that the first of them does not wait for long.
+const groupLinesMax = 4096
 
 /**
- * Opens or starts `journal.jsonl` in `folder`. One process at a time (`journal_busy`). A last line that was cut off by a power loss is
- * dropped: its fsync never returned, so nothing that depends on it has left. Any other damage is `journal_corrupt` and nothing is issued.
+ * Opens or starts `journal.jsonl` in `folder`. One process at a time (`journal_busy`). Lines after the last seal were cut off by a power
+ * loss and are dropped: their fsync never returned. Any other damage is `journal_corrupt` and nothing is issued.
  */
-export function openJournal(folder: string): Journal {
-  const file = join(folder, 'journal.jsonl')
-  const unlock = lock(join(folder, 'journal.lock'))
+export function openJournal(options: {
+  folder: string
+  /** Seals; its certificate and chain are in the first line. */
+  signer: Authority
+  /** Signature algorithm of the birth certificates. */
+  algorithm: string
+  station: string
+  sku: string | null
+  random(length: number): Bytes
+  failpoint?: Failpoint
+}): Journal {
+  const unlock = lock(join(options.folder, 'journal.lock'))
   try {
-    return read(file, unlock)
+    return open(options, unlock)
   } catch (error) {
     unlock()
     throw error
   }
 }
 
-function read(file: string, unlock: () => void): Journal {
+function open(options: Parameters<typeof openJournal>[0], unlock: () => void): Journal {
+  const { signer, failpoint = () => {} } = options
+  const file = join(options.folder, 'journal.jsonl')
   const fd = openSync(file, 'a+', 0o600)
-  const bytes = readFileSync(file)
-  const whole = bytes.lastIndexOf(0x0a) + 1
-  if (whole < bytes.length) {
-    ftruncateSync(fd, whole)
-    fsyncSync(fd)
-  }
-  const serials = new Map<string, Unit>()
-  const keys = new Map<string, Unit>()
-  let previous = GENESIS
-  let count = 0
+  const table = unitTable()
+  const serials = fingerprintIndex()
+  const keys = fingerprintIndex()
+  // Reserved here and not yet on the medium: serial → unit number and what its line will say.
+  const waiting = new Map<string, { index: number; line: ReservedLine; signature: Bytes | null }>()
+  const algorithmDer = signatureAlgorithmIdentifier(options.algorithm)
+  let opened: OpenedLine | null = null
+  let certificates = 0
+  let latest = 0
 
-  const take = (line: Line): Unit => {
-    if (line.kind === 'issued') {
-      const unit = serials.get(line.serial)
-      if (!unit) throw new Error(`issued before it was reserved: ${line.serial}`)
-      unit.certificate = Buffer.from(line.certificate, 'base64')
-      return unit
+  const lineAt = (offset: number): Line => {
+    const chunk = Buffer.alloc(4096)
+    let bytes = Buffer.alloc(0)
+    for (;;) {
+      const length = readSync(fd, chunk, 0, chunk.length, offset + bytes.length)
+      bytes = Buffer.concat([bytes, chunk.subarray(0, length)])
+      const end = bytes.indexOf(0x0a)
+      if (end >= 0) return JSON.parse(bytes.toString('utf8', 0, end)) as Line
+      if (length === 0 || bytes.length > journalLineBytesMax)
+        throw new FactoryError('journal_corrupt', `no line at ${offset} of ${file}`)
     }
-    const { serial, groups } = line
+  }
+  const reservedLine = (index: number): ReservedLine => {
+    const offset = table.reservedAt(index)
+    if (offset >= 0) return lineAt(offset) as Line & ReservedLine
+    for (const each of waiting.values()) if (each.index === index) return each.line
+    throw new FactoryError('journal_corrupt', `unit ${index} is nowhere`)
+  }
+  const unitOf = (index: number, line: ReservedLine): Unit => {
     const toBeSigned = Buffer.from(line.tbs, 'base64')
-    const unit: Unit = { serial, spkiSha256: line.spki, groups, keyOrigin: line.origin, toBeSigned, certificate: null }
-    serials.set(unit.serial, unit)
-    keys.set(unit.spkiSha256, unit)
-    return unit
-  }
-
-  for (const text of bytes.subarray(0, whole).toString('utf8').split('\n').slice(0, -1)) {
-    try {
-      const line = JSON.parse(text) as Line
-      if (line.n !== count + 1 || line.prev !== previous) throw new Error('it does not follow the line before')
-      if (line.kind !== 'reserved' && line.kind !== 'issued') throw new Error('unknown kind')
-      take(line)
-    } catch (error) {
-      closeSync(fd)
-      throw new FactoryError('journal_corrupt', `line ${count + 1} of ${file}: ${(error as Error).message}`, error)
+    const at = table.issuedAt(index)
+    const signature = at < 0 ? null : Buffer.from((lineAt(at) as Line & { signature: string }).signature, 'base64')
+    return {
+      serial: line.serial,
+      spkiSha256: line.spki,
+      groups: line.groups,
+      keyOrigin: line.origin,
+      toBeSigned,
+      certificate: signature && encodeSequence([toBeSigned, algorithmDer, encodeBits(signature)]),
+      state: STATES[table.state(index)],
     }
-    previous = sha256Hex(Buffer.from(text))
-    count++
+  }
+  const indexOf = (serial: string): { index: number; line: ReservedLine } | null => {
+    let line: ReservedLine | null = null
+    const index = serials.find(fingerprint(serial), candidate => {
+      line = waiting.get(serial)?.index === candidate ? (waiting.get(serial)?.line ?? null) : reservedLine(candidate)
+      return line?.serial === serial
+    })
+    return index < 0 || line === null ? null : { index, line }
+  }
+  const enter = (line: ReservedLine): number => {
+    const index = table.add()
+    serials.add(fingerprint(line.serial), index)
+    keys.add(bytesOfHex(line.spki.slice(0, 16)), index)
+    return index
+  }
+  const settle = (index: number, kind: FateLine['kind']): void => {
+    if (kind === 'good') table.setState(index, GOOD)
+    if (kind === 'scrapped') table.setState(index, SCRAPPED)
   }
 
-  // After a failed write or fsync nobody knows what the medium holds (FAULTS 68): nothing more is issued until a restart reads it.
-  let failed = false
-  const append = (line: Line): void => {
-    if (failed) throw new FactoryError('journal_write', 'an earlier write failed; restart the station')
-    const text = JSON.stringify(line)
-    try {
-      const data = Buffer.from(`${text}\n`)
-      for (let at = 0; at < data.length; ) at += writeSync(fd, data, at)
+  let end: ReturnType<typeof readJournal>
+  try {
+    end = readJournal(
+      fd,
+      (line, offset) => {
+        latest = Math.max(latest, line.at)
+        if (line.kind === 'opened') opened = line
+        else if (line.kind === 'reserved') table.setReserved(enter(line), offset)
+        else if (line.kind !== 'note' && line.kind !== 'seal' && line.kind !== 'failed') {
+          const index = serials.find(fingerprint(line.serial), candidate => reservedLine(candidate).serial === line.serial)
+          if (index < 0) throw new FactoryError('journal_corrupt', `line ${line.n}: ${line.serial} was never reserved`)
+          if (line.kind === 'issued') {
+            certificates++
+            table.setIssued(index, offset)
+            table.setState(index, ISSUED)
+          } else settle(index, line.kind)
+        }
+      },
+      seal =>
+        verifySignature(signer.key.spki, signer.key.algorithm, sealInput(seal.n, seal.prev), Buffer.from(seal.signature, 'base64')),
+    )
+    if (end.tail > 0) {
+      ftruncateSync(fd, end.bytes)
       fsyncSync(fd)
-    } catch (error) {
-      failed = true
-      throw new FactoryError('journal_write', `${file} could not be written: ${(error as Error).message}`, error)
     }
-    previous = sha256Hex(Buffer.from(text))
-    count++
+    if (end.lines === 0) syncFolder(dirname(file))
+  } catch (error) {
+    closeSync(fd)
+    throw error
   }
 
-  if (count === 0) syncFolder(dirname(file))
+  let { lines: count, head: previous, bytes: size } = end
+  const known = opened as OpenedLine | null
+  const id = known?.journal ?? Buffer.from(options.random(16)).toString('hex')
+  interface Waiting {
+    entry: Entry
+    at: number
+    written(offset: number): void
+    settle(error: unknown): void
+  }
+  let queue: Waiting[] = []
+  let flushing = false
+  let committing = false
+  let closing = false
+  // After a failed write or fsync nobody knows what the medium holds (FAULTS 68): nothing more is issued until a restart reads it.
+  let failed: FactoryError | null = null
+
+  const append = (entry: Entry, at: number, written: (offset: number) => void): Promise<void> =>
+    new Promise((resolve, reject) => {
+      if (failed || closing) {
+        reject(failed ?? new FactoryError('journal_write', 'the journal is closed'))
+        return
+      }
+      queue.push({ entry, at, written, settle: error => (error ? reject(error) : resolve()) })
+      if (flushing) return
+      flushing = true
+      // After everything that this turn of the event loop brings: those lines share a seal and an fsync.
+      setImmediate(() => void flush())
+    })
+
+  const flush = async (): Promise<void> => {
+    while (queue.length > 0) {
+      const group = queue.slice(0, groupLinesMax)
+      queue = queue.slice(groupLinesMax)
+      try {
+        if (failed) throw failed
+        committing = true
+        await commit(group)
+        for (const each of group) each.settle(null)
+      } catch (error) {
+        failed ??=
+          error instanceof FactoryError
+            ? error
+            : new FactoryError('journal_write', `${file} could not be written: ${(error as Error).message}`, error)
+        for (const each of group) each.settle(failed)
+      }
+      committing = false
+      // Those who waited take their next step first, so that its lines come into this group and not the one after it.
+      await new Promise(resolve => setImmediate(resolve))
+    }
+    flushing = false
+    if (closing) finish()
+  }
+
+  const commit = async (group: Waiting[]): Promise<void> => {
+    const texts: string[] = []
+    const chain = (entry: object, at: number): number => {
+      const text = JSON.stringify({ n: count + 1, at, ...entry, prev: previous })
+      const bytes = Buffer.from(text)
+      const offset = size
+      previous = hashOf(bytes)
+      count++
+      size += bytes.length + 1
+      texts.push(text, '\n')
+      return offset
+    }
+    if (count === 0) {
+      const { station, sku } = options
+      const certificates = [signer.certificate, ...signer.chain.slice(0, -1)].map(der => Buffer.from(der).toString('base64'))
+      chain({ kind: 'opened', journal: id, station, sku, certificates } satisfies OpenedLine, group[0].at)
+    }
+    const offsets = group.map(({ entry, at }) => chain(entry, at))
+    const signature = await signer.key.sign(sealInput(count + 1, previous))
+    chain({ kind: 'seal', signature: Buffer.from(signature).toString('base64') }, group[group.length - 1].at)
+    const data = Buffer.from(texts.join(''))
+    failpoint('before-write')
+    for (let at = 0; at < data.length; ) at += await writeSome(fd, data, at)
+    failpoint('before-sync')
+    await synced(fd)
+    failpoint('after-sync')
+    for (let i = 0; i < group.length; i++) group[i].written(offsets[i])
+    latest = Math.max(latest, group[group.length - 1].at)
+  }
+
+  let finished = false
+  const finish = (): void => {
+    if (finished) return
+    finished = true
+    closeSync(fd)
+    unlock()
+  }
 
   return {
-    bySerial: serial => serials.get(serial) ?? null,
-    byKey: spkiSha256 => keys.get(spkiSha256) ?? null,
+    id,
+    bySerial(serial) {
+      const found = indexOf(serial)
+      return found && unitOf(found.index, found.line)
+    },
+    byKey(spkiSha256) {
+      let line: ReservedLine | null = null
+      const index = keys.find(bytesOfHex(spkiSha256.slice(0, 16)), candidate => {
+        line = reservedLine(candidate)
+        return line.spki === spkiSha256
+      })
+      return index < 0 || line === null ? null : unitOf(index, line)
+    },
     reserve(unit, at) {
-      const line: Line = {
-        n: count + 1,
-        at,
+      const line: ReservedLine = {
         kind: 'reserved',
         serial: unit.serial,
         spki: unit.spkiSha256,
         groups: unit.groups,
         origin: unit.keyOrigin,
         tbs: Buffer.from(unit.toBeSigned).toString('base64'),
-        prev: previous,
       }
-      append(line)
-      return take(line)
+      if (failed || closing) return Promise.reject(failed ?? new FactoryError('journal_write', 'the journal is closed'))
+      const index = enter(line)
+      waiting.set(unit.serial, { index, line, signature: null })
+      return append(line, at, offset => {
+        table.setReserved(index, offset)
+        waiting.delete(unit.serial)
+      })
     },
-    issued(unit, certificate, at) {
-      const line: Line = {
-        n: count + 1,
-        at,
-        kind: 'issued',
-        serial: unit.serial,
-        certificate: Buffer.from(certificate).toString('base64'),
-        prev: previous,
-      }
-      append(line)
-      take(line)
+    issued(serial, signature, at) {
+      const found = indexOf(serial)
+      if (!found) return Promise.reject(new FactoryError('journal_write', `${serial} was not reserved`))
+      return append({ kind: 'issued', serial, signature: Buffer.from(signature).toString('base64') }, at, offset => {
+        certificates++
+        table.setIssued(found.index, offset)
+        table.setState(found.index, ISSUED)
+      })
     },
-    units: () => serials.values(),
+    fate(fate, at) {
+      // A failure may be about a unit that never got as far as a reservation.
+      if (fate.kind === 'failed') return append(fate, at, () => {})
+      const found = indexOf(fate.serial)
+      if (!found) return Promise.reject(new FactoryError('serial_unknown', `${fate.serial} was not issued here`))
+      return append(fate, at, () => settle(found.index, fate.kind))
+    },
+    note: (what, detail, at) => append({ kind: 'note', what, detail }, at, () => {}),
+    *units() {
+      for (let index = 0; index < table.count; index++) yield unitOf(index, reservedLine(index))
+    },
+    tally() {
+      const [reserved, issued, good, scrapped] = table.tally
+      return { reserved, issued, good, scrapped, certificates }
+    },
+    latest: () => latest,
+    head: () => ({ lines: count, bytes: size, hash: count === 0 ? GENESIS : previous }),
     close() {
-      closeSync(fd)
-      unlock()
+      if (closing) return
+      closing = true
+      if (!committing && queue.length === 0) finish()
     },
   }
+}
+
+function fingerprint(serial: string): Bytes {
+  return sha256(Buffer.from(serial))
+}
+
+function writeSome(fd: number, data: Buffer, at: number): Promise<number> {
+  return new Promise((resolve, reject) =>
+    write(fd, data, at, data.length - at, null, (error, length) => (error ? reject(error) : resolve(length))),
+  )
+}
+
+function synced(fd: number): Promise<void> {
+  return new Promise((resolve, reject) => fdatasync(fd, error => (error ? reject(error) : resolve())))
 }
 
 function syncFolder(folder: string): void {
@@ -173,29 +393,37 @@ function syncFolder(folder: string): void {
 
 /** A file naming the process that holds the journal. One left by a process that is gone is taken over. */
 function lock(file: string): () => void {
-  for (let attempt = 0; attempt < 2; attempt++) {
+  const own = `${file}.${process.pid}`
+  for (let attempt = 0; attempt < 3; attempt++) {
     try {
-      const fd = openSync(file, 'wx', 0o600)
-      writeSync(fd, `${process.pid}\n`)
-      closeSync(fd)
+      // Whole before it has its name: a kill in between leaves no lock that names nobody.
+      writeFileSync(own, holderOf(process.pid), { mode: 0o600 })
+      linkSync(own, file)
       return () => rmSync(file, { force: true })
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw new FactoryError('journal_write', `cannot write ${file}`, error)
-      const holder = Number(readFileSync(file, 'utf8'))
-      if (holder !== process.pid && !alive(holder)) rmSync(file, { force: true })
-      else throw new FactoryError('journal_busy', `process ${holder} works with this journal`)
+      const holder = readFileSync(file, 'utf8')
+      const pid = Number.parseInt(holder, 10)
+      if (pid === process.pid || holderOf(pid) === holder)
+        throw new FactoryError('journal_busy', `process ${pid} works with this journal`)
+      rmSync(file, { force: true })
+    } finally {
+      rmSync(own, { force: true })
     }
   }
   throw new FactoryError('journal_busy', `${file} is contended`)
 }
 
-function alive(pid: number): boolean {
-  // An empty file: its writer is between making and naming it, so it is alive.
-  if (!Number.isInteger(pid) || pid <= 0) return true
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM'
+/** Names a process for good: after a power cut another one may have the same number. */
+function holderOf(pid: number): string {
+  const read = (path: string): string => {
+    try {
+      return readFileSync(path, 'utf8')
+    } catch {
+      return ''
+    }
   }
+  // proc(5): field 22 of stat is the start time; the name in field 2 may hold spaces and brackets.
+  const started = read(`/proc/${pid}/stat`).split(') ').pop()?.split(' ')[19] ?? ''
+  return `${pid} ${started} ${read('/proc/sys/kernel/random/boot_id').trim()}\n`
 }

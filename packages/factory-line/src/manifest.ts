@@ -2,6 +2,7 @@
 // enough. JSON lines: a head with the signer's certificates, one line a unit, a foot with the signature over every byte before it.
 // One signature for any number of units; a reader verifies first and reads entries only afterwards.
 
+import { createHash } from 'node:crypto'
 import { type Bytes, codeOf, decodeBase64, parseCertificate, type TrustAnchor, validatePath } from '@birthmark/device-sdk/core'
 import { type Authority, MANIFEST_SIGNING } from './authority.ts'
 import { FactoryError } from './errors.ts'
@@ -34,21 +35,32 @@ const lineBytesMax = 32_768
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 const FORMAT = 'birthmark-manifest/1'
 
-export async function encodeManifest(entries: ManifestEntry[], signer: Authority, now: number): Promise<Bytes> {
+/**
+ * Lines of a manifest, one after another, so that a million units pass through and are never held. `units` are taken as they come;
+ * the foot follows the last.
+ */
+export async function* manifestLines(entries: Iterable<ManifestEntry>, signer: Authority, now: number): AsyncGenerator<string> {
   // The root is the reader's to know, not ours to send.
   const certificates = [signer.certificate, ...signer.chain.slice(0, -1)].map(der => Buffer.from(der).toString('base64'))
-  const lines = [JSON.stringify({ format: FORMAT, made: now, certificates })]
-  for (const entry of entries) lines.push(JSON.stringify(entry))
-  const signed = Buffer.from(`${lines.join('\n')}\n`)
+  const digest = createHash('sha256')
+  let units = 0
+  const head = `${JSON.stringify({ format: FORMAT, made: now, certificates })}\n`
+  digest.update(head)
+  yield head
+  for (const entry of entries) {
+    const line = `${JSON.stringify(entry)}\n`
+    digest.update(line)
+    units++
+    yield line
+  }
   // The digest is signed rather than the file, so that a smart card or HSM sees 32 bytes of any list.
-  const signature = await signer.key.sign(signatureInput(signed))
-  const foot = { units: entries.length, algorithm: signer.key.algorithm, signature: Buffer.from(signature).toString('base64') }
-  return Buffer.concat([signed, Buffer.from(`${JSON.stringify(foot)}\n`)])
+  const signature = await signer.key.sign(signatureInput(digest.digest()))
+  yield `${JSON.stringify({ units, algorithm: signer.key.algorithm, signature: Buffer.from(signature).toString('base64') })}\n`
 }
 
 /** A domain prefix: a signature made for anything else is never a manifest's. */
-function signatureInput(signed: Bytes): Bytes {
-  return Buffer.concat([Buffer.from(`${FORMAT}\n`), sha256(signed)])
+function signatureInput(digest: Bytes): Bytes {
+  return Buffer.concat([Buffer.from(`${FORMAT}\n`), digest])
 }
 
 /**
@@ -69,7 +81,7 @@ export function verifyManifest(file: Bytes, rules: { anchors: TrustAnchor[]; now
 
   const signer = trustedSigner(head.certificates, rules)
   if (typeof foot.signature !== 'string' || typeof foot.algorithm !== 'string') throw malformed('no signature')
-  if (!verifySignature(signer.spki, foot.algorithm, signatureInput(text.subarray(0, footAt)), base64(foot.signature)))
+  if (!verifySignature(signer.spki, foot.algorithm, signatureInput(sha256(text.subarray(0, footAt))), base64(foot.signature)))
     throw new FactoryError('manifest_signature', 'the signature does not match: the file was changed after it was signed')
 
   const entries: ManifestEntry[] = []
@@ -97,7 +109,7 @@ function trustedSigner(certificates: unknown, rules: { anchors: TrustAnchor[]; n
       {
         anchors: rules.anchors,
         time: rules.now,
-        algorithms: ['ecdsa-sha256', 'ecdsa-sha384'],
+        algorithms: ['ecdsa-sha256', 'ecdsa-sha384', 'rsa-pkcs1-sha256', 'ed25519', 'ml-dsa-44', 'ml-dsa-65'],
         purpose: MANIFEST_SIGNING,
         understoodCritical: [],
         depthMax: 4,

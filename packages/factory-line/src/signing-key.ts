@@ -1,7 +1,7 @@
 // Keys that sign on the line, and the check of a signature. A software key is a PKCS#8 file that only its owner may read;
 // a key in an HSM implements the same interface.
 
-import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign, verify } from 'node:crypto'
+import { createPrivateKey, createPublicKey, generateKeyPairSync, hash, type KeyObject, sign, verify } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { FactoryError } from './errors.ts'
@@ -15,13 +15,34 @@ export interface SigningKey {
   sign(message: Bytes): Promise<Bytes>
 }
 
-/** A fresh P-256 key and its PKCS#8 PEM, for whoever stores it. */
-export function generateSigningKey(): { key: SigningKey; pem: string } {
-  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+export type KeyType = 'P-256' | 'P-384' | 'RSA-2048' | 'RSA-3072' | 'Ed25519' | 'ML-DSA-44' | 'ML-DSA-65'
+export const keyTypes: KeyType[] = ['P-256', 'P-384', 'RSA-2048', 'RSA-3072', 'Ed25519', 'ML-DSA-44', 'ML-DSA-65']
+
+/** A fresh key pair of one of the types that birth certificates may carry. */
+export function generateKeyPair(type: KeyType = 'P-256'): { privateKey: KeyObject; publicKey: KeyObject } {
+  switch (type) {
+    case 'P-256':
+    case 'P-384':
+      return generateKeyPairSync('ec', { namedCurve: type })
+    case 'RSA-2048':
+    case 'RSA-3072':
+      return generateKeyPairSync('rsa', { modulusLength: Number(type.slice(4)) })
+    case 'Ed25519':
+      return generateKeyPairSync('ed25519')
+    case 'ML-DSA-44':
+      return generateKeyPairSync('ml-dsa-44')
+    case 'ML-DSA-65':
+      return generateKeyPairSync('ml-dsa-65')
+  }
+}
+
+/** A fresh key and its PKCS#8 PEM, for whoever stores it. */
+export function generateSigningKey(type: KeyType = 'P-256'): { key: SigningKey; pem: string } {
+  const { privateKey } = generateKeyPair(type)
   return { key: softwareKey(privateKey), pem: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string }
 }
 
-/** Reads a P-256 PKCS#8 key. A file that others may read is refused: whoever read it may already sign. */
+/** Reads a PKCS#8 key. A file that others may read is refused: whoever read it may already sign. */
 export function readSigningKey(file: string): SigningKey {
   let pem: string
   try {
@@ -39,26 +60,56 @@ export function readSigningKey(file: string): SigningKey {
   }
 }
 
-function softwareKey(privateKey: KeyObject): SigningKey {
-  if (privateKey.asymmetricKeyType !== 'ec' || privateKey.asymmetricKeyDetails?.namedCurve !== 'prime256v1')
-    throw new FactoryError('authority_mismatch', 'the line signs with P-256 keys')
+/** A private key of this process as a signer. Throws `authority_mismatch` for a kind that nothing here signs with. */
+export function softwareKey(privateKey: KeyObject): SigningKey {
+  const [algorithm, hash] = algorithmOf(privateKey)
   return {
     spki: createPublicKey(privateKey).export({ type: 'spki', format: 'der' }),
-    algorithm: 'ecdsa-sha256',
-    sign: async message => sign('sha256', message, privateKey),
+    algorithm,
+    sign: async message => sign(hash, message, privateKey),
+  }
+}
+
+function algorithmOf(key: KeyObject): [algorithm: string, hash: string | null] {
+  const { namedCurve } = key.asymmetricKeyDetails ?? {}
+  const type = key.asymmetricKeyType
+  if (type === 'ec' && namedCurve === 'prime256v1') return ['ecdsa-sha256', 'sha256']
+  if (type === 'ec' && namedCurve === 'secp384r1') return ['ecdsa-sha384', 'sha384']
+  if (type === 'rsa') return ['rsa-pkcs1-sha256', 'sha256']
+  if (type === 'ed25519' || type === 'ml-dsa-44' || type === 'ml-dsa-65') return [type, null]
+  throw new FactoryError('authority_mismatch', `the line does not sign with keys of type ${namedCurve ?? type}`)
+}
+
+/** Throws when the bytes are no key. Node would collect a stack trace for an error that does not happen: half of the cost (SPEED). */
+export function importKey(spki: Bytes): KeyObject {
+  const limit = Error.stackTraceLimit
+  Error.stackTraceLimit = 0
+  try {
+    return createPublicKey({ key: Buffer.from(spki.buffer, spki.byteOffset, spki.length), format: 'der', type: 'spki' })
+  } finally {
+    Error.stackTraceLimit = limit
   }
 }
 
 /** Whether `signature` over `message` is by `spki`. Algorithms that are not named here, and keys that do not parse, are false. */
 export function verifySignature(spki: Bytes, algorithm: string, message: Bytes, signature: Bytes): boolean {
-  const known = VERIFIERS[algorithm]
-  if (!known) return false
+  let key: KeyObject
   try {
-    const key = createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' })
-    if (key.asymmetricKeyType !== known.type) return false
+    key = importKey(spki)
+  } catch {
+    return false
+  }
+  return verifyWithKey(key, algorithm, message, signature)
+}
+
+/** The same with a key that was imported before. */
+export function verifyWithKey(key: KeyObject, algorithm: string, message: Bytes, signature: Bytes): boolean {
+  const known = VERIFIERS[algorithm]
+  if (!known || key.asymmetricKeyType !== known.type) return false
+  try {
     return verify(known.hash, message, key, signature)
   } catch {
-    // A malformed key or signature: what it claims was not proven.
+    // A malformed signature: what it claims was not proven.
     return false
   }
 }
@@ -83,14 +134,19 @@ const VERIFIERS: Record<string, { type: string; hash: string | null } | undefine
   'ml-dsa-65': { type: 'ml-dsa-65', hash: null },
 }
 
-/** Public keys that a birth certificate may carry; null, or why not. FAULTS 73: judged before any signature is verified with it. */
-export function refuseKey(spki: Bytes): string | null {
+/** Judges a public key for a birth certificate: the key, or why not. FAULTS 73: judged before any signature is verified with it. */
+export function judgeKey(spki: Bytes): { key: KeyObject } | { reason: string } {
   let key: KeyObject
   try {
-    key = createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' })
+    key = importKey(spki)
   } catch {
-    return 'the public key does not parse'
+    return { reason: 'the public key does not parse' }
   }
+  const reason = refuse(key)
+  return reason ? { reason } : { key }
+}
+
+function refuse(key: KeyObject): string | null {
   const details = key.asymmetricKeyDetails ?? {}
   switch (key.asymmetricKeyType) {
     case 'ec':
@@ -110,9 +166,9 @@ export function refuseKey(spki: Bytes): string | null {
 }
 
 export function sha256(bytes: Bytes): Bytes {
-  return createHash('sha256').update(bytes).digest()
+  return hash('sha256', bytes, 'buffer')
 }
 
 export function sha256Hex(bytes: Bytes): string {
-  return createHash('sha256').update(bytes).digest('hex')
+  return hash('sha256', bytes, 'hex')
 }

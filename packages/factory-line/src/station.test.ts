@@ -262,19 +262,37 @@ describe('the journal', () => {
     expect(station.count()).toEqual({ issued: 0, reserved: 1 })
   })
 
-  test('[F56] every prefix of the journal that a power cut may leave opens, and loses at most the unfinished line', async () => {
+  test('[F56] every prefix of the journal that a power cut may leave opens, and loses at most what was not sealed', async () => {
     for (const serial of ['A-1', 'A-2']) await station.issue({ serial, csr: await request(serial) })
     station.close()
     const file = join(folder, 'journal.jsonl')
     const whole = readFileSync(file)
-    const lineEnds = [...whole.entries()].filter(([, byte]) => byte === 0x0a).map(([at]) => at)
-    for (let length = 0; length <= whole.length; length += 97) {
-      writeFileSync(file, whole.subarray(0, length))
-      station = open()
-      const lines = lineEnds.filter(end => end < length).length
-      expect(station.count()).toEqual({ issued: Math.floor(lines / 2), reserved: lines % 2 })
-      station.close()
+    // What is known once each seal is on the medium.
+    const seals: { end: number; issued: number; reserved: number }[] = [{ end: 0, issued: 0, reserved: 0 }]
+    let end = 0
+    let seen = { issued: 0, reserved: 0 }
+    for (const text of whole.toString('utf8').split('\n').slice(0, -1)) {
+      end += text.length + 1
+      const { kind } = JSON.parse(text)
+      if (kind === 'reserved') seen = { ...seen, reserved: seen.reserved + 1 }
+      if (kind === 'issued') seen = { issued: seen.issued + 1, reserved: seen.reserved - 1 }
+      if (kind === 'seal') seals.push({ end, ...seen })
     }
+    expect(seals).toHaveLength(5)
+    const lengths = [...Array(Math.ceil(whole.length / 97)).keys()].map(i => i * 97).concat(seals.map(seal => seal.end))
+    // Cut off, or with blocks that never reached the medium.
+    for (const length of lengths)
+      for (const torn of [
+        whole.subarray(0, length),
+        Buffer.concat([whole.subarray(0, length), Buffer.alloc(512), whole.subarray(length + 512)]),
+      ]) {
+        if (torn.length > whole.length) continue
+        writeFileSync(file, torn)
+        station = open()
+        const last = seals.findLast(seal => seal.end <= length)
+        expect(station.count()).toEqual({ issued: last?.issued, reserved: last?.reserved })
+        station.close()
+      }
     station = open()
   })
 
@@ -283,13 +301,29 @@ describe('the journal', () => {
     station.close()
     const file = join(folder, 'journal.jsonl')
     const lines = readFileSync(file, 'utf8').split('\n')
-    for (const damaged of [lines.slice(1), [lines[0].replace('A-1', 'A-9'), ...lines.slice(1)], ['{}', ...lines]]) {
+    const last = lines.length - 2
+    const forgedSeal = lines[last].replace(/"signature":"[^"]+"/, `"signature":"${Buffer.alloc(70).toString('base64')}"`)
+    for (const damaged of [
+      lines.slice(1),
+      lines.map(line => line.replace('A-1', 'A-9')),
+      lines.with(last - 1, lines[last - 1].replace('A-2', 'A-9')),
+      ['{}', ...lines],
+      lines.with(last, forgedSeal),
+    ]) {
       writeFileSync(file, damaged.join('\n'))
       expect(() => open()).toThrow(expect.objectContaining({ code: 'journal_corrupt' }))
     }
     writeFileSync(file, lines.join('\n'))
     station = open()
     expect(station.count().issued).toBe(2)
+  })
+
+  test('a journal is sealed by its station: another signer cannot open it', async () => {
+    await station.issue({ serial: 'A-1', csr: await request('A-1') })
+    station.close()
+    const other = { ...maker.manifest, key: generateSigningKey().key }
+    expect(() => open({ manifestSigner: other })).toThrow(expect.objectContaining({ code: 'journal_corrupt' }))
+    station = open()
   })
 
   test('one process at a time; the lock of a process that is gone is taken over', () => {
@@ -341,7 +375,9 @@ describe('the manifest', () => {
     const birth = await station.issue({ serial: 'A-3', csr: await request('A-3', key) })
     const posing = { certificate: birth.certificate, chain: [...birth.chain, maker.root.certificate], key }
     station.close()
+    rmSync(join(folder, 'journal.jsonl'))
     station = open({ manifestSigner: posing })
+    await station.issue({ serial: 'A-1', csr: await request('A-1') })
     const forged = await station.manifest()
     expect(() => verifyManifest(forged, rules())).toThrow(expect.objectContaining({ code: 'manifest_untrusted' }))
   })

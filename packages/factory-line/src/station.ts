@@ -1,26 +1,35 @@
 // The station: a CSR comes in, a birth certificate goes out, and the journal knows both before anybody else does.
 //
-//   CSR → proven → serial and key unknown? → reserve what will be signed → sign → verify → record → release
+//   CSR → proven → permitted? → serial and key unknown? → reserve what will be signed → sign → verify → record → release → read back
 //
 // Asking twice for the same unit with the same key gives the same certificate; anything else about a known serial or key is refused.
 
 import { randomBytes } from 'node:crypto'
-import { type Bytes, equalBytes, parseCertificate } from '@birthmark/device-sdk/core'
+import {
+  type Bytes,
+  encodeBits,
+  encodeSequence,
+  equalBytes,
+  parseCertificate,
+  signatureAlgorithmIdentifier,
+} from '@birthmark/device-sdk/core'
 import type { Authority, Moment } from './authority.ts'
-import { type BirthProfile, encodeBirthForm } from './birth-form.ts'
+import { type BirthProfile, birthForm } from './birth-form.ts'
 import { proveBirthRequest } from './birth-request.ts'
-import { signCertificate } from './certificate-form.ts'
+import { signAndVerify } from './certificate-form.ts'
 import { FactoryError } from './errors.ts'
-import { openJournal, type Unit } from './journal.ts'
-import type { ManifestEntry } from './manifest.ts'
-import { encodeManifest } from './manifest.ts'
-import { sha256Hex } from './signing-key.ts'
+import { type Failpoint, openJournal, type Tally, type Unit } from './journal.ts'
+import { type Mandate, mandateOf } from './mandate.ts'
+import { type ManifestEntry, manifestLines } from './manifest.ts'
+import { importKey, sha256Hex, verifySignature } from './signing-key.ts'
 
 export interface BirthRequest {
   /** The unit's serial number: becomes its device id everywhere. */
   serial: string
   /** DER PKCS#10. */
   csr: Bytes
+  /** What the unit is, as its order says. Refused when the issuing CA is for another SKU. */
+  sku?: string | null
   /** `name=value`, at most 8. */
   groups?: string[]
   /** `host`: the line made the key and put it into the device. Recorded in the manifest for whoever has to trust it. */
@@ -36,19 +45,46 @@ export interface Birth {
   again: boolean
 }
 
+/** What a device says it holds. */
+export interface Readback {
+  certificate: Bytes
+  /** A signature by the device's key over `challenge`; null where the device was not asked to prove its key. */
+  proof: { challenge: Bytes; algorithm: string; signature: Bytes } | null
+}
+
 export interface Station {
+  /** Who seals the journal; null names no station (a trial line). */
+  name: string
+  mandate: Mandate | null
   issue(request: BirthRequest): Promise<Birth>
-  /** The signed manifest of every unit issued so far, or of those named. */
+  /** Read-back: the device holds exactly what was issued, and its key answers. Then the unit is good. Throws `readback_mismatch`. */
+  confirm(serial: string, held: Readback): Promise<void>
+  /** Takes a unit out for good: it is in no manifest afterwards. */
+  scrap(serial: string, step: string, cause: string): Promise<void>
+  /** Counts a failed attempt; the unit may be tried again. */
+  fail(serial: string, step: string, cause: string): Promise<void>
+  note(what: string, detail: string): Promise<void>
+  unit(serial: string): Unit | null
+  units(): Iterable<Unit>
+  /** The signed manifest of every unit issued and not scrapped, or of those named, as lines. */
+  manifestLines(serials?: string[]): AsyncGenerator<string>
+  /** The same in one piece, for some thousands of units. */
   manifest(serials?: string[]): Promise<Bytes>
   count(): { issued: number; reserved: number }
+  tally(): Tally
+  head(): { lines: number; bytes: number; hash: string }
   close(): void
 }
 
 // The same alphabet the server admits as a device id: safe in a topic, a file name, a log line and a URL.
-const SERIAL = /^[A-Za-z0-9._:-]{1,64}$/
+export const SERIAL = /^[A-Za-z0-9._:-]{1,64}$/
 const GROUP = /^[A-Za-z0-9._-]{1,32}=[A-Za-z0-9._:-]{1,64}$/
 // The fleet extension of the operational certificate has room for eight groups.
 export const groupsMax = 8
+// A clock that was set back a little is set right again; one that is off by more would date certificates before their issuer's window.
+const clockBackMax = 3600
+// Names of steps and causes stand in reports and terminals.
+const WORD = /^[A-Za-z0-9._ :/-]{1,64}$/
 
 export function openStation(options: {
   folder: string
@@ -57,81 +93,178 @@ export function openStation(options: {
   profile: BirthProfile
   clock: Moment
   random?: (length: number) => Bytes
+  failpoint?: Failpoint
 }): Station {
-  const { folder, issuing, manifestSigner, profile, clock } = options
+  const { folder, issuing, manifestSigner, profile, clock, failpoint = () => {} } = options
   const random = options.random ?? randomBytes
-  const journal = openJournal(folder)
+  const issuer = parseCertificate(issuing.certificate)
+  const mandate = mandateOf(issuer)
+  const own = mandate?.stations.find(({ keySha256 }) => keySha256 === sha256Hex(manifestSigner.key.spki)) ?? null
+  if (mandate && !own)
+    throw new FactoryError(
+      'wrong_station',
+      `the issuing CA is for ${mandate.stations.map(({ name }) => name).join(', ')}, and this station's key is none of theirs`,
+    )
+  const name = own?.name ?? 'trial'
+  const journal = openJournal({
+    folder,
+    signer: manifestSigner,
+    algorithm: issuing.key.algorithm,
+    station: name,
+    sku: mandate?.sku ?? null,
+    random,
+    failpoint,
+  })
   // The root's certificate ends the chain; a device neither needs it nor may trust it on this path.
   const chain = [issuing.certificate, ...issuing.chain.slice(0, -1)]
-  const inProgress = new Map<string, Promise<Birth>>()
+  const inProgress = new Map<string, { spkiSha256: string; work: Promise<Birth> }>()
+  const encodeForm = birthForm(profile, issuing)
+  const issuerKey = importKey(issuing.key.spki)
+  const algorithmDer = signatureAlgorithmIdentifier(issuing.key.algorithm)
+  const ownKeys = [issuing.key.spki, manifestSigner.key.spki]
 
-  const complete = async (unit: Unit): Promise<Birth> => {
-    const certificate = await signCertificate(unit.toBeSigned, issuing.key)
+  const permit = (now: number): void => {
+    if (now < journal.latest() - clockBackMax)
+      throw new FactoryError('clock_back', `the clock says ${date(now)}, and the journal was at ${date(journal.latest())} before`)
+    if (!mandate || !own) return
+    if (now < mandate.from || now > mandate.until)
+      throw new FactoryError(
+        'window_closed',
+        `this CA issues from ${date(mandate.from)} to ${date(mandate.until)}; it is ${date(now)}`,
+      )
+    const { reserved, issued, good, scrapped } = journal.tally()
+    if (reserved + issued + good + scrapped >= own.quota)
+      throw new FactoryError('quota_spent', `station ${own.name} has used its ${own.quota} units of ${mandate.sku}`)
+  }
+
+  const complete = async (serial: string, toBeSigned: Bytes, reserved: Promise<void>): Promise<Birth> => {
+    await reserved
+    const signature = await signAndVerify(toBeSigned, issuing.key, issuerKey)
+    failpoint('signed')
     // A crash before the next line loses a signature that nobody has seen; the reservation signs the same bytes again.
-    journal.issued(unit, certificate, clock.now())
-    return { serial: unit.serial, certificate, chain, again: false }
+    await journal.issued(serial, signature, clock.now())
+    return { serial, certificate: encodeSequence([toBeSigned, algorithmDer, encodeBits(signature)]), chain, again: false }
+  }
+
+  const judgeFate = (serial: string, step: string, cause: string): void => {
+    if (!SERIAL.test(serial)) throw new FactoryError('serial_malformed', 'a serial number is 1 to 64 of A-Z a-z 0-9 . _ : -')
+    for (const word of [step, cause])
+      if (!WORD.test(word))
+        throw new FactoryError('group_malformed', 'a step or cause is 1 to 64 of A-Z a-z 0-9 . _ : / - and space')
+  }
+
+  const entries = function* (serials?: string[]): Generator<ManifestEntry> {
+    const wanted = serials ? new Set(serials) : null
+    const issuerSubject = Buffer.from(issuer.subject).toString('hex')
+    for (const unit of journal.units()) {
+      if (!unit.certificate || unit.state === 'scrapped' || (wanted && !wanted.has(unit.serial))) continue
+      yield {
+        serial: unit.serial,
+        issuerSubject,
+        birthCertificateSha256: sha256Hex(unit.certificate),
+        spkiSha256: unit.spkiSha256,
+        groups: unit.groups,
+        keyOrigin: unit.keyOrigin,
+      }
+    }
   }
 
   return {
+    name,
+    mandate,
     async issue(request) {
       const { serial, groups = [], keyOrigin = 'device' } = request
       if (!SERIAL.test(serial)) throw new FactoryError('serial_malformed', 'a serial number is 1 to 64 of A-Z a-z 0-9 . _ : -')
       if (groups.length > groupsMax) throw new FactoryError('group_malformed', `${groups.length} groups; at most ${groupsMax}`)
       for (const group of groups)
         if (!GROUP.test(group)) throw new FactoryError('group_malformed', `group '${group.slice(0, 100)}' is not name=value`)
+      if (mandate && request.sku && request.sku !== mandate.sku)
+        throw new FactoryError('wrong_sku', `${serial} is a ${request.sku}; this CA is for ${mandate.sku}`)
       const { spki } = proveBirthRequest(request.csr)
       // FAULTS 23: a device with the CA's own key would be the CA.
-      for (const own of [issuing.key, manifestSigner.key])
-        if (equalBytes(own.spki, spki)) throw new FactoryError('key_refused', "this is one of the line's own keys")
+      for (const key of ownKeys)
+        if (equalBytes(key, spki)) throw new FactoryError('key_refused', "this is one of the line's own keys")
       const spkiSha256 = sha256Hex(spki)
 
       const known = journal.bySerial(serial)
       if (known && known.spkiSha256 !== spkiSha256)
         throw new FactoryError('serial_taken', `${serial} was issued for another key; a second unit needs its own serial`)
-      const holder = journal.byKey(spkiSha256)
-      if (holder && holder.serial !== serial)
-        throw new FactoryError('key_taken', `this key belongs to ${holder.serial}; two units must not share one`)
+      if (!known) {
+        const holder = journal.byKey(spkiSha256)
+        if (holder) throw new FactoryError('key_taken', `this key belongs to ${holder.serial}; two units must not share one`)
+      }
+      if (known?.state === 'scrapped') throw new FactoryError('serial_taken', `${serial} was scrapped; its serial is spent`)
       if (known?.certificate) return { serial, certificate: known.certificate, chain, again: true }
-
       const running = inProgress.get(serial)
-      if (running) return { ...(await running), again: true }
+      if (running) return { ...(await running.work), again: true }
+
       const now = clock.now()
-      const unit =
-        known ??
-        journal.reserve(
-          { serial, spkiSha256, groups, keyOrigin, toBeSigned: encodeBirthForm({ serial, spki }, profile, issuing, now, random) },
-          now,
-        )
-      const work = complete(unit).finally(() => inProgress.delete(serial))
-      inProgress.set(serial, work)
-      return work
+      let { toBeSigned } = known ?? { toBeSigned: null }
+      let reserved = Promise.resolve()
+      if (!toBeSigned) {
+        permit(now)
+        toBeSigned = encodeForm({ serial, spki }, now, random)
+        reserved = journal.reserve({ serial, spkiSha256, groups, keyOrigin, toBeSigned }, now)
+      }
+      const work = complete(serial, toBeSigned, reserved).finally(() => inProgress.delete(serial))
+      inProgress.set(serial, { spkiSha256, work })
+      const birth = await work
+      failpoint('release')
+      return birth
     },
 
-    async manifest(serials) {
-      const wanted = serials ? new Set(serials) : null
-      const issuer = parseCertificate(issuing.certificate).subject
-      const entries: ManifestEntry[] = []
-      for (const unit of journal.units()) {
-        if (!unit.certificate || (wanted && !wanted.has(unit.serial))) continue
-        entries.push({
-          serial: unit.serial,
-          issuerSubject: Buffer.from(issuer).toString('hex'),
-          birthCertificateSha256: sha256Hex(unit.certificate),
-          spkiSha256: unit.spkiSha256,
-          groups: unit.groups,
-          keyOrigin: unit.keyOrigin,
-        })
+    async confirm(serial, { certificate, proof }) {
+      const unit = journal.bySerial(serial)
+      if (!unit?.certificate) throw new FactoryError('serial_unknown', `${serial} has no certificate from this station`)
+      if (unit.state === 'good') return
+      if (unit.state === 'scrapped') throw new FactoryError('serial_taken', `${serial} was scrapped`)
+      const bad = !equalBytes(unit.certificate, certificate)
+        ? 'other certificate'
+        : proof && !verifySignature(parseCertificate(certificate).spki, proof.algorithm, proof.challenge, proof.signature)
+          ? 'key does not answer'
+          : null
+      if (bad) {
+        await journal.fate({ kind: 'failed', serial, step: 'readback', cause: bad }, clock.now())
+        throw new FactoryError('readback_mismatch', `${serial}: ${bad}`)
       }
-      return encodeManifest(entries, manifestSigner, clock.now())
+      await journal.fate(
+        { kind: 'good', serial, step: 'readback', cause: proof ? 'certificate and key' : 'certificate' },
+        clock.now(),
+      )
+    },
+
+    async scrap(serial, step, cause) {
+      judgeFate(serial, step, cause)
+      const unit = journal.bySerial(serial)
+      if (unit?.state === 'scrapped') return
+      await journal.fate({ kind: 'scrapped', serial, step, cause }, clock.now())
+    },
+
+    async fail(serial, step, cause) {
+      judgeFate(serial, step, cause)
+      await journal.fate({ kind: 'failed', serial, step, cause }, clock.now())
+    },
+
+    note: (what, detail) => journal.note(what, detail, clock.now()),
+    unit: serial => journal.bySerial(serial),
+    units: () => journal.units(),
+    manifestLines: serials => manifestLines(entries(serials), manifestSigner, clock.now()),
+    async manifest(serials) {
+      const lines: Buffer[] = []
+      for await (const line of manifestLines(entries(serials), manifestSigner, clock.now())) lines.push(Buffer.from(line))
+      return Buffer.concat(lines)
     },
 
     count() {
-      let issued = 0
-      let reserved = 0
-      for (const unit of journal.units()) unit.certificate ? issued++ : reserved++
-      return { issued, reserved }
+      const { reserved, certificates } = journal.tally()
+      return { issued: certificates, reserved }
     },
-
+    tally: () => journal.tally(),
+    head: () => journal.head(),
     close: () => journal.close(),
   }
+}
+
+function date(seconds: number): string {
+  return new Date(seconds * 1000).toISOString().slice(0, 16)
 }

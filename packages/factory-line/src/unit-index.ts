@@ -1,0 +1,109 @@
+// Every unit of a journal in about 50 bytes of memory, so that a million of them are no matter: a fingerprint of the serial, one of the
+// key, where the journal tells of it, and what became of it. Fingerprints only point; who asks reads the journal's line and compares.
+
+export const RESERVED = 0
+export const ISSUED = 1
+export const GOOD = 2
+export const SCRAPPED = 3
+
+/** Open addressing over two 32-bit words and a number. Grows at 70 %. */
+export interface FingerprintIndex {
+  add(fingerprint: Uint8Array, value: number): void
+  /** The first value under `fingerprint` that `is` confirms, or −1. */
+  find(fingerprint: Uint8Array, is: (value: number) => boolean): number
+}
+
+export function fingerprintIndex(): FingerprintIndex {
+  let mask = 1023
+  let words = new Uint32Array(2 * (mask + 1))
+  // 0: free; else the value + 1.
+  let values = new Int32Array(mask + 1)
+  let used = 0
+  const word = (bytes: Uint8Array, at: number): number =>
+    ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0
+
+  const put = (high: number, low: number, value: number): void => {
+    let slot = low & mask
+    while (values[slot] !== 0) slot = (slot + 1) & mask
+    words[2 * slot] = high
+    words[2 * slot + 1] = low
+    values[slot] = value
+  }
+  return {
+    add(fingerprint, value) {
+      if (++used > 0.7 * (mask + 1)) {
+        const [oldWords, oldValues] = [words, values]
+        mask = 2 * mask + 1
+        words = new Uint32Array(2 * (mask + 1))
+        values = new Int32Array(mask + 1)
+        for (let slot = 0; slot < oldValues.length; slot++)
+          if (oldValues[slot] !== 0) put(oldWords[2 * slot], oldWords[2 * slot + 1], oldValues[slot])
+      }
+      put(word(fingerprint, 0), word(fingerprint, 4), value + 1)
+    },
+    find(fingerprint, is) {
+      const [high, low] = [word(fingerprint, 0), word(fingerprint, 4)]
+      for (let slot = low & mask; values[slot] !== 0; slot = (slot + 1) & mask)
+        if (words[2 * slot] === high && words[2 * slot + 1] === low && is(values[slot] - 1)) return values[slot] - 1
+      return -1
+    },
+  }
+}
+
+/** Where in the journal each unit is told of. A unit is a small number, in the order of reservation. */
+export interface UnitTable {
+  count: number
+  add(): number
+  /** Byte offset of the `reserved` line; −1 while it is not on the medium. */
+  reservedAt(unit: number): number
+  issuedAt(unit: number): number
+  setReserved(unit: number, offset: number): void
+  setIssued(unit: number, offset: number): void
+  state(unit: number): number
+  setState(unit: number, state: number): void
+  /** Units by state. */
+  tally: [reserved: number, issued: number, good: number, scrapped: number]
+}
+
+export function unitTable(): UnitTable {
+  let room = 1024
+  let reserved = new Float64Array(room)
+  let issued = new Float64Array(room)
+  let states = new Uint8Array(room)
+  const table: UnitTable = {
+    count: 0,
+    tally: [0, 0, 0, 0],
+    add() {
+      if (table.count === room) {
+        // By half rather than by two: a million units then leave less unused.
+        room = Math.ceil(room * 1.5)
+        const grown = <T extends Float64Array | Uint8Array>(made: T, old: T): T => {
+          made.set(old)
+          return made
+        }
+        reserved = grown(new Float64Array(room), reserved)
+        issued = grown(new Float64Array(room), issued)
+        states = grown(new Uint8Array(room), states)
+      }
+      reserved[table.count] = -1
+      issued[table.count] = -1
+      table.tally[RESERVED]++
+      return table.count++
+    },
+    reservedAt: unit => reserved[unit],
+    issuedAt: unit => issued[unit],
+    setReserved(unit, offset) {
+      reserved[unit] = offset
+    },
+    setIssued(unit, offset) {
+      issued[unit] = offset
+    },
+    state: unit => states[unit],
+    setState(unit, state) {
+      table.tally[states[unit] as 0]--
+      table.tally[state as 0]++
+      states[unit] = state
+    },
+  }
+  return table
+}
