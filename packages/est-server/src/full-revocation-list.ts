@@ -7,11 +7,11 @@ import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs
 import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Bytes } from '@birthmark/device-sdk/core'
-import { crlEnvelope, crlFrame } from './ca/crl.ts'
+import { crlEnvelope, crlFrame, entriesBytes, writeEntries } from './ca/crl.ts'
 import type { Issuer, PartSigner } from './ca/issuer-key.ts'
 import { EstServerError } from './errors.ts'
 import type { Clock } from './ports.ts'
-import { type crlFailpoints, shardEntries } from './revocation-lists.ts'
+import { type crlFailpoints, revokedRuns } from './revocation-lists.ts'
 import type { RevocationRules } from './revocation-rules.ts'
 import { issuerName, shardOf } from './status-urls.ts'
 import type { CrlHead } from './store/crl.ts'
@@ -41,8 +41,8 @@ export type FullOutcome =
   /** `standing`: the list before, when it knows of every revocation. */
   | { kind: 'failed'; error: unknown; standing: FullList | null }
 
-/** Bytes gathered before they are written, and read at once. */
-const pieceBytes = 1 << 20
+/** Bytes gathered before they are written, and read at once: more than the entries of one read. */
+const pieceBytes = 1 << 18
 /** Held in memory for a key that must have all at once: a million and a half entries. */
 const wholeBytesMax = 1 << 26
 const attemptsMax = 3
@@ -112,7 +112,7 @@ export function createFullLists(parts: FullListParts) {
     let list: FileHandle | null = null
     try {
       entries = await open(entriesPath, 'w+', 0o600)
-      const entriesBytes = await writeEntries(issuer, entries, parts.since(now))
+      const entriesBytes = await spoolEntries(issuer, entries, parts.since(now))
       await pass('crl-read')
       const number = await store.reserveCrlNumber(issuer.keyId, now)
       await pass('crl-numbered')
@@ -141,14 +141,14 @@ export function createFullLists(parts: FullListParts) {
   }
 
   /** Shard by shard, with the event loop between them. Octets written. */
-  async function writeEntries(issuer: Issuer, file: FileHandle, since: number): Promise<number> {
+  async function spoolEntries(issuer: Issuer, file: FileHandle, since: number): Promise<number> {
     let written = 0
-    let gathered: Bytes[] = []
+    // One buffer for all that is written.
+    const piece = Buffer.allocUnsafe(pieceBytes)
     let size = 0
     const flush = async () => {
-      if (size > 0) await file.appendFile(Buffer.concat(gathered))
+      await file.write(piece, 0, size, written)
       written += size
-      gathered = []
       size = 0
     }
     for (const fleet of await store.fleets()) {
@@ -157,11 +157,10 @@ export function createFullLists(parts: FullListParts) {
       const last = rules.revocations === 0 ? -1 : shardOf(await store.lastIdx(fleet))
       for (let shard = 0; shard <= last; shard++) {
         if (closing) throw new EstServerError('store_closed', 'the server is stopping')
-        for await (const part of shardEntries(store, issuer, fleet, shard, rules, since)) {
-          gathered.push(part)
-          size += part.length
+        for await (const run of revokedRuns(store, issuer, fleet, shard, rules, since)) {
+          if (size + entriesBytes(run) > pieceBytes) await flush()
+          size = writeEntries(run, piece, size)
         }
-        if (size >= pieceBytes) await flush()
         await nextTurn()
       }
     }

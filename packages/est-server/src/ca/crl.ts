@@ -45,27 +45,38 @@ export function derHeader(tag: number, length: number): Bytes {
   return new Uint8Array([tag, 0x80 | octets.length, ...octets])
 }
 
-/** Octets of one entry. */
-export function entryBytes(serialBytes: number, { reason }: RevocationFact, timeBytes: number): number {
-  return 2 + 2 + serialBytes + timeBytes + (listedReason(reason) === null ? 0 : REASON_CODE_EXTENSION.length + 1)
+/** Certificates that were revoked together. `serials`: content octets of INTEGERs, `serialBytes` each (below 100), one after the other. */
+export interface RevokedRun {
+  serials: Bytes
+  serialBytes: number
+  fact: RevocationFact
 }
 
-/** Entries of certificates that were revoked together. `serials`: content octets of INTEGERs, `serialBytes` each (below 100), one after the other. */
-export function encodeEntries(serials: Bytes, serialBytes: number, fact: RevocationFact): Bytes {
-  const time = encodeTime(fact.at)
+/** What of an entry stands before and after its serial. */
+function aroundSerial({ serialBytes, fact }: RevokedRun): { head: Bytes; tail: Bytes } {
   const reason = listedReason(fact.reason)
-  const head = new Uint8Array([SEQUENCE, entryBytes(serialBytes, fact, time.length) - 2, INTEGER, serialBytes])
+  const time = encodeTime(fact.at)
   const tail = Buffer.concat(reason === null ? [time] : [time, REASON_CODE_EXTENSION, new Uint8Array([reason])])
-  const count = serials.length / serialBytes
+  return { head: new Uint8Array([SEQUENCE, 2 + serialBytes + tail.length, INTEGER, serialBytes]), tail }
+}
+
+/** Octets of the entries of a run. */
+export function entriesBytes(run: RevokedRun): number {
+  const { head, tail } = aroundSerial(run)
+  return (run.serials.length / run.serialBytes) * (head.length + run.serialBytes + tail.length)
+}
+
+/** Writes the entries of a run to `out` from `at` on, and gives where they end. */
+export function writeEntries(run: RevokedRun, out: Buffer, at: number): number {
+  const { head, tail } = aroundSerial(run)
+  const { serials, serialBytes } = run
   const each = head.length + serialBytes + tail.length
+  const end = at + (serials.length / serialBytes) * each
   // One entry for all of them, again and again: only the serial differs.
-  const out = Buffer.alloc(count * each, Buffer.concat([head, new Uint8Array(serialBytes), tail]))
-  for (let i = 0; i < count; i++) {
-    const from = i * serialBytes
-    const to = i * each + head.length
-    for (let j = 0; j < serialBytes; j++) out[to + j] = serials[from + j]
-  }
-  return out
+  out.fill(Buffer.concat([head, new Uint8Array(serialBytes), tail]), at, end)
+  let from = 0
+  for (let to = at + head.length; to < end; to += each) for (let i = 0; i < serialBytes; i++) out[to + i] = serials[from++]
+  return end
 }
 
 export interface CrlShape {

@@ -200,7 +200,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   reading.exec('PRAGMA cache_size = -65536')
   const reads = sqliteReads(reading)
   const scanning = new DatabaseSync(path, { readOnly: true, timeout: 5000 })
-  scanning.exec('PRAGMA cache_size = -4096')
+  scanning.exec('PRAGMA cache_size = -1024')
   const crls = crlReads(reading, scanning)
   const scep = scepReads(reading)
   const notices = noticeReads(reading)
