@@ -25,7 +25,8 @@ import {
 } from '@birthmark/device-sdk/core'
 import { encodeOcspRequest, parseOcspResponse, publicKeyBits, type SingleStatus } from '@birthmark/est-server'
 import { signatureVerifier } from '@birthmark/factory-line'
-import { CommandError } from './command-error.ts'
+import { CommandError, explain } from './command-error.ts'
+import type { Finding } from './examination.ts'
 
 const CRL_DISTRIBUTION_POINTS = '551d1f' // 2.5.29.31
 const AUTHORITY_INFORMATION_ACCESS = '2b06010505070101' // 1.3.6.1.5.5.7.1.1
@@ -195,4 +196,58 @@ export async function askOcsp(url: string, certificate: Certificate, issuer: Cer
 export const placeOf = (certificate: Certificate): string => {
   const membership = membershipOf(certificate)
   return membership ? `fleet ${membership.fleet}, index ${membership.idx}` : 'of no fleet'
+}
+
+/** Whether the addresses in a certificate answer, and with something to be believed. `chain`: the certificate, and CAs among which is its issuer. */
+export async function* examineStatus(chain: Bytes[]): AsyncGenerator<Finding> {
+  const now = Math.floor(Date.now() / 1000)
+  const bad = (check: string, error: unknown): Finding => {
+    const { message, next } = explain(error)
+    return { check, ok: false, detail: message, next }
+  }
+  let certificate: Certificate
+  let above: Certificate[]
+  try {
+    ;[certificate, ...above] = chain.map(parseCertificate)
+  } catch {
+    // Said by the identity's own check.
+    return
+  }
+  const { crl, ocsp } = statusUrls(certificate)
+  if (crl === null && ocsp === null) return
+  const issuer = above.find(ca => equalBytes(ca.subject, certificate.issuer))
+  if (issuer === undefined) {
+    const next = 'append the issuing CA to the certificate file'
+    yield { check: 'certificate status', ok: false, detail: 'the CA that signed it is not at hand', next }
+    return
+  }
+  if (crl !== null)
+    try {
+      const { entries, nextUpdate, listed } = judgeList(await fetchStatus(crl), issuer, now, certificate.serial)
+      const detail = `${crl}: ${entries} entries, until ${new Date(nextUpdate * 1000).toISOString()}`
+      yield listed
+        ? {
+            check: 'CRL',
+            ok: false,
+            detail: 'the certificate is revoked',
+            next: 'birthmark devices shows what became of the device',
+          }
+        : { check: 'CRL', ok: true, detail }
+    } catch (error) {
+      yield bad('CRL', error)
+    }
+  if (ocsp !== null)
+    try {
+      const { status } = await askOcsp(ocsp, certificate, issuer, now)
+      yield status.kind === 'good'
+        ? { check: 'OCSP', ok: true, detail: `${ocsp}: good` }
+        : {
+            check: 'OCSP',
+            ok: false,
+            detail: `the certificate is ${status.kind}`,
+            next: 'birthmark devices shows what became of the device',
+          }
+    } catch (error) {
+      yield bad('OCSP', error)
+    }
 }

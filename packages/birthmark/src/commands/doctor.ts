@@ -6,6 +6,7 @@ import type { Command } from 'commander'
 import { CommandError, usageError } from '../command-error.ts'
 import { readDeviceFolder } from '../device-folder.ts'
 import { examineClock, examineFolder, examineIdentity, examineMqtt, examineServer, type Finding } from '../examination.ts'
+import { examineStatus } from '../status-check.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { leaf, readInput, stateOption } from './common.ts'
 
@@ -66,6 +67,7 @@ export function define(command: Command, terminal: Terminal): void {
       if (options.certificate) {
         const key = options.key ? readInput(options.key, 65_536) : null
         for (const finding of examineIdentity(pem(options.certificate), key, target.operational)) tell(finding)
+        for await (const finding of examineStatus([...pem(options.certificate), ...target.operational])) tell(finding)
       }
       if (failed)
         throw new CommandError('unwell', `${failed} of the checks failed`, 'follow the first "next:" above, then run this again')
