@@ -10,6 +10,7 @@ const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
   'enroll-bun': { about: 'the same server on Bun and on Node, enrollments a second of CPU', load: () => import('./enroll-bun.ts') },
   crl: { about: 'revocation lists: a shard, a million entries, and 100,000 revoked at once', load: () => import('./crl.ts') },
   footprint: { about: "bytes of the device's core and agent", load: () => import('./footprint.ts') },
+  import: { about: 'a manifest of a million births against parsing it', load: () => import('./import.ts') },
   kill: { about: 'the server killed under load, a hundred times on each store', load: () => import('./kill.ts') },
   notice: { about: 'bytes of notices, rules and proofs against a delta CRL', load: () => import('./notice.ts') },
   ocsp: { about: 'OCSP answers against a raw signature', load: () => import('./ocsp.ts') },

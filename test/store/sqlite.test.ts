@@ -4,7 +4,14 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { openSqliteStore, type SqliteStoreOptions, spawnWriterThread, type WriterThread } from '@birthmark/est-server'
+import {
+  type ManifestEntry,
+  openSqliteStore,
+  type SqliteStoreOptions,
+  type Store,
+  spawnWriterThread,
+  type WriterThread,
+} from '@birthmark/est-server'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { approvalsContract } from './approvals-contract.ts'
 import { auditEntry, manifestEntry, storeContract } from './contract.ts'
@@ -214,6 +221,53 @@ describe('sqlite driver', () => {
     const cut = await open({ checkPages: true })
     expect((await cut.numbers([])).audit.n).toBe(end - 1)
     await cut.close()
+  })
+
+  describe('a first import of full chunks', () => {
+    const chunk = (from: number, count = 5000) =>
+      Array.from({ length: count }, (_, i) =>
+        manifestEntry(`d-${String(from + i).padStart(6, '0')}`, [`batch=${(from + i) % 3}`, 'model=x']),
+      )
+    const index = () => {
+      const db = new DatabaseSync(join(folder, 'store.db'), { readOnly: true })
+      const found = db.prepare(`SELECT 1 FROM sqlite_schema WHERE name = 'devices_birth_key'`).get() !== undefined
+      db.close()
+      return found
+    }
+    const take = (store: Store, entries: ManifestEntry[]) =>
+      store.importManifest('meters', entries, auditEntry('manifest_imported'))
+
+    it.each<[string, (store: Store) => Promise<unknown>]>([
+      ['the last, shorter chunk', store => take(store, chunk(5000, 10))],
+      ['any other write', store => store.appendAudit(auditEntry('failure'))],
+      ['a chunk that repeats a device', async store => expect((await take(store, chunk(4990))).unchanged).toBe(10)],
+      [
+        'a chunk with a birth key that is another device',
+        async store =>
+          expect((await take(store, [{ ...chunk(9000, 1)[0], spkiSha256: chunk(7, 1)[0].spkiSha256 }])).refused).toHaveLength(1),
+      ],
+    ])('leaves the index of birth keys for last, and builds it with %s', async (_, next) => {
+      const store = await open()
+      expect(await take(store, chunk(0))).toMatchObject({ added: 5000, refused: [] })
+      expect(index()).toBe(false)
+      await next(store)
+      expect(index()).toBe(true)
+      expect(await store.check()).toEqual([])
+      await store.close()
+    })
+
+    it('builds it at the next opening when the process died in between', async () => {
+      const store = await open({ spawnWriter: mute(1, true) })
+      await take(store, chunk(0))
+      await expect(take(store, chunk(5000))).rejects.toMatchObject({ code: 'store_unknown' })
+      await store.close()
+      expect(index()).toBe(false)
+      const again = await open()
+      expect(index()).toBe(true)
+      expect(await take(again, chunk(0, 4))).toMatchObject({ unchanged: 4 })
+      expect(await again.check()).toEqual([])
+      await again.close()
+    })
   })
 
   it('check names what was tampered with', async () => {

@@ -87,14 +87,21 @@ export function createRegistry({
         total.refused.push(...rows.slice(0, refusedListedMax - total.refused.length))
       }
       let chunk: ManifestEntry[] = []
+      // One chunk is written while the next is read: the store's work and the reader's fall together.
+      let away: Promise<void> = Promise.resolve()
       const write = async () => {
+        await away
         if (chunk.length === 0) return
         const audit = { at: at(), kind: 'manifest_imported', requestId: '', fleet, device: '', by, code: '', detail: '' } as const
-        const report = await store.importManifest(fleet, chunk, audit)
-        total.added += report.added
-        total.updated += report.updated
-        total.unchanged += report.unchanged
-        refuse(report.refused)
+        const writing = store.importManifest(fleet, chunk, audit).then(report => {
+          total.added += report.added
+          total.updated += report.updated
+          total.unchanged += report.unchanged
+          refuse(report.refused)
+        })
+        // Heard at the next await, or at the end.
+        writing.catch(() => {})
+        away = writing
         chunk = []
       }
       for await (const entry of entries) {
@@ -104,6 +111,7 @@ export function createRegistry({
         if (chunk.length === manifestEntriesMax) await write()
       }
       await write()
+      await away
       return total
     },
 

@@ -2,13 +2,16 @@
 // Part of the writes: runs inside the writer's transaction.
 
 import type { DatabaseSync } from 'node:sqlite'
+import type { PackedManifest } from './packed-manifest.ts'
+import { type FirstImport, firstImport } from './sqlite-first-import.ts'
 import { prepare, unrevoked } from './sqlite-rows.ts'
-import { groupsPerDeviceMax, groupsPerFleetMax, type ManifestEntry, type ManifestReport } from './store.ts'
+import { groupsPerDeviceMax, groupsPerFleetMax, type ManifestReport } from './store.ts'
 
 type Seen = { kind: 'added' | 'updated' | 'unchanged' } | { kind: 'refused'; reason: string }
 
 export interface ManifestWrites {
-  importEntries(fleet: string, entries: ManifestEntry[], at: number): ManifestReport
+  importEntries(fleet: string, entries: PackedManifest, at: number): ManifestReport
+  first: FirstImport
   /** A group of these that a known device is not in; null for none, and for a device that is not known. */
   lacking(fleet: string, id: string, groups: string[]): string | null
   admit(fleet: string, id: string, birthSpki: Uint8Array | null, groups: string[], at: number): Seen['kind']
@@ -115,19 +118,25 @@ export function manifestWrites(db: DatabaseSync): ManifestWrites {
     return { kind: known ? 'updated' : 'added' }
   }
 
+  const first = firstImport(db, gidOf)
   return {
-    importEntries: (fleet, entries, at) =>
-      withCounts(fleet, count => {
+    first,
+    importEntries(fleet, chunk, at) {
+      const whole = first.take(fleet, chunk, at)
+      if (whole) return whole
+      return withCounts(fleet, count => {
         const report: ManifestReport = { added: 0, updated: 0, unchanged: 0, refused: [] }
-        for (const entry of entries) {
-          const birthHash = entry.birthCertificateSha256 ? Buffer.from(entry.birthCertificateSha256, 'hex') : null
-          const row = { ...entry, id: entry.serial, birthSpki: Buffer.from(entry.spkiSha256, 'hex'), birthHash }
-          const seen = take(fleet, { ...row, issuerSubject: entry.issuerSubject ?? null }, at, count)
-          if (seen.kind === 'refused') report.refused.push({ serial: entry.serial, reason: seen.reason })
+        for (const [i, id] of chunk.serials.split('\n').entries()) {
+          const { groups, keyOrigin, issuerSubject, hasBirthHash } = chunk.kinds[chunk.kindOf[i]]
+          const birthSpki = chunk.spkis.subarray(32 * i, 32 * i + 32)
+          const birthHash = hasBirthHash ? chunk.birthHashes.subarray(32 * i, 32 * i + 32) : null
+          const seen = take(fleet, { id, birthSpki, groups, keyOrigin, issuerSubject, birthHash }, at, count)
+          if (seen.kind === 'refused') report.refused.push({ serial: id, reason: seen.reason })
           else report[seen.kind]++
         }
         return report
-      }),
+      })
+    },
 
     lacking(fleet, id, groups) {
       const known = deviceById.get(fleet, id)

@@ -110,6 +110,11 @@ CREATE TABLE audit (
 
 export const schemaVersion = steps.length
 
+/** The one index that a first import leaves for last (sqlite-first-import.ts). */
+export function buildBirthKeyIndex(db: DatabaseSync): void {
+  db.exec('CREATE UNIQUE INDEX IF NOT EXISTS devices_birth_key ON devices (birth_spki_sha256) WHERE birth_spki_sha256 IS NOT NULL')
+}
+
 /** Brings a new or older file to this program's version, one step a transaction. Throws `store_unusable` for what is not ours. */
 export function migrate(db: DatabaseSync): void {
   const pragma = (name: string) => Object.values(db.prepare(`PRAGMA ${name}`).get() as object)[0] as number
@@ -129,4 +134,6 @@ export function migrate(db: DatabaseSync): void {
     }
     db.exec('COMMIT')
   }
+  // A process died within a first import.
+  buildBirthKeyIndex(db)
 }

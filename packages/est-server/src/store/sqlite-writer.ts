@@ -77,9 +77,10 @@ export function runBatch(db: DatabaseSync, session: WriteSession, jobs: WriteJob
     db.exec('COMMIT')
     return answers
   }
-  const run = (job: WriteJob): JobAnswer => ({
-    value: (session.writes[job.name] as (a: unknown) => WriteResult<WriteName>)(job.argument),
-  })
+  const run = (job: WriteJob): JobAnswer => {
+    if (job.name !== 'importManifest' && job.name !== 'enrollmentFacts') session.endImport()
+    return { value: (session.writes[job.name] as (a: unknown) => WriteResult<WriteName>)(job.argument) }
+  }
   /** Undoes what is open; a message when the medium can no longer be trusted. */
   const undo = (error: unknown): WriterMessage | null => {
     session.forget()

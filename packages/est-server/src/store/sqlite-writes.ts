@@ -3,6 +3,7 @@
 
 import type { DatabaseSync } from 'node:sqlite'
 import { auditHash, boundEntry, chainStart } from './audit-chain.ts'
+import type { PackedManifest } from './packed-manifest.ts'
 import { type ApprovalWrites, approvalWrites } from './sqlite-approvals.ts'
 import { closedGroups } from './sqlite-closed-groups.ts'
 import { type CrlWrites, crlWrites } from './sqlite-crl.ts'
@@ -14,16 +15,7 @@ import { type NumberWrites, numberWrites } from './sqlite-numbers.ts'
 import { type DeviceSqlRow, deviceColumns, deviceRecord, prepare } from './sqlite-rows.ts'
 import { type ScepWrites, scepWrites } from './sqlite-scep.ts'
 import { type TokenWrites, tokenWrites } from './sqlite-token.ts'
-import type {
-  AuditEntry,
-  DeviceRecord,
-  ManifestEntry,
-  ManifestReport,
-  NewDevice,
-  NewSecret,
-  RevocationRecord,
-  SecretOutcome,
-} from './store.ts'
+import type { AuditEntry, DeviceRecord, ManifestReport, NewDevice, NewSecret, RevocationRecord, SecretOutcome } from './store.ts'
 
 export interface Writes
   extends IssuanceWrites,
@@ -38,7 +30,7 @@ export interface Writes
   acceptTime(audit: AuditEntry): null
   setSuspicion(mark: { fleet: string; id: string; suspected: boolean; audit: AuditEntry }): boolean
   raiseFloor(used: { fleet: string; id: string; idx: number; audit: AuditEntry }): boolean
-  importManifest(chunk: { fleet: string; entries: ManifestEntry[]; audit: AuditEntry }): ManifestReport
+  importManifest(chunk: { fleet: string; entries: PackedManifest; audit: AuditEntry }): ManifestReport
   mintSecret(secret: NewSecret): SecretOutcome
   recordRevocation(revocation: RevocationRecord): 'recorded' | 'conflict'
   outboxDelivered(delivery: { fleet: string; seq: number; at: number }): null
@@ -49,6 +41,8 @@ export interface WriteSession {
   writes: Writes
   /** To be called in each transaction before COMMIT: moves the store's clock to the latest time that the writes carried, bar appendAudit and raiseFloor. */
   settle(): void
+  /** To be called before any write but importManifest: an index that a first import has left for last is built. */
+  endImport(): void
   /** To be called after ROLLBACK: forgets what was remembered of undone writes. */
   forget(): void
 }
@@ -201,7 +195,9 @@ export function writeSession(db: DatabaseSync): WriteSession {
       groups.forget('what others changed')
       issuers.forget()
     },
+    endImport: () => manifest.first.finish(),
     forget() {
+      manifest.first.forget()
       latestTime = -1
       last = null
       groups.forget('all')

@@ -8,6 +8,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { Worker } from 'node:worker_threads'
 import { EstServerError } from '../errors.ts'
 import { createIdxBlocks } from './idx-blocks.ts'
+import { packManifest } from './packed-manifest.ts'
 import { approvalReads } from './sqlite-approvals.ts'
 import { crlReads } from './sqlite-crl.ts'
 import { issuancePageReads } from './sqlite-issuance-pages.ts'
@@ -268,7 +269,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     importManifest(fleet, entries, audit) {
       if (entries.length > manifestEntriesMax)
         return Promise.reject(new EstServerError('manifest_invalid', `more than ${manifestEntriesMax} entries at once`))
-      return write('importManifest', { fleet, entries, audit })
+      return write('importManifest', { fleet, entries: packManifest(entries), audit })
     },
     mintSecret: secret => write('mintSecret', secret),
     draftRevocation: (fleet, group, rulesMax, now) =>
