@@ -51,7 +51,8 @@ async function intentFor(store: Store, id: string, change: Partial<IssuanceInten
     deviceVersion: device.version,
     idx: await store.reserveIdx(fleet),
     gids: device.gids,
-    spkiSha256: spki,
+    // One key is one device's.
+    spkiSha256: id === 'a' ? spki : sha256(`operational key ${id}`),
     contentSha256: content,
     epoch: 0,
     notBefore: at - 300,
@@ -156,6 +157,19 @@ export function storeContract(name: string, driver: () => Driver): void {
       expect(await store.recordIntent(await intentFor(store, 'a'))).toEqual({ kind: 'conflict', on: 'content' })
       await issue(store, 'a', { epoch: 1 })
       await issue(store, 'b')
+    })
+
+    it('[F23] takes a key for one device, also when both asked before either was known by it', async () => {
+      const [a, b] = [await intentFor(store, 'a'), await intentFor(store, 'b', { spkiSha256: spki })]
+      expect(await Promise.all([store.recordIntent(a), store.recordIntent(b)])).toEqual([
+        { kind: 'recorded' },
+        { kind: 'conflict', on: 'key' },
+      ])
+      // What came to nothing keeps nobody from it.
+      await store.voidIntent(issuer, a.serial, auditEntry('intent_voided', 'a'))
+      await issue(store, 'b', { spkiSha256: spki })
+      expect(await store.recordIntent(await intentFor(store, 'a'))).toEqual({ kind: 'conflict', on: 'key' })
+      await issue(store, 'b', { spkiSha256: spki, epoch: 1 })
     })
 
     it('gives up an open intent of the device when a new one comes', async () => {

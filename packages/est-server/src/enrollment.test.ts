@@ -413,6 +413,17 @@ describe('what is asked', () => {
     expect(await ask(encodeBase64(next, 0), { tlsUnique: next })).toMatchObject({ kind: 'issued', again: true })
   })
 
+  it('[F23] two devices that ask with one key at the same moment are not both given a certificate', async () => {
+    const others = await Promise.all(['m-2', 'm-3', 'm-4'].map(id => k.device(id)))
+    const key = testKey()
+    const outcomes = await Promise.all(others.map(other => k.enroll(other.peer(), csrFor(key, nameOf(other.id)))))
+    expect(outcomes.filter(({ kind }) => kind === 'issued')).toHaveLength(1)
+    expect(k.signatures()).toBe(1)
+    expect(await k.enroll(others[0].peer(), csrFor(key, nameOf('m-2')))).toMatchObject(
+      outcomes[0].kind === 'issued' ? { again: true } : { code: 'key_of_another_device' },
+    )
+  })
+
   it('[F23] the birth key, a CA key, the key of another device or of a superseded certificate is refused', async () => {
     const other = await k.device('m-2')
     const otherKey = testKey()

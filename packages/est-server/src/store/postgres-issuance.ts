@@ -73,6 +73,8 @@ WITH j AS (
     -- Spent on another request content: used. On this one, with no certificate to show for it: an earlier attempt died.
     j.secret IS NULL OR EXISTS (SELECT 1 FROM secrets s WHERE s.hash = j.secret AND s.device = j.device AND s.expires_at > j.at
       AND NOT s.issued AND (s.content_sha256 IS NULL OR s.content_sha256 = j.content)) AS is_admitted,
+    -- Two devices that ask with one key at the same moment have both been told that nobody holds it.
+    EXISTS (SELECT 1 FROM issuances h WHERE h.spki_sha256 = j.spki AND h.device <> j.device AND h.state <> 'void') AS is_elsewhere,
     NOT EXISTS (SELECT 1 FROM issuers) OR EXISTS (SELECT 1 FROM issuers s WHERE s.state = 'signing' AND s.key_id = j.issuer) AS may_sign,
     -- Indices order a device's certificates; another process may have drawn the last one from a higher block.
     NOT EXISTS (SELECT 1 FROM issuances l WHERE l.key = d.latest AND l.idx >= j.idx) AS is_ahead,
@@ -82,13 +84,13 @@ WITH j AS (
   INSERT INTO issuances (issuer, serial, fleet, idx, device, gids, spki_sha256, content_sha256, epoch, not_before, not_after, state, secret,
     request_id, started_at, der)
   SELECT issuer, serial, fleet, idx, device, gids::integer[], spki, content, epoch, not_before, not_after, 'intent', secret, request_id, at, tbs
-  FROM judged WHERE is_current AND is_ahead AND may_sign AND NOT is_closed AND is_admitted
+  FROM judged WHERE is_current AND is_ahead AND may_sign AND NOT is_closed AND NOT is_elsewhere AND is_admitted
   ON CONFLICT DO NOTHING RETURNING fleet, idx
 )
-SELECT NULL::integer AS n, fleet, idx, NULL::boolean AS is_current, NULL::boolean AS is_ahead, NULL::boolean AS may_sign, NULL::boolean AS is_closed, NULL::boolean AS is_admitted, NULL::boolean AS has_open
+SELECT NULL::integer AS n, fleet, idx, NULL::boolean AS is_current, NULL::boolean AS is_ahead, NULL::boolean AS may_sign, NULL::boolean AS is_closed, NULL::boolean AS is_elsewhere, NULL::boolean AS is_admitted, NULL::boolean AS has_open
   FROM added
-UNION ALL SELECT n, NULL, NULL, is_current, is_ahead, may_sign, is_closed, is_admitted, has_open
-  FROM judged WHERE NOT is_current OR NOT is_ahead OR NOT may_sign OR is_closed OR NOT is_admitted OR has_open`
+UNION ALL SELECT n, NULL, NULL, is_current, is_ahead, may_sign, is_closed, is_elsewhere, is_admitted, has_open
+  FROM judged WHERE NOT is_current OR NOT is_ahead OR NOT may_sign OR is_closed OR is_elsewhere OR NOT is_admitted OR has_open`
 
 interface Judged {
   n: number | null
@@ -98,6 +100,7 @@ interface Judged {
   is_ahead: boolean
   may_sign: boolean
   is_closed: boolean
+  is_elsewhere: boolean
   is_admitted: boolean
   has_open: boolean
 }
@@ -165,6 +168,7 @@ export async function recordIntents(tx: Transaction, jobs: Placed<IssuanceIntent
   const keysOf = (i: IssuanceIntent) => [
     `device ${i.device}`,
     `serial ${hex(i.serial)}`,
+    `key ${hex(i.spkiSha256)}`,
     `idx ${i.fleet} ${i.idx}`,
     ...(i.secret === null ? [] : [`secret ${hex(i.secret)}`]),
     ...(i.transaction ? [`transaction ${i.fleet} ${i.transaction.label} ${i.transaction.id}`] : []),
@@ -195,6 +199,7 @@ export async function recordIntents(tx: Transaction, jobs: Placed<IssuanceIntent
       else if (found && !found.may_sign) conflict = 'issuer'
       else if (found && !found.is_ahead) conflict = 'idx'
       else if (found?.is_closed) conflict = 'group'
+      else if (found?.is_elsewhere) conflict = 'key'
       else if (found && !found.is_admitted) conflict = 'secret'
       else if (!isAdded) conflict = await settleTaken(tx, intent)
       else if (found?.has_open) await voidOthers(tx, intent)

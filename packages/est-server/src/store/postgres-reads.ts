@@ -79,7 +79,7 @@ LEFT JOIN devices d ON d.fleet = j.fleet AND d.id = j.id
 LEFT JOIN issuances l ON l.key = d.latest
 LEFT JOIN LATERAL (SELECT * FROM issuances i WHERE i.device = d.key AND i.content_sha256 = j.content AND i.state <> 'void' AND i.state = 'issued'
   ORDER BY i.epoch DESC LIMIT 1) s ON true
-LEFT JOIN LATERAL (SELECT o.id, o.fleet, i.idx FROM issuances i JOIN devices o ON o.key = i.device WHERE i.spki_sha256 = j.spki AND i.state = 'issued'
+LEFT JOIN LATERAL (SELECT o.id, o.fleet, i.idx FROM issuances i JOIN devices o ON o.key = i.device WHERE i.spki_sha256 = j.spki AND i.state <> 'void' AND i.state = 'issued'
   ORDER BY i.key DESC LIMIT 1) h ON true
 LEFT JOIN devices b ON b.birth_spki_sha256 = j.spki
 ORDER BY j.n`

@@ -54,7 +54,7 @@ CREATE UNIQUE INDEX issuances_serial ON issuances (issuer, serial);
 CREATE UNIQUE INDEX issuances_idx ON issuances (fleet, idx);
 -- Idempotency: one certificate per device, request content (which holds the key) and epoch.
 CREATE UNIQUE INDEX issuances_content ON issuances (device, content_sha256, epoch) WHERE state <> 'void';
-CREATE INDEX issuances_spki ON issuances (spki_sha256) WHERE state = 'issued';
+CREATE INDEX issuances_spki ON issuances (spki_sha256) WHERE state <> 'void';
 CREATE INDEX issuances_open ON issuances (device) WHERE state = 'intent';
 
 -- Below next, every idx of the fleet has been given out to some process, used or not.

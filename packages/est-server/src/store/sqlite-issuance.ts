@@ -65,6 +65,7 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
     db,
     'SELECT d.version, i.idx FROM devices d LEFT JOIN issuances i ON i.key = d.latest WHERE d.key = ?',
   )
+  const keyElsewhere = prepare(db, `SELECT 1 FROM issuances WHERE spki_sha256 = ? AND device <> ? AND state <> 'void' LIMIT 1`)
   const deviceIdOf = prepare<{ id: string }>(db, 'SELECT id FROM devices WHERE key = ?')
   const secretByHash = prepare<{ device: number; expires_at: number; content_sha256: Uint8Array | null; issued: number }>(
     db,
@@ -148,6 +149,8 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
       if (!session.maySign(i.issuer)) return conflict('issuer')
       // Asked here and not only before: from the commit of a revocation on, no intent of its group gets in.
       if (i.gids.some(gid => isClosed(i.fleet, gid))) return conflict('group')
+      // Two devices that ask with one key at the same moment have both been told that nobody holds it.
+      if (keyElsewhere.get(i.spkiSha256, i.device) !== undefined) return conflict('key')
       if (i.secret !== null) {
         const secret = secretByHash.get(i.secret)
         const fits = secret && secret.device === i.device && secret.expires_at > i.at && secret.issued === 0

@@ -129,7 +129,7 @@ export interface IssuanceIntent {
 }
 
 /** What stood against an intent. `device`: it changed since the decision. `idx`: taken, or not above that of the device's last certificate. `transaction`: it stands for another key. `issuer`: another one signs now. */
-export type IntentConflict = 'serial' | 'idx' | 'content' | 'secret' | 'group' | 'device' | 'transaction' | 'issuer'
+export type IntentConflict = 'serial' | 'idx' | 'content' | 'secret' | 'group' | 'device' | 'transaction' | 'issuer' | 'key'
 
 export interface IssuedRecord {
   issuer: Bytes
