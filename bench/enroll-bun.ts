@@ -77,7 +77,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
         manifest: manifest as ManifestEntry[],
       })
       runtime.runtime = started.runtime
-      await clients.ask({ kind: 'target', port: started.port, rootPem: started.rootPem })
+      await clients.ask({ kind: 'target', port: started.port, barePort: 0, rootPem: started.rootPem })
     }
     const load = async ({ server, clients }: (typeof runtimes)[number], kind: 'fresh' | 'kept', count: number): Promise<number> => {
       const before = await server.ask<{ microseconds: number }>({ kind: 'cpu' })

@@ -10,10 +10,12 @@ import { bear, manufacturer, request } from '../test/support/devices.ts'
 
 export type ToClients =
   | { kind: 'bear'; count: number }
-  | { kind: 'target'; port: number; rootPem: string }
+  | { kind: 'target'; port: number; barePort: number; rootPem: string }
   | { kind: 'fresh'; count: number }
   /** As many as the last 'fresh' made. */
   | { kind: 'kept' }
+  /** Handshakes alone, of the devices of the last 'fresh'. */
+  | { kind: 'bare' }
   | { kind: 'stop' }
 
 interface Load {
@@ -27,6 +29,7 @@ export type FromClients =
   | { kind: 'target' }
   | ({ kind: 'fresh' } & Load)
   | ({ kind: 'kept' } & Load)
+  | { kind: 'bare'; count: number }
   | { kind: 'stop' }
 
 /** Requests in flight: a line or a plant coming up, so that group commit has something to group. */
@@ -40,11 +43,13 @@ interface Device {
 
 const devices: Device[] = []
 const serials = new Set<string>()
-let target = { port: 0, rootPem: '' }
+let target = { port: 0, barePort: 0, rootPem: '' }
 let next = 0
 /** Connections of the last 'fresh', with their devices; and of the one before, to be closed. */
 let live: { socket: TLSSocket; device: Device }[] = []
 let past: TLSSocket[] = []
+/** Connections of the last 'bare'. */
+let handshaken: TLSSocket[] = []
 
 async function enrollment(serial: string): Promise<{ wire: Buffer; spki: Bytes }> {
   const { csr, spki } = await request(serial)
@@ -53,12 +58,12 @@ async function enrollment(serial: string): Promise<{ wire: Buffer; spki: Bytes }
   return { wire: Buffer.from(`${head}Content-Length: ${body.length}\r\n\r\n${body}`), spki }
 }
 
-function dial(tls: Device['tls']): Promise<TLSSocket> {
+function dial(tls: Device['tls'], port = target.port): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const secureContext = createSecureContext({ ca: target.rootPem, ...tls })
     const socket = connect({
       host: '127.0.0.1',
-      port: target.port,
+      port,
       servername: 'localhost',
       ALPNProtocols: ['http/1.1'],
       secureContext,
@@ -107,6 +112,13 @@ async function enrollKept({ socket, device }: { socket: TLSSocket; device: Devic
   count(await exchange(socket, device.second.wire), device.second.spki)
 }
 
+async function handshake({ device }: { device: Device }): Promise<void> {
+  past.pop()?.end()
+  const socket = await dial(device.tls, target.barePort)
+  await new Promise((done, failed) => socket.once('data', done).once('error', failed))
+  handshaken.push(socket)
+}
+
 async function load<T>(items: T[], enroll: (item: T) => Promise<void>): Promise<Load> {
   const before = serials.size
   const start = performance.now()
@@ -141,7 +153,13 @@ async function answer(message: ToClients): Promise<FromClients> {
       return { kind: 'fresh', ...(await load(devices.slice(next - message.count, next), enrollFresh)) }
     case 'kept':
       return { kind: 'kept', ...(await load(live, enrollKept)) }
+    case 'bare':
+      past = handshaken
+      handshaken = []
+      await load(live, handshake)
+      return { kind: 'bare', count: live.length }
     case 'stop':
+      for (const socket of handshaken) socket.destroy()
       for (const { socket } of live) socket.destroy()
       return { kind: 'stop' }
   }

@@ -1,5 +1,8 @@
 // The server under load, in a process of its own so that its CPU time is its alone: the real listener, enrollment and SQLite with full sync.
 
+import { constants } from 'node:crypto'
+import type { AddressInfo } from 'node:net'
+import { createServer, type Server } from 'node:tls'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import type { ManifestEntry } from '@birthmark/est-server'
 import { startEstServer, type TestServer } from '../test/support/est-server.ts'
@@ -12,18 +15,38 @@ export type ToServer =
   | { kind: 'stop' }
 
 export type FromServer =
-  | { kind: 'start'; port: number; rootPem: string }
+  | { kind: 'start'; port: number; barePort: number; rootPem: string }
   | { kind: 'cpu'; microseconds: number }
   | { kind: 'check'; enrolled: number; broken: string[] }
   | { kind: 'stop' }
 
 let server: TestServer | null = null
+let bare: Server | null = null
+
+/** The handshake alone, as node:tls does it when it is told what helps: leaf and intermediates in `cert`, no tickets, X25519 first. */
+function bareTls({ key, cert }: TestServer['identity']): Promise<Server> {
+  const listening = createServer(
+    {
+      ...{ key, cert, requestCert: true, rejectUnauthorized: false, ALPNProtocols: ['http/1.1'], ecdhCurve: 'X25519:P-256' },
+      secureOptions: constants.SSL_OP_NO_TICKET,
+    },
+    socket => {
+      socket.on('error', () => socket.destroy())
+      // Tells the client that the server is through as well.
+      socket.write('.')
+      socket.resume()
+    },
+  )
+  return new Promise(done => listening.listen(0, '127.0.0.1', () => done(listening)))
+}
 
 async function answer(message: ToServer): Promise<FromServer> {
   if (message.kind === 'start') {
     const devices = message.manifest.map(manifest => ({ manifest }))
     server = await startEstServer({ root: { certificate: new Uint8Array(message.root) } }, { devices })
-    return { kind: 'start', port: server.port, rootPem: server.identity.rootPem }
+    bare = await bareTls(server.identity)
+    const barePort = (bare.address() as AddressInfo).port
+    return { kind: 'start', port: server.port, barePort, rootPem: server.identity.rootPem }
   }
   if (!server) throw new Error('not started')
   switch (message.kind) {
@@ -42,6 +65,7 @@ async function answer(message: ToServer): Promise<FromServer> {
       return { kind: 'check', enrolled, broken: [...(await server.store.check()), ...server.alarms.map(alarm => alarm.message)] }
     }
     case 'stop':
+      bare?.close()
       await server.stop()
       return { kind: 'stop' }
   }
