@@ -15,6 +15,7 @@ const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
   notice: { about: 'bytes of notices, rules and proofs against a delta CRL', load: () => import('./notice.ts') },
   ocsp: { about: 'OCSP answers against a raw signature', load: () => import('./ocsp.ts') },
   revoke: { about: 'one notice against 1,000 live MQTT sessions', load: () => import('./revoke.ts') },
+  scep: { about: 'SCEP enrollments against raw RSA, scepserver, kills, and EST beside them', load: () => import('./scep.ts') },
   snapshot: {
     about: 'bytes of revoked sets against their entropy, CRL, status list and filter',
     load: () => import('./snapshot.ts'),

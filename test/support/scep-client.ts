@@ -155,6 +155,25 @@ export interface CertRep {
   cipher: ContentCipher | null
 }
 
+function openEnvelope(der: Bytes, privateKey: KeyObject): { content: Bytes; cipher: ContentCipher } {
+  const envelope = parseEnvelope(der)
+  const contentKey = privateDecrypt(
+    envelope.transport.kind === 'pkcs1'
+      ? { key: privateKey, padding: constants.RSA_PKCS1_PADDING }
+      : { key: privateKey, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: envelope.transport.digest },
+    envelope.encryptedKey,
+  )
+  if (contentKey.length !== keyBytesOf[envelope.cipher]) throw new Error('content key')
+  const { sound, content } = openContent(envelope, contentKey)
+  if (!sound) throw new Error('the answer does not decrypt')
+  return { content, cipher: envelope.cipher }
+}
+
+/** What is in the envelope of a successful answer. Nothing is verified. */
+export function openAnswer(der: Bytes, privateKey: KeyObject): Bytes {
+  return openEnvelope(parseSigned(der).content ?? new Uint8Array(0), privateKey).content
+}
+
 /** Verifies the answer against the RA, and decrypts it with `privateKey` where there is one. */
 export function readCertRep(der: Bytes, ra: Bytes, privateKey: KeyObject | null): CertRep {
   const signed = parseSigned(der)
@@ -190,18 +209,9 @@ export function readCertRep(der: Bytes, ra: Bytes, privateKey: KeyObject | null)
     cipher: null,
   }
   if (rep.status !== 'success' || privateKey === null) return rep
-  const envelope = parseEnvelope(content)
-  const contentKey = privateDecrypt(
-    envelope.transport.kind === 'pkcs1'
-      ? { key: privateKey, padding: constants.RSA_PKCS1_PADDING }
-      : { key: privateKey, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: envelope.transport.digest },
-    envelope.encryptedKey,
-  )
-  if (contentKey.length !== keyBytesOf[envelope.cipher]) throw new Error('content key')
-  const opened = openContent(envelope, contentKey)
-  if (!opened.sound) throw new Error('the answer does not decrypt')
+  const opened = openEnvelope(content, privateKey)
   rep.content = opened.content
-  rep.cipher = envelope.cipher
+  rep.cipher = opened.cipher
   try {
     rep.certificates = parseCertsOnly(opened.content)
   } catch {

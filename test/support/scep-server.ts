@@ -47,26 +47,35 @@ export interface ScepServerOptions {
   /** As in ScepOptions. */
   scep?: Partial<Pick<ScepOptions, 'crl' | 'nextCertificates' | 'previousRas'>>
   /** Where another server left off: its folder, CA and RA. */
-  of?: ScepServer
+  of?: ScepState
+  /** Of the issuing CA's key. */
+  issuer?: 'P-256' | 'RSA-2048'
+  /** As SoftwareRaOptions.nice; 0 unless told. */
+  nice?: number
   ra?: (ra: RaKey) => RaKey
   enrollment?: (enrollment: Enrollment) => Pick<Enrollment, 'enroll' | 'caCertificates'>
   host?: string
 }
 
-export interface ScepServer {
+/** What outlives a server; it can be sent to another process. */
+export interface ScepState {
+  folder: string
+  root: Pick<TestAuthority, 'certificate' | 'pem'>
+  issuing: Pick<TestAuthority, 'certificate' | 'pem' | 'privateKeyPem' | 'spki'>
+  raPair: RaPair
+}
+
+export interface ScepServer extends ScepState {
   port: number
   /** Without a path. */
   url: string
-  root: TestAuthority
   issuing: TestAuthority
-  raPair: RaPair
   ra: ScepMessageForm['ra'] & { der: Bytes }
   store: Store
   registry: Registry
   challenges: Challenges
   enrollment: Enrollment
   service: ScepService
-  folder: string
   clock: { now(): number; ahead: number }
   /** Signatures of the issuing key. */
   signatures(): number
@@ -99,8 +108,10 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
   const logged: ScepServer['logged'] = []
   const note = (fields: object, message: string) => void logged.push({ fields: { ...fields }, message })
   const log: Log = { info: note, warn: note, error: note }
-  const root = options.of?.root ?? testAuthority('Router root')
-  const issuing = options.of?.issuing ?? root.subordinate('Router CA')
+  const fresh = testAuthority('Router root')
+  const root = options.of?.root ?? fresh
+  const made = fresh.subordinate('Router CA', options.issuer ?? 'P-256')
+  const issuing: TestAuthority = options.of ? { ...made, ...options.of.issuing } : made
   const key = softwareIssuer({ certificate: issuing.certificate, chain: [root.certificate], privateKeyPem: issuing.privateKeyPem })
   let signatures = 0
   const issuer: typeof key = {
@@ -118,10 +129,10 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
   const enrollment = createEnrollment({ store, issuer, profiles, status, clock, random, log })
   const signer = {
     certificate: issuing.certificate,
-    key: { spki: issuing.spki, algorithm: 'ecdsa-sha256', sign: async (message: Bytes) => key.sign(message) },
+    key: { spki: issuing.spki, algorithm: issuer.algorithm, sign: async (message: Bytes) => key.sign(message) },
   }
   const raPair = options.of?.raPair ?? (await makeRa(signer, { organization: 'Routers' }, Math.floor(Date.now() / 1000), random))
-  const software = softwareRa({ certificate: raPair.certificate, privateKeyPem: raPair.key, nice: 0 })
+  const software = softwareRa({ certificate: raPair.certificate, privateKeyPem: raPair.key, nice: options.nice ?? 0 })
   const service = createScep({
     ...{
       ra: options.ra ? options.ra(software) : software,

@@ -113,6 +113,14 @@ export interface ScepService {
 /** How far a signingTime may be off. It is left out by most clients; one that says it has a clock (FAULTS 34). */
 export const signingTimeSkewSeconds = 900
 
+/**
+ * Messages in work at once: enough that the RA's thread never waits for the next. What is beyond queues here, so that a burst does not put its
+ * steps between those of EST, one after the other in one turn of the event loop.
+ */
+const atOnceMax = 4
+/** Messages that may queue: some two seconds of them. */
+const queueMax = 2048
+
 /** A CSR has 16 KB at most; what is longer inside is none. */
 const plainBytesMax = 32_768
 
@@ -494,6 +502,23 @@ export function createScep(options: ScepOptions): ScepService {
     }
   }
 
+  let atOnce = 0
+  const queue: (() => void)[] = []
+  /** Waits for its turn; false when too many do. */
+  function turn(): Promise<boolean> | boolean {
+    if (atOnce < atOnceMax) {
+      atOnce++
+      return true
+    }
+    return queue.length < queueMax && new Promise<boolean>(resolve => queue.push(() => resolve(true)))
+  }
+  function release(): void {
+    const next = queue.shift()
+    // In another turn of the event loop, which sees to whoever else has something ready.
+    if (next) setImmediate(next)
+    else atOnce--
+  }
+
   return {
     capabilities(label) {
       const profile = profiles.get(label)
@@ -517,11 +542,14 @@ export function createScep(options: ScepOptions): ScepService {
       return draft.assemble(await ra.sign('rsa-pkcs1-sha256', draft.toBeSigned))
     },
     async pkiOperation(request) {
+      if (!(await turn())) return { kind: 'busy', retryAfterSeconds: 5 }
       try {
         return { kind: 'reply', body: await answer(request) }
       } catch (error) {
         log.warn({ requestId: request.requestId, code: failureCode(error), err: error }, 'SCEP: no answer could be signed')
         return { kind: 'busy', retryAfterSeconds: 5 }
+      } finally {
+        release()
       }
     },
     async close() {

@@ -155,7 +155,7 @@ export function parseEnvelope(der: Bytes): Envelope {
   if (fields[0]?.tag === 0xa1) {
     const list = fields.shift() as Element
     partsOf(list, 0xa1, 1, attributesMax)
-    attributes = encodingOf(list).slice()
+    attributes = new Uint8Array(encodingOf(list))
     // RFC 5083 2.2: as with signed attributes, the SET OF is what counts.
     attributes[0] = SET
   }

@@ -198,7 +198,8 @@ export function parseSigned(der: Bytes): SignedMessage {
   integerBytes(version)
   if (more[0].tag !== 0xa0) throw malformed('no signed attributes')
   const attributes = attributesOf(more[0])
-  const asReceived = encodingOf(more[0]).slice()
+  // A copy, which slice() of a Buffer is not.
+  const asReceived = new Uint8Array(encodingOf(more[0]))
   // RFC 5652 5.4: the IMPLICIT [0] is not what is signed, the SET OF is.
   asReceived[0] = SET
   const items = partsOf(more[0], 0xa0, 1, attributesMax).map(encodingOf)
@@ -267,7 +268,7 @@ export function draftSigned(draft: {
     toBeSigned: set,
     assemble(signature) {
       const digest = digestIdentifier(draft.digest)
-      const attributes = set.slice()
+      const attributes = new Uint8Array(set)
       attributes[0] = 0xa0
       // With a plain rsaEncryption beside the digest, as the oldest clients expect it (RFC 3370 3.2).
       const algorithm = draft.signatureAlgorithm.startsWith('rsa-pkcs1-')

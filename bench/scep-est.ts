@@ -1,0 +1,94 @@
+// EST devices beside a SCEP load: one enrollment after the other at even intervals, on connections that stand, each timed from its request to the end
+// of its answer. What is due is sent whether the last one was answered or not, so that a stall counts for everybody it makes wait.
+
+import { connect, type TLSSocket } from 'node:tls'
+import { type Bytes, encodeBase64 } from '@birthmark/device-sdk/core'
+import type { ManifestEntry } from '@birthmark/est-server'
+import { bear, manufacturer, request, type TestDevice } from '../test/support/devices.ts'
+import { answering } from './worker.ts'
+
+export type ToScepEst =
+  | { kind: 'bear'; devices: number; requests: number }
+  | { kind: 'connect'; port: number; rootPem: string }
+  | { kind: 'measure'; requests: number; intervalMs: number }
+
+export type FromScepEst =
+  | { kind: 'bear'; root: Bytes; manifest: ManifestEntry[] }
+  | { kind: 'connect' }
+  /** Milliseconds. */
+  | { kind: 'measure'; latencies: number[] }
+
+interface Client {
+  device: TestDevice
+  wires: Buffer[]
+  socket: TLSSocket | null
+}
+
+const clients: Client[] = []
+let turn = 0
+
+function exchange(socket: TLSSocket, wire: Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let received = ''
+    const hear = (data: Buffer): void => {
+      received += data.toString('latin1')
+      const end = received.indexOf('\r\n\r\n')
+      if (end < 0 || received.length < end + 4 + Number(/content-length: (\d+)/i.exec(received.slice(0, end))?.[1])) return
+      socket.off('data', hear)
+      if (received.startsWith('HTTP/1.1 200 ')) resolve()
+      else reject(new Error(received.slice(0, 300)))
+    }
+    socket.on('data', hear)
+    socket.write(wire)
+  })
+}
+
+answering<ToScepEst, FromScepEst>(async message => {
+  switch (message.kind) {
+    case 'bear': {
+      const maker = await manufacturer()
+      for (let i = 0; i < message.devices; i++) {
+        const id = `est-${i}`
+        const wires: Buffer[] = []
+        for (let n = 0; n < message.requests; n++) {
+          const body = encodeBase64((await request(id)).csr, 64)
+          const head = 'POST /.well-known/est/simpleenroll HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/pkcs10\r\n'
+          wires.push(Buffer.from(`${head}Content-Length: ${body.length}\r\n\r\n${body}`))
+        }
+        clients.push({ device: await bear(maker, id), wires, socket: null })
+      }
+      return { kind: 'bear', root: maker.root.certificate, manifest: clients.map(({ device }) => device.manifest) }
+    }
+    case 'connect': {
+      for (const client of clients) {
+        client.socket?.destroy()
+        client.socket = await new Promise((resolve, reject) => {
+          const { key, cert } = client.device
+          const options = { host: '127.0.0.1', servername: 'localhost', ALPNProtocols: ['http/1.1'] }
+          const socket = connect({ ...options, port: message.port, ca: message.rootPem, key, cert }, () => resolve(socket))
+          socket.once('error', reject)
+          socket.setNoDelay(true)
+        })
+      }
+      return { kind: 'connect' }
+    }
+    case 'measure': {
+      const latencies: number[] = []
+      const under: Promise<void>[] = []
+      const start = performance.now()
+      for (let i = 0; i < message.requests; i++) {
+        const due = start + i * message.intervalMs
+        const wait = due - performance.now()
+        if (wait > 0) await new Promise(resolve => setTimeout(resolve, wait))
+        const client = clients[turn++ % clients.length]
+        const wire = client.wires.pop()
+        if (!wire || !client.socket) throw new Error('no more requests')
+        // From now and not from when it was due: what this process is late by is not the server's.
+        const sent = performance.now()
+        under.push(exchange(client.socket, wire).then(() => void latencies.push(performance.now() - sent)))
+      }
+      await Promise.all(under)
+      return { kind: 'measure', latencies }
+    }
+  }
+})
