@@ -105,7 +105,11 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
   try {
     progress('devices are born')
     const blocks = estBlocks + 1
-    const { root, manifest } = await est.ask({ kind: 'bear', devices: estDevices, requests: Math.ceil((2 * blocks * estRequests) / estDevices) })
+    const { root, manifest } = await est.ask({
+      kind: 'bear',
+      devices: estDevices,
+      requests: Math.ceil((2 * blocks * estRequests) / estDevices),
+    })
     let started = await server.ask({ kind: 'start', root, manifest, of: null })
     folder = started.state.folder
     const succeeded = new Map<string, string>()

@@ -10,18 +10,21 @@ export function worker<To extends { kind: string }, From extends { kind: string 
     ask<K extends From['kind'] & To['kind']>(message: Extract<To, { kind: K }>): Promise<Extract<From, { kind: K }>> {
       return new Promise((resolve, reject) => {
         const timer = setTimeout(() => reject(new Error(`${file}: no answer to ${message.kind}`)), 120_000)
-        const done = (): void => {
-          clearTimeout(timer)
-          child.removeAllListeners()
-        }
-        child.once('message', reply => {
+        const told = (reply: unknown): void => {
           done()
           resolve(reply as Extract<From, { kind: K }>)
-        })
-        child.once('exit', code => {
+        }
+        const ended = (code: number | null): void => {
           done()
           reject(new Error(`${file} ended with ${code}`))
-        })
+        }
+        const done = (): void => {
+          clearTimeout(timer)
+          child.off('message', told)
+          child.off('exit', ended)
+        }
+        child.once('message', told)
+        child.once('exit', ended)
         child.send(message)
       })
     },
