@@ -156,7 +156,8 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     })
     await answerQuestions(bus, { fleet, newest: () => store.newestNotice(fleet), keys: noticeKeys, clock, log })
 
-    const unready = () => stopped ?? certificateStatus?.problem() ?? null
+    // Not what certificate status lacks: anybody can ask it about anything, and enrollments are served all the same. The doctor says it.
+    const unready = () => stopped
     const est = await openFront(settings, ports, { store, rules, metrics, unready })
     closers.push(() => est.close())
     if (settings.status) {
@@ -180,7 +181,8 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     if (settings.metrics) {
       const { host, port } = settings.metrics
       const text = async () => (workers > 1 ? aggregateMetrics([await metrics.json(), ...(await est.metrics())]) : metrics.text())
-      const state = () => healthOf({ standing: standing(), unready: est.unready(), stopped })
+      const state = () =>
+        healthOf({ standing: standing(), unready: est.unready(), stopped, status: certificateStatus?.problem() ?? null })
       const watching = await openMetricsListener(host, port, { text, unready: est.unready, state })
       closers.push(() => watching.close())
     }
@@ -271,14 +273,17 @@ function healthOf({
   standing,
   unready,
   stopped,
+  status,
 }: {
   standing: Standing
   unready: string | null
   stopped: string | null
+  status: string | null
 }): string[] {
   return [
     `store: ${stopped ?? 'takes records'}`,
     `workers: ${standing.serving} of ${standing.of} serve`,
+    ...(status === null ? [] : [`certificate status: ${status}`]),
     ...(unready === null ? [] : [`reason: ${unready}`]),
   ]
 }

@@ -4,8 +4,7 @@
 import { createPrivateKey, createPublicKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { dirname, resolve } from 'node:path'
 import { type Bytes, decodePem } from '@birthmark/device-sdk/core'
-import type { ProxyRule } from '@birthmark/est-server'
-import { type EnrollmentProfile, enrollmentProfile } from '@birthmark/est-server'
+import { type EnrollmentProfile, enrollmentProfile, forwardingHeaders, type ProxyRule } from '@birthmark/est-server'
 import type { ServiceRole } from '@birthmark/fleet-revocation/broker'
 import { z } from 'zod'
 import { CommandError } from './command-error.ts'
@@ -83,6 +82,8 @@ const Configuration = z.strictObject({
             .array(z.string().regex(/^[A-Za-z0-9._-]{1,253}$/, 'is a DNS or common name'))
             .min(1)
             .max(64),
+          /** The one header in which it names its client. */
+          header: z.enum(forwardingHeaders),
         }),
       )
       .max(8)
@@ -250,22 +251,24 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
       'keep the two apart: a device could pose as the server',
     )
   const birthAnchors = anchors('birth', raw.birth.anchors)
-  const ofDevices = [...issuerRoots, ...birthAnchors.map(der => Buffer.from(der).toString('base64'))]
-  const proxies = raw.est.proxies.map(({ anchors: files, names }, i) => {
-    const found = files.flatMap((file, j) => certificates(['est', 'proxies', i, 'anchors', j], file))
-    if (found.some(der => ofDevices.includes(Buffer.from(der).toString('base64'))))
-      throw wrong(
-        `${at(['est', 'proxies', i, 'anchors'])}: a CA of devices is named as the anchor of a proxy`,
-        'use a CA that issues to proxies alone: a device could speak for every other',
-      )
-    return { anchors: found, names }
-  })
   const lifetimeSeconds = secondsOf(raw.certificates.lifetime, at(['certificates', 'lifetime']))
   const { fleet } = raw
   const scep = raw.scep ? scepOf(raw.scep, pair, at) : null
   const { profiles, anchors: own } = raw.profiles
     ? settleProfiles(raw.profiles, document, { fleet, birthAnchors, lifetimeSeconds, base, readFile, certificates: certificatesAt })
     : { profiles: [enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds, admitSecrets: true, scep: scep && {} })], anchors: [] }
+  const issuing = [issuer, ...(issuer.next ? [issuer.next] : [])].flatMap(each => each.certificates).concat(issuer.previous.flat())
+  // Those of single profiles too.
+  const ofDevices = [...issuing, ...birthAnchors, ...own].map(der => Buffer.from(der).toString('base64')).concat(issuerRoots)
+  const proxies = raw.est.proxies.map(({ anchors: files, names, header }, i) => {
+    const found = files.flatMap((file, j) => certificates(['est', 'proxies', i, 'anchors', j], file))
+    if (found.some(der => ofDevices.includes(Buffer.from(der).toString('base64'))))
+      throw wrong(
+        `${at(['est', 'proxies', i, 'anchors'])}: a CA of devices is named as the anchor of a proxy`,
+        'use a CA that issues to proxies alone: a device could speak for every other',
+      )
+    return { anchors: found, names, header }
+  })
   return {
     fleet,
     state: resolve(base, raw.state),

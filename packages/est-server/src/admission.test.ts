@@ -113,6 +113,10 @@ describe('a bearer token', () => {
       'no expiry': [await sign({ exp: undefined } as unknown as JWTPayload), 'token_refused'],
       'no jti': [await sign({ jti: undefined } as unknown as JWTPayload), 'token_refused'],
       'too long a life': [await sign({ exp: start + 86_400 }), 'token_refused'],
+      'made ahead, for a life of years': [
+        await sign({ iat: start + 86_400 * 1000, exp: start + 86_400 * 1000 + 600 }),
+        'token_refused',
+      ],
       'no device id': [await sign({ sub: '../x' }), 'token_refused'],
       critical: [await sign({}, { crit: ['exp2'], exp2: 1 }).catch(() => 'x.y.z'), 'token_refused'],
       nonsense: ['x', 'token_refused'],

@@ -133,6 +133,8 @@ export function createBearerTokens({ outbound, clock, log }: { outbound: Outboun
         const { exp = 0, iat = 0, jti } = payload
         if (exp - iat > rule.lifetimeSecondsMax)
           return refused(`lives ${exp - iat} seconds; at most ${rule.lifetimeSecondsMax} are allowed`)
+        // Dated ahead, a token of any age would be within the lifetime that the rule allows.
+        if (iat > clock.now() + toleranceSeconds) return refused('was made in the future')
         // A length in front of each, so that no two pairs run together.
         const use = rule.oneUse
           ? new Uint8Array(

@@ -43,7 +43,7 @@ export { createOcspResponder, type OcspAnswer, type OcspResponder, type OcspResp
 export { type OpenIntentParts, resolveOpenIntents } from './open-intents.ts'
 export { createOutbound, type Outbound } from './outbound-request.ts'
 export type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
-export { createProxies, type Proxies, type ProxyRule } from './proxies.ts'
+export { createProxies, forwardingHeaders, type Proxies, type ProxyRule } from './proxies.ts'
 export type { IssuerName } from './registrar/authenticate.ts'
 export { purposesOf, purposeText } from './registrar/certificate-purpose.ts'
 export { type Approval, decide, type Question } from './registrar/decide.ts'

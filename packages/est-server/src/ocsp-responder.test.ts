@@ -105,6 +105,17 @@ describe('the responder', () => {
     expect(await ask(together(Array.from({ length: 17 }, () => ids[0])))).toBe('malformedRequest')
   })
 
+  it('says nothing for an issuer that has ended, and raises no alarm that anybody could raise by asking', async () => {
+    await open()
+    const a = await enrolled('a', 'batch=1')
+    const { store, issuer, clock } = k
+    const log = { info() {}, warn() {}, error: () => void k.logged.push({ level: 'error', fields: {}, message: '' }) }
+    const ended = { ...issuer, certificate: { ...issuer.certificate, notAfter: clock.at } }
+    responder = createOcspResponder({ store, issuers: [ended], lifetimeSeconds: 3600, clock, log })
+    expect(await ask(requestFor(a.serial))).toBe('unauthorized')
+    expect([responder.problem(), responder.signatures, k.logged]).toEqual([null, 0, []])
+  })
+
   it('[RFC 5019 2.2.3] is not the one to ask about another issuer’s certificates, and signs nothing then', async () => {
     await open()
     expect(await ask(requestFor(new Uint8Array([5]), null, parseCertificate(k.root.certificate)))).toBe('unauthorized')

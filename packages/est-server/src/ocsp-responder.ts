@@ -273,7 +273,8 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
       const { certIds, nonce } = question
       // RFC 5019 2.2.3: unauthorized says that we have nothing to say with authority, and costs no signature.
       const side = certIds.length === 1 ? sides.get(textOf(certIds[0].issuer)) : sideOf(certIds)
-      if (side === undefined) return failed('unauthorized')
+      // What an issuer signed ends with it at the latest, and its word on anything ended too. Nobody is to be alarmed about that: anybody can ask.
+      if (side === undefined || clock.now() >= side.issuer.certificate.notAfter) return failed('unauthorized')
       try {
         return certIds.length === 1 ? await one(side, certIds[0], nonce) : await several(side, certIds, nonce)
       } catch (error) {

@@ -25,7 +25,16 @@ export interface ProxyRule {
   anchors: Bytes[]
   /** dNSName or common name, exactly. */
   names: string[]
+  /**
+   * The one header in which it says who its client is. What comes in the other is a stranger's word that the proxy let through, perhaps of a
+   * client that showed it no certificate at all, and is refused.
+   */
+  header: ForwardingHeader
 }
+
+/** RFC 9440, with Client-Cert-Chain; or nginx's $ssl_client_escaped_cert. */
+export type ForwardingHeader = (typeof forwardingHeaders)[number]
+export const forwardingHeaders = ['Client-Cert', 'X-SSL-Client-Cert'] as const
 
 /** `malformed`: a proxy forwarded what cannot be read, which is nobody. */
 export type Forwarding = { kind: 'direct' } | { kind: 'forwarded'; peer: Peer } | { kind: 'malformed'; detail: string }
@@ -67,21 +76,21 @@ function escaped(value: string): Bytes[] | null {
 
 /** Throws `profile_invalid` for a rule that names nobody. */
 export function createProxies(rules: ProxyRule[], clock: Clock): Proxies {
-  const read = rules.map(({ anchors, names }) => {
+  const read = rules.map(({ anchors, names, header }) => {
     if (anchors.length === 0 || names.length === 0) throw new EstServerError('profile_invalid', 'proxies: anchors and names')
-    return { anchors: anchors.map(der => anchorOf(parseCertificate(der))), names: new Set(names) }
+    return { anchors: anchors.map(der => anchorOf(parseCertificate(der))), names: new Set(names), header }
   })
   const verifier = createVerifier()
-  /** The end of a proxy's path, by connection; 0 for a peer that is none. */
-  const known = new WeakMap<Peer, number>()
+  /** What a connection is: whose it is, and until when its path holds; null for a peer that is no proxy. */
+  const known = new WeakMap<Peer, { until: number; header: ForwardingHeader } | null>()
 
-  function proxyUntil(chain: Bytes[]): number {
+  function proxyOf(chain: Bytes[]): { until: number; header: ForwardingHeader } | null {
     try {
       const [leaf, ...rest] = chain.slice(0, chainCertificatesMax).map(parseCertificate)
       const names = leaf.subjectAltNames.filter(({ tag }) => tag === 2).map(({ value }) => utf8Text(value) ?? '')
       names.push(nameAttribute(leaf.subject, COMMON_NAME) ?? '')
       let until = 0
-      for (const { anchors, names: allowed } of read) {
+      for (const { anchors, names: allowed, header } of read) {
         if (!names.some(name => allowed.has(name))) continue
         const time = Math.floor(clock.now())
         const limits = { depthMax: 4, signaturesMax: 8 }
@@ -89,31 +98,31 @@ export function createProxies(rules: ProxyRule[], clock: Clock): Proxies {
         validatePath(leaf, rest, rules, verifier, (error, path) => {
           if (!error && path) until = Math.min(...path.map(c => c.notAfter))
         })
-        if (until > 0) return until
+        if (until > 0) return { until, header }
       }
     } catch (error) {
       if (codeOf(error) === null) throw error
     }
-    return 0
+    return null
   }
 
   return {
     forwardedBy(peer, header) {
       if (peer.chain === null) return { kind: 'direct' }
-      let until = known.get(peer)
-      if (until === undefined) {
-        until = proxyUntil(peer.chain)
-        known.set(peer, until)
+      let proxy = known.get(peer)
+      if (proxy === undefined) {
+        proxy = proxyOf(peer.chain)
+        known.set(peer, proxy)
       }
-      if (until < clock.now()) return { kind: 'direct' }
+      if (proxy === null || proxy.until < clock.now()) return { kind: 'direct' }
       const standard = header('client-cert')
-      const nginx = header('x-ssl-client-cert')
-      // Two accounts of one client: which of them a chain of proxies let through from outside cannot be told.
-      if (standard !== undefined && nginx)
-        return { kind: 'malformed', detail: 'the proxy forwards both Client-Cert and X-SSL-Client-Cert' }
+      // nginx leaves the header out for a client without a certificate; others send it empty.
+      const nginx = header('x-ssl-client-cert') || undefined
+      const foreign = proxy.header === 'Client-Cert' ? nginx : (standard ?? header('client-cert-chain'))
+      if (foreign !== undefined)
+        return { kind: 'malformed', detail: `the proxy speaks by ${proxy.header}, and lets another such header through` }
       let chain: Bytes[] | null = null
-      // nginx sends an empty value for a client without a certificate.
-      if (standard !== undefined || nginx) {
+      if (standard !== undefined || nginx !== undefined) {
         chain = standard !== undefined ? structured(standard, header('client-cert-chain')) : escaped(nginx as string)
         if (chain === null) return { kind: 'malformed', detail: 'the forwarded client certificate cannot be read' }
       }

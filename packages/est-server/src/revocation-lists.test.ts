@@ -264,6 +264,21 @@ describe('[F43] a key that does not sign', () => {
     expect([lists.problem(), await code()]).toEqual([null, 'list'])
   })
 
+  it('[F43] does not outlast its cause, whichever list it was about and whoever asked for that', async () => {
+    const dead = { now: false }
+    await open({}, dying(dead))
+    await enrolled('a', ['batch=1'])
+    dead.now = true
+    expect([await code(), (await lists.full(issuerName(k.issuer.keyId))).kind]).toEqual(['issuer_failed', 'unavailable'])
+    expect(lists.problem()).not.toBeNull()
+    await lists.refresh()
+    expect(lists.problem()).not.toBeNull()
+    dead.now = false
+    await lists.refresh()
+    await lists.refresh()
+    expect(lists.problem()).toBeNull()
+  })
+
   it('is an alarm at once when something was revoked: a list that lacks it is not given', async () => {
     const dead = { now: false }
     await open({}, dying(dead))

@@ -289,9 +289,9 @@ export function createRevocationLists(options: RevocationListOptions): Revocatio
         if (issuer === undefined || shard > shardOf(await store.lastIdx(fleet))) return null
         const kind = { issuer, fleet, shard, name: `${fleet}/${shard}` }
         if ((await store.crlHead(issuer.keyId, kind.name)) === null && !(await store.fleets()).includes(fleet)) return null
-        const list = await shardList(kind)
+        // Also one that cannot be had now: it is tried again, and a problem with it does not outlast its cause.
         asked.set(idOf(kind), kind)
-        return list
+        return await shardList(kind)
       }),
 
     full: issuerId =>
@@ -318,6 +318,10 @@ export function createRevocationLists(options: RevocationListOptions): Revocatio
           asked.set(idOf(kind), kind)
         }
       }
+      // The list of everything is dear: not while the key is known to be away.
+      const afflicted = (issuer: Issuer) => [...problems.keys()].filter(id => id.startsWith(`${issuerName(issuer.keyId)}/`))
+      for (const issuer of issuers)
+        if (afflicted(issuer).join() === `${issuerName(issuer.keyId)}/`) await fullList(issuer).catch(() => {})
     },
 
     problem: () => [...problems.values()].find(({ alarmed }) => alarmed)?.detail ?? null,
