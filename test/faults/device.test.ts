@@ -160,6 +160,8 @@ describe('[F56] power loss', () => {
 
   for (const enrolled of [false, true]) {
     it(`after every write, fsync and rename of ${enrolled ? 'a renewal' : 'an enrollment'}: the old identity or the new one, never none`, async () => {
+      // With a word on when to come back, which is recorded as well.
+      est.renewAfter('1900000')
       const before = await prepared(enrolled)
       const whole = before.reboot('everything')
       await boot(open(whole)).renew()
@@ -188,6 +190,7 @@ describe('[F56] power loss', () => {
           identity.close()
         }
       }
+      est.renewAfter(null)
     })
   }
 

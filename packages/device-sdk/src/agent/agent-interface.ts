@@ -5,6 +5,7 @@ import type { DeviceError } from '../core/errors.ts'
 import type { BasicSecret } from '../core/est-request.ts'
 import type { Identity } from './identity-slots.ts'
 import type { Clock, Hash, Http, KeyStore, Rng, Store, Verify } from './ports.ts'
+import type { renewalTime } from './schedule.ts'
 
 export interface AgentPorts {
   hash: Hash
@@ -35,6 +36,8 @@ export interface AgentSettings {
    * `est_unauthorized` or `key_unavailable` throws it away; with any other error it is proven again later.
    */
   prove: ((identity: Identity, done: (error: DeviceError | null) => void) => void) | null
+  /** When to renew, in place of `renewalTime` and with its arguments: for a port that knows what the server asked for. */
+  renewAt?: typeof renewalTime
 }
 
 export type AgentState = 'unenrolled' | 'enrolling' | 'active' | 'renewing' | 'expired' | 'revoked'

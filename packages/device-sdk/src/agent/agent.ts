@@ -88,7 +88,7 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
   const expired = (identity: Identity): boolean => least() > identity.chain[0].notAfter
 
   const renewAt = (identity: Identity): number =>
-    renewalTime(hash, deviceId, identity.generation, startOf(identity), identity.chain[0].notAfter)
+    (settings.renewAt || renewalTime)(hash, deviceId, identity.generation, startOf(identity), identity.chain[0].notAfter)
 
   const schedule = (): void => {
     cancelTimer()
@@ -96,7 +96,7 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
     if (!started || revoked || busy) return
     let seconds = 0
     if (lastError) seconds = retryDelay(failures, lastError.retryAfterSeconds || 0, ports.rng.random(3))
-    else if (active && !pending) seconds = Math.max(1, renewAt(active) - Math.max(now(), least() + slept))
+    else if (active && !pending) seconds = Math.max(1, renewAt(active) - (now() < 0 ? least() + slept : now()))
     onEvent('scheduled', seconds)
     const wait = lastError ? seconds : Math.min(seconds, timerSecondsMax)
     cancelTimer = clock.setTimer(wait, () => {

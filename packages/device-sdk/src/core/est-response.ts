@@ -30,7 +30,7 @@ export const retryAfterDefault = 60
 /** A longer Retry-After is cut to this, so that a server's slip cannot silence a fleet for good. */
 export const retryAfterMax = 86400
 
-/** Seconds of a Retry-After (RFC 9110 10.2.3), 1 … 86,400. A date needs a trusted `now`; without it the default holds. */
+/** Seconds of a Retry-After (RFC 9110 10.2.3), 1 … 86,400; an absent one reads as `undefined`, which is neither form. A date needs a trusted `now`; without it the default holds. */
 function retryAfterSeconds(value: string, now: number | undefined): number {
   let seconds = retryAfterDefault
   if (/^\d+$/.test(value)) seconds = +value
@@ -44,11 +44,11 @@ const malformed = (detail: string): never => fail('est_response_malformed', deta
 function certificatesOf(response: HttpResponse): Certificate[] {
   const headers = response.headers
   const type = headers['content-type']
-  if (!/^application\/pkcs7-mime *(;|$)/i.test(type || '')) malformed('content type ' + type)
+  if (!/^application\/pkcs7-mime *(;|$)/i.test(type)) malformed('content type ' + type)
   // RFC 7030 knows no content coding. Undoing one would let a small answer grow without bound.
   if ((headers['content-encoding'] || 'identity') !== 'identity') malformed('content encoding')
   const found = parseCertsOnly(decodeBase64(response.body, estBodyBytesMax))
-  if (found.length === 0) malformed('empty')
+  if (!found.length) malformed('empty')
   return found.map(parseCertificate)
 }
 
@@ -64,7 +64,7 @@ export function judgeCacerts(response: HttpResponse, now?: number): EstVerdict {
   return {
     kind: status === 202 ? 'pending' : status === 401 ? 'unauthorized' : status === 429 || status > 499 ? 'unavailable' : 'refused',
     detail: detail.replace(/[^ -~]/g, ' '),
-    retryAfterSeconds: retryAfterSeconds(response.headers['retry-after'] || '', now),
+    retryAfterSeconds: retryAfterSeconds(response.headers['retry-after'], now),
   }
 }
 
@@ -76,9 +76,8 @@ export function judgeEnroll(response: HttpResponse, expectedSpki: Bytes, now?: n
   const verdict = judgeCacerts(response, now)
   if (verdict.kind === 'issued') {
     const all = verdict.certificates
-    let at = 0
-    while (at < all.length && !equalBytes(all[at].spki, expectedSpki)) at++
-    if (at === all.length) fail('est_certificate_mismatch', 'key')
+    const at = all.map(one => equalBytes(one.spki, expectedSpki)).indexOf(true)
+    if (at < 0) fail('est_certificate_mismatch', 'key')
     all.unshift(all.splice(at, 1)[0])
   }
   return verdict

@@ -76,6 +76,8 @@ export interface TestEst {
   issued(): number
   /** One fault for each of the next requests for an operation; after them the server is well again. */
   fail(operation: EstOperation, ...faults: Fault[]): void
+  /** Sends `Renew-After` with every certificate from now on; null: none. */
+  renewAfter(seconds: string | null): void
   /** Answers 403 `device_revoked` to this device from now on. */
   revoke(deviceId: string): void
   /** A device is born: a key made in slot `birth`, its certificate and chain stored as `birth.chain`. */
@@ -141,6 +143,7 @@ export async function startTestEst(options: TestEstOptions = {}): Promise<TestEs
   const faults: Record<EstOperation, Fault[]> = { cacerts: [], simpleenroll: [], simplereenroll: [] }
   const revoked = new Set<string>()
   const byRequest = new Map<string, Bytes>()
+  let renewAfter: string | null = null
 
   const issue = (authority: TestAuthority, id: string, spki: Bytes) =>
     authority.issue({ profile: 'client', subject: deviceName(id), spki, notBefore: now() - 60, notAfter: now() + lifetime })
@@ -184,7 +187,9 @@ export async function startTestEst(options: TestEstOptions = {}): Promise<TestEs
     const name = hexOf(csr.der)
     const certificate = byRequest.get(name) ?? issue(operational, peer.id, csr.spki)
     byRequest.set(name, certificate)
-    return certsOnly([certificate, operational.certificate])
+    const out = certsOnly([certificate, operational.certificate])
+    if (renewAfter !== null) out.headers['renew-after'] = renewAfter
+    return out
   }
 
   /** Null: cut the connection. */
@@ -301,6 +306,9 @@ export async function startTestEst(options: TestEstOptions = {}): Promise<TestEs
     requests,
     issued: () => byRequest.size,
     fail: (operation, ...more) => void faults[operation].push(...more),
+    renewAfter: seconds => {
+      renewAfter = seconds
+    },
     revoke: id => void revoked.add(id),
     bear: (id, { keys, store }) =>
       new Promise((resolve, reject) => {

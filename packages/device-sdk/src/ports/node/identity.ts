@@ -16,6 +16,7 @@ import { BirthmarkError, birthmarkError } from './errors.ts'
 import { nodeHttp, pemChain, tlsCredentials } from './http.ts'
 import type { NodeKeyStore } from './keys.ts'
 import { listenToNotices } from './notices.ts'
+import { type RenewalHints, renewalHints } from './renewal-hint.ts'
 
 /** PEM text (any number of certificates, text around them is fine), one DER certificate, or a list of these. */
 export type Anchors = string | Uint8Array | readonly (string | Uint8Array)[]
@@ -73,6 +74,11 @@ export interface IdentityOptions {
   prove?: ((tls: TlsOptions) => Promise<void>) | undefined
   /** A moment that has surely passed, seconds since 1970. Default: this SDK's release. A clock before it is not trusted. */
   timeFloor?: number | undefined
+  /**
+   * `channel`: every CSR names the TLS connection that carries it (RFC 7030 3.5: tls-exporter of RFC 9266, in TLS 1.2 tls-unique), so that nobody
+   * can send it elsewhere. Absent: from the moment that the server demands it.
+   */
+  possession?: 'channel' | undefined
   /** Signature algorithms accepted in certificate paths, as named in `./core`. */
   algorithms?: string[] | undefined
   /** Longest wait for one answer, at most 60. */
@@ -129,7 +135,7 @@ export interface Identity {
   tlsOptions(): TlsOptions
   /** The operational certificate and its intermediates, DER, leaf first; [] without an identity in use. */
   chain(): Uint8Array[]
-  /** From here on by itself: enrolls, renews at two thirds of the life, retries with backoff, listens for notices. Never throws; see the events. */
+  /** From here on by itself: enrolls, renews when the server said (`Renew-After`) or at two thirds of the life, retries with backoff, listens for notices. Never throws; see the events. */
   start(): Identity
   /** Ends what runs and all timers. Calls that wait reject with `aborted`. */
   close(): void
@@ -190,7 +196,10 @@ export function createIdentity(options: IdentityOptions): Identity {
   const shapes: { [T in keyof AgentEvents]: (value: AgentEvents[T]) => void } = {
     birth: deviceId => tell('birth', { deviceId }),
     request: identity => tell('request', generationOf(identity)),
-    issued: identity => tell('issued', generationOf(identity)),
+    issued: identity => {
+      hints.issued(identity.generation)
+      tell('issued', generationOf(identity))
+    },
     active: identity =>
       tell('active', { ...generationOf(identity), deviceId: agent.status().deviceId, renewAt: agent.status().renewAt }),
     dropped: identity => tell('dropped', generationOf(identity)),
@@ -210,9 +219,11 @@ export function createIdentity(options: IdentityOptions): Identity {
   }
 
   const timeoutSecondsMax = options.timeoutSeconds ?? 60
-  const http = options.http ?? nodeHttp(server.url, serverAnchors, keys, { timeoutSecondsMax })
+  const http = options.http ?? nodeHttp(server.url, serverAnchors, keys, { timeoutSecondsMax, possession: options.possession })
   let agent: Agent
+  let hints: RenewalHints
   try {
+    hints = renewalHints(store)
     agent = createAgent(
       {
         keys,
@@ -220,7 +231,7 @@ export function createIdentity(options: IdentityOptions): Identity {
         hash: nodeHash,
         verify: options.verify ?? nodeVerify,
         rng: options.rng ?? nodeRng,
-        http,
+        http: hints.watch(http),
         clock: options.clock ?? systemClock,
       },
       {
@@ -231,6 +242,7 @@ export function createIdentity(options: IdentityOptions): Identity {
         name: options.secret ? encodeDeviceName(options.secret.user) : new Uint8Array([0x30, 0]),
         algorithms: options.algorithms ?? defaultAlgorithms,
         timeFloor: options.timeFloor ?? releaseTime,
+        renewAt: hints.renewAt,
         prove: options.prove
           ? (identity, done) => {
               const prove = options.prove as NonNullable<typeof options.prove>
