@@ -12,6 +12,10 @@ const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
   footprint: { about: "bytes of the device's core and agent", load: () => import('./footprint.ts') },
   import: { about: 'a manifest of a million births against parsing it', load: () => import('./import.ts') },
   kill: { about: 'the server killed under load, a hundred times on each store', load: () => import('./kill.ts') },
+  line: {
+    about: 'birth certificates against the raw limit, a million units, and a hundred kills',
+    load: () => import('./line.ts'),
+  },
   notice: { about: 'bytes of notices, rules and proofs against a delta CRL', load: () => import('./notice.ts') },
   ocsp: { about: 'OCSP answers against a raw signature', load: () => import('./ocsp.ts') },
   revoke: { about: 'one notice against 1,000 live MQTT sessions', load: () => import('./revoke.ts') },

@@ -20,7 +20,7 @@ export function proveBirthRequest(der: Bytes): ProvenBirthRequest {
     if (codeOf(error) === null) throw error
     throw new FactoryError('csr_malformed', (error as Error).message, error)
   }
-  const judged = judgeKey(csr.spki)
+  const judged = judgeKey(csr.spki, csr.keyAlgorithm)
   if ('reason' in judged) throw new FactoryError('key_refused', judged.reason)
   if (!verifyWithKey(judged.key, csr.signatureAlgorithm, csr.info, csr.signature))
     throw new FactoryError('csr_signature', 'the CSR is not signed by the key it carries')

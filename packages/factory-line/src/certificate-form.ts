@@ -39,6 +39,11 @@ function encodeTime(seconds: number): Bytes {
     : encodeElement(GENERALIZED_TIME, [utf8Bytes(digits)])
 }
 
+/** Validity (RFC 5280 4.1.2.5), in seconds since 1970. */
+export function encodeValidity(notBefore: number, notAfter: number): Bytes {
+  return encodeSequence([encodeTime(notBefore), encodeTime(notAfter)])
+}
+
 /** TBSCertificate (RFC 5280 4.1) for an issuer that signs with `algorithm`. */
 export function encodeToBeSigned(form: CertificateForm, algorithm: string): Bytes {
   return encodeSequence([
@@ -46,7 +51,7 @@ export function encodeToBeSigned(form: CertificateForm, algorithm: string): Byte
     encodeUnsigned(form.serial),
     signatureAlgorithmIdentifier(algorithm),
     form.issuer,
-    encodeSequence([encodeTime(form.notBefore), encodeTime(form.notAfter)]),
+    encodeValidity(form.notBefore, form.notAfter),
     form.subject,
     form.spki,
     encodeElement(0xa3, [encodeSequence(form.extensions)]),

@@ -18,6 +18,7 @@ export type FactoryErrorCode =
   | 'clock_back'
   | 'mandate_malformed'
   | 'readback_mismatch'
+  | 'image_too_large'
   | 'device_silent'
   | 'line_unaccounted'
   | 'journal_forked'

@@ -128,7 +128,7 @@ export function readJournal(
   }
 
   let rest = Buffer.alloc(0)
-  const chunk = Buffer.alloc(1 << 20)
+  const chunk = Buffer.alloc(1 << 18)
   for (let position = from.bytes; ; ) {
     const length = readSync(fd, chunk, 0, chunk.length, position)
     if (length === 0) break

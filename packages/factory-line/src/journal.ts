@@ -19,7 +19,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { type Bytes, bytesOfHex, encodeBits, encodeSequence, signatureAlgorithmIdentifier } from '@birthmark/device-sdk/core'
+import { type Bytes, encodeBits, encodeSequence, signatureAlgorithmIdentifier } from '@birthmark/device-sdk/core'
 import type { Authority } from './authority.ts'
 import { FactoryError } from './errors.ts'
 import {
@@ -34,8 +34,8 @@ import {
   readJournal,
   sealInput,
 } from './journal-line.ts'
-import { sha256, verifySignature } from './signing-key.ts'
-import { fingerprintIndex, GOOD, ISSUED, SCRAPPED, unitTable } from './unit-index.ts'
+import { verifySignature } from './signing-key.ts'
+import { fingerprintIndex, fingerprintOf, fingerprintOfHex, GOOD, ISSUED, SCRAPPED, unitTable } from './unit-index.ts'
 
 export type UnitState = 'reserved' | 'issued' | 'good' | 'scrapped'
 
@@ -124,23 +124,23 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
   const serials = fingerprintIndex()
   const keys = fingerprintIndex()
   // Reserved here and not yet on the medium: serial → unit number and what its line will say.
-  const waiting = new Map<string, { index: number; line: ReservedLine; signature: Bytes | null }>()
+  const waiting = new Map<string, { index: number; line: ReservedLine }>()
+  // Reserved by this process and not issued yet: spares a look at the medium.
+  const begun = new Map<string, number>()
   const algorithmDer = signatureAlgorithmIdentifier(options.algorithm)
   let opened: OpenedLine | null = null
   let certificates = 0
   let latest = 0
 
+  // One buffer for all: a buffer a line outruns the collector where a million units are read.
+  const scratch = Buffer.alloc(journalLineBytesMax * 2)
   const lineAt = (offset: number): Line => {
-    const chunk = Buffer.alloc(4096)
-    let bytes = Buffer.alloc(0)
-    for (;;) {
-      const length = readSync(fd, chunk, 0, chunk.length, offset + bytes.length)
-      bytes = Buffer.concat([bytes, chunk.subarray(0, length)])
-      const end = bytes.indexOf(0x0a)
-      if (end >= 0) return JSON.parse(bytes.toString('utf8', 0, end)) as Line
-      if (length === 0 || bytes.length > journalLineBytesMax)
-        throw new FactoryError('journal_corrupt', `no line at ${offset} of ${file}`)
+    for (let length = 2048; length <= journalLineBytesMax; length *= 4) {
+      const read = readSync(fd, scratch, 0, length, offset)
+      const end = scratch.subarray(0, read).indexOf(0x0a)
+      if (end >= 0) return JSON.parse(scratch.toString('utf8', 0, end)) as Line
     }
+    throw new FactoryError('journal_corrupt', `no line at ${offset} of ${file}`)
   }
   const reservedLine = (index: number): ReservedLine => {
     const offset = table.reservedAt(index)
@@ -164,16 +164,22 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
   }
   const indexOf = (serial: string): { index: number; line: ReservedLine } | null => {
     let line: ReservedLine | null = null
-    const index = serials.find(fingerprint(serial), candidate => {
+    const index = serials.find(fingerprintOf(serial), candidate => {
       line = waiting.get(serial)?.index === candidate ? (waiting.get(serial)?.line ?? null) : reservedLine(candidate)
       return line?.serial === serial
     })
     return index < 0 || line === null ? null : { index, line }
   }
+  // Serials whose fingerprint another has, too. Practically none: for all others a reader of the sealed journal need not look twice.
+  const ambiguous = new Set<string>()
+  const sealedIndexOf = (serial: string): number =>
+    serials.find(fingerprintOf(serial), candidate => ambiguous.size === 0 || reservedLine(candidate).serial === serial)
   const enter = (line: ReservedLine): number => {
+    const print = fingerprintOf(line.serial)
+    if (serials.find(print, () => true) >= 0) ambiguous.add(line.serial)
     const index = table.add()
-    serials.add(fingerprint(line.serial), index)
-    keys.add(bytesOfHex(line.spki.slice(0, 16)), index)
+    serials.add(print, index)
+    keys.add(fingerprintOfHex(line.spki), index)
     return index
   }
   const settle = (index: number, kind: FateLine['kind']): void => {
@@ -190,7 +196,7 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
         if (line.kind === 'opened') opened = line
         else if (line.kind === 'reserved') table.setReserved(enter(line), offset)
         else if (line.kind !== 'note' && line.kind !== 'seal' && line.kind !== 'failed') {
-          const index = serials.find(fingerprint(line.serial), candidate => reservedLine(candidate).serial === line.serial)
+          const index = sealedIndexOf(line.serial)
           if (index < 0) throw new FactoryError('journal_corrupt', `line ${line.n}: ${line.serial} was never reserved`)
           if (line.kind === 'issued') {
             certificates++
@@ -311,7 +317,7 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
     },
     byKey(spkiSha256) {
       let line: ReservedLine | null = null
-      const index = keys.find(bytesOfHex(spkiSha256.slice(0, 16)), candidate => {
+      const index = keys.find(fingerprintOfHex(spkiSha256), candidate => {
         line = reservedLine(candidate)
         return line.spki === spkiSha256
       })
@@ -328,19 +334,21 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
       }
       if (failed || closing) return Promise.reject(failed ?? new FactoryError('journal_write', 'the journal is closed'))
       const index = enter(line)
-      waiting.set(unit.serial, { index, line, signature: null })
+      waiting.set(unit.serial, { index, line })
+      begun.set(unit.serial, index)
       return append(line, at, offset => {
         table.setReserved(index, offset)
         waiting.delete(unit.serial)
       })
     },
     issued(serial, signature, at) {
-      const found = indexOf(serial)
-      if (!found) return Promise.reject(new FactoryError('journal_write', `${serial} was not reserved`))
+      const index = begun.get(serial) ?? indexOf(serial)?.index
+      if (index === undefined) return Promise.reject(new FactoryError('journal_write', `${serial} was not reserved`))
       return append({ kind: 'issued', serial, signature: Buffer.from(signature).toString('base64') }, at, offset => {
         certificates++
-        table.setIssued(found.index, offset)
-        table.setState(found.index, ISSUED)
+        begun.delete(serial)
+        table.setIssued(index, offset)
+        table.setState(index, ISSUED)
       })
     },
     fate(fate, at) {
@@ -366,10 +374,6 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
       if (!committing && queue.length === 0) finish()
     },
   }
-}
-
-function fingerprint(serial: string): Bytes {
-  return sha256(Buffer.from(serial))
 }
 
 function writeSome(fd: number, data: Buffer, at: number): Promise<number> {

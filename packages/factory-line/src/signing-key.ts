@@ -134,34 +134,39 @@ const VERIFIERS: Record<string, { type: string; hash: string | null } | undefine
   'ml-dsa-65': { type: 'ml-dsa-65', hash: null },
 }
 
-/** Judges a public key for a birth certificate: the key, or why not. FAULTS 73: judged before any signature is verified with it. */
-export function judgeKey(spki: Bytes): { key: KeyObject } | { reason: string } {
+/**
+ * Judges a public key for a birth certificate: the key, or why not. FAULTS 73: judged before any signature is verified with it.
+ * `algorithm`: what the core read in the same bytes; asking Node for a curve's name costs as much as importing the key.
+ */
+export function judgeKey(spki: Bytes, algorithm: string): { key: KeyObject } | { reason: string } {
   let key: KeyObject
   try {
     key = importKey(spki)
   } catch {
     return { reason: 'the public key does not parse' }
   }
-  const reason = refuse(key)
+  const reason = refuse(key, algorithm)
   return reason ? { reason } : { key }
 }
 
-function refuse(key: KeyObject): string | null {
-  const details = key.asymmetricKeyDetails ?? {}
-  switch (key.asymmetricKeyType) {
-    case 'ec':
-      return details.namedCurve === 'prime256v1' || details.namedCurve === 'secp384r1' ? null : `curve ${details.namedCurve}`
-    case 'rsa':
+function refuse(key: KeyObject, algorithm: string): string | null {
+  switch (algorithm) {
+    case 'P-256':
+    case 'P-384':
+      return key.asymmetricKeyType === 'ec' ? null : `key type ${key.asymmetricKeyType}`
+    case 'RSA': {
+      const { modulusLength, publicExponent } = key.asymmetricKeyDetails ?? {}
       // Above 4096 bits a verify costs more than a birth certificate is worth; e ≠ 65537 is a sign of a home-made generator.
-      if (details.modulusLength === undefined || details.modulusLength < 2048 || details.modulusLength > 4096)
-        return `RSA of ${details.modulusLength} bits; 2048 to 4096 are accepted`
-      return details.publicExponent === 65537n ? null : 'RSA exponent other than 65537'
-    case 'ed25519':
-    case 'ml-dsa-44':
-    case 'ml-dsa-65':
+      if (modulusLength === undefined || modulusLength < 2048 || modulusLength > 4096)
+        return `RSA of ${modulusLength} bits; 2048 to 4096 are accepted`
+      return publicExponent === 65537n ? null : 'RSA exponent other than 65537'
+    }
+    case 'Ed25519':
+    case 'ML-DSA-44':
+    case 'ML-DSA-65':
       return null
     default:
-      return `key type ${key.asymmetricKeyType}`
+      return `key type ${key.asymmetricKeyDetails?.namedCurve ?? key.asymmetricKeyType}`
   }
 }
 

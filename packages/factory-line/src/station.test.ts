@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { anchorOf, type Bytes, checkBirthCertificate, encodePem, hexOf, parseCertificate } from '@birthmark/device-sdk/core'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type Authority, createManufacturer, type Manufacturer, openManufacturer } from './authority.ts'
-import { UNASSIGNED_HARDWARE } from './birth-form.ts'
+import { birthForm, encodeBirthForm, UNASSIGNED_HARDWARE } from './birth-form.ts'
 import { birthRequest, type DeviceKey } from './birth-request.ts'
 import { verifyManifest } from './manifest.ts'
 import { generateSigningKey, signatureVerifier } from './signing-key.ts'
@@ -83,6 +83,18 @@ describe('the hierarchy on disk', () => {
 })
 
 describe('a birth certificate', () => {
+  test.each(['A-1', 'x'.repeat(64), 'a:b_c.9'])(
+    'of %s has the same octets from the line’s template as from the general encoder',
+    serial => {
+      const random = (n: number): Bytes => new Uint8Array(n).fill(0x81)
+      const { spki } = generateSigningKey().key
+      for (const each of [profile, { organization: null, commonName: false, hardwareType: null }]) {
+        const slow = encodeBirthForm({ serial, spki }, each, maker.issuing, clock.now(), random)
+        expect(hexOf(birthForm(each, maker.issuing)({ serial, spki }, clock.now(), random))).toBe(hexOf(slow))
+      }
+    },
+  )
+
   test('[802.1AR 8] passes the SDK’s own check and names the unit and its hardware', async () => {
     const birth = await station.issue({ serial: 'A-1', csr: await request('A-1') })
     const rules = {

@@ -6,11 +6,33 @@ export const ISSUED = 1
 export const GOOD = 2
 export const SCRAPPED = 3
 
+/** Two 32-bit words that point at a serial: not cryptographic, so who asks compares what is found. */
+export type Fingerprint = readonly [high: number, low: number]
+
+/** FNV-like, two lanes over the characters of an ASCII text. */
+export function fingerprintOf(text: string): Fingerprint {
+  let high = 0x9e3779b9
+  let low = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) {
+    const c = text.charCodeAt(i)
+    high = Math.imul(high ^ c, 0x9e3779b1)
+    low = Math.imul(low ^ c, 0x01000193)
+  }
+  high = Math.imul(high ^ (high >>> 16) ^ low, 0x85ebca6b)
+  low = Math.imul(low ^ (low >>> 15) ^ (high >>> 13), 0xc2b2ae35)
+  return [high >>> 0, (low ^ (low >>> 16)) >>> 0]
+}
+
+/** The first 64 bits of a hash in hex. */
+export function fingerprintOfHex(hex: string): Fingerprint {
+  return [Number.parseInt(hex.slice(0, 8), 16), Number.parseInt(hex.slice(8, 16), 16)]
+}
+
 /** Open addressing over two 32-bit words and a number. Grows at 70 %. */
 export interface FingerprintIndex {
-  add(fingerprint: Uint8Array, value: number): void
+  add(fingerprint: Fingerprint, value: number): void
   /** The first value under `fingerprint` that `is` confirms, or −1. */
-  find(fingerprint: Uint8Array, is: (value: number) => boolean): number
+  find(fingerprint: Fingerprint, is: (value: number) => boolean): number
 }
 
 export function fingerprintIndex(): FingerprintIndex {
@@ -19,8 +41,6 @@ export function fingerprintIndex(): FingerprintIndex {
   // 0: free; else the value + 1.
   let values = new Int32Array(mask + 1)
   let used = 0
-  const word = (bytes: Uint8Array, at: number): number =>
-    ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0
 
   const put = (high: number, low: number, value: number): void => {
     let slot = low & mask
@@ -30,7 +50,7 @@ export function fingerprintIndex(): FingerprintIndex {
     values[slot] = value
   }
   return {
-    add(fingerprint, value) {
+    add([high, low], value) {
       if (++used > 0.7 * (mask + 1)) {
         const [oldWords, oldValues] = [words, values]
         mask = 2 * mask + 1
@@ -39,10 +59,9 @@ export function fingerprintIndex(): FingerprintIndex {
         for (let slot = 0; slot < oldValues.length; slot++)
           if (oldValues[slot] !== 0) put(oldWords[2 * slot], oldWords[2 * slot + 1], oldValues[slot])
       }
-      put(word(fingerprint, 0), word(fingerprint, 4), value + 1)
+      put(high, low, value + 1)
     },
-    find(fingerprint, is) {
-      const [high, low] = [word(fingerprint, 0), word(fingerprint, 4)]
+    find([high, low], is) {
       for (let slot = low & mask; values[slot] !== 0; slot = (slot + 1) & mask)
         if (words[2 * slot] === high && words[2 * slot + 1] === low && is(values[slot] - 1)) return values[slot] - 1
       return -1
