@@ -1,8 +1,11 @@
 // `npm run bench -- NAME [--json]`: one benchmark, its table for people, and with --json one last line for programs.
-// A benchmark is a module beside this one whose run() measures and checks; it is loaded only when asked for.
+// A benchmark is a module beside this one whose run() measures and checks; it is loaded only when asked for. Further arguments are its own.
+
+import { UsageError } from './usage-error.ts'
 
 interface Bench {
-  run(): Promise<{ table: string; figures: Record<string, number> }>
+  /** Throws UsageError for arguments that it does not know. */
+  run(args: string[]): Promise<{ table: string; figures: Record<string, number> }>
 }
 
 const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
@@ -26,11 +29,13 @@ const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
   },
 }
 
-const usage = `Usage: npm run bench -- NAME [--json]
+const usage = `Usage: npm run bench -- NAME [--json] [OPTIONS]
 
 ${Object.entries(benches)
   .map(([name, { about }]) => `  ${name.padEnd(12)}${about}`)
   .join('\n')}
+
+enroll --store postgres: kept-alive enrollments on PostgreSQL against SQLite.
 
 With --json the last line is {"bench": NAME, "figures": {…}}.
 `
@@ -42,16 +47,27 @@ async function main(args: string[]): Promise<number> {
     process.stdout.write(usage)
     return 0
   }
-  const [name] = names
-  if (names.length > 1 || !Object.hasOwn(benches, name)) {
-    process.stderr.write(`Unknown benchmark '${names.join(' ')}'.\n\n${usage}`)
+  const [name, ...further] = names
+  if (!Object.hasOwn(benches, name)) {
+    process.stderr.write(`Unknown benchmark '${name}'.\n\n${usage}`)
     return 2
   }
   const { run } = await benches[name].load()
-  const { table, figures } = await run()
-  process.stdout.write(`${table}\n`)
-  if (json) process.stdout.write(`${JSON.stringify({ bench: name, figures })}\n`)
-  return 0
+  // Most take none, and then nothing is ignored.
+  if (further.length > 0 && run.length === 0) {
+    process.stderr.write(`'${name}' takes no further arguments.\n\n${usage}`)
+    return 2
+  }
+  try {
+    const { table, figures } = await run(further)
+    process.stdout.write(`${table}\n`)
+    if (json) process.stdout.write(`${JSON.stringify({ bench: name, figures })}\n`)
+    return 0
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error
+    process.stderr.write(`${error.message}\n\n${usage}`)
+    return 2
+  }
 }
 
 process.exitCode = await main(process.argv.slice(2))

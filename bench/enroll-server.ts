@@ -1,14 +1,16 @@
-// The server under load, in a process of its own so that its CPU time is its alone: the real listener, enrollment and SQLite with full sync.
+// The server under load, in a process of its own so that its CPU time is its alone: the real listener, enrollment and
+// a store that keeps what it acknowledged: SQLite with full sync, or PostgreSQL.
 
 import { constants } from 'node:crypto'
 import type { AddressInfo } from 'node:net'
 import { createServer, type Server } from 'node:tls'
 import type { Bytes } from '@birthmark/device-sdk/core'
-import type { ManifestEntry } from '@birthmark/est-server'
+import { type ManifestEntry, openPostgresStore, type PostgresAddress } from '@birthmark/est-server'
 import { startEstServer, type TestServer } from '../test/support/est-server.ts'
 
 export type ToServer =
-  | { kind: 'start'; root: Bytes; manifest: ManifestEntry[] }
+  /** `postgres`: null for SQLite. */
+  | { kind: 'start'; root: Bytes; manifest: ManifestEntry[]; postgres: PostgresAddress | null }
   | { kind: 'cpu' }
   /** The audit of the load: devices with a certificate, and every broken invariant of the store. */
   | { kind: 'check' }
@@ -43,7 +45,9 @@ function bareTls({ key, cert }: TestServer['identity']): Promise<Server> {
 async function answer(message: ToServer): Promise<FromServer> {
   if (message.kind === 'start') {
     const devices = message.manifest.map(manifest => ({ manifest }))
-    server = await startEstServer({ root: { certificate: new Uint8Array(message.root) } }, { devices })
+    const { postgres } = message
+    const store = postgres && (() => openPostgresStore(postgres))
+    server = await startEstServer({ root: { certificate: new Uint8Array(message.root) } }, { devices, ...(store && { store }) })
     bare = await bareTls(server.identity)
     const barePort = (bare.address() as AddressInfo).port
     return { kind: 'start', port: server.port, barePort, rootPem: server.identity.rootPem }

@@ -2,13 +2,14 @@
 // writer thread and garbage collection included) is set against the raw cryptography measured in turns with it. Absolute times drift on a
 // shared machine, so each repeat gives a ratio and their median counts.
 
-import { type ChildProcess, fork } from 'node:child_process'
-import { join } from 'node:path'
 import type { FromClients, ToClients } from './enroll-clients.ts'
 import { run as runKernel } from './enroll-kernel.ts'
+import { worker } from './enroll-process.ts'
 import { createRawMeter } from './enroll-raw.ts'
 import type { FromServer, ToServer } from './enroll-server.ts'
+import { run as runStores } from './enroll-stores.ts'
 import { run as runGroupCommit } from './group-commit.ts'
+import { UsageError } from './usage-error.ts'
 
 const repeats = 9
 /** Devices of one repeat: each enrolls twice. */
@@ -19,32 +20,6 @@ const rawTimes = 100
 /** At least, and for freshOfTls at most. */
 const limits = { freshOfRaw: 0.27, freshOfTls: 1.8, keepAliveOfRaw: 0.35, kernelOfRaw: 0.6, kernelOfPkijs: 12, groupCommitGain: 10 }
 
-/** A process that answers each message with one of the same kind. Two minutes bound a hang, not a measurement. */
-function worker<To extends { kind: string }, From extends { kind: string }>(file: string) {
-  const child: ChildProcess = fork(join(import.meta.dirname, file), { serialization: 'advanced' })
-  return {
-    ask<K extends From['kind'] & To['kind']>(message: Extract<To, { kind: K }>): Promise<Extract<From, { kind: K }>> {
-      return new Promise((resolve, reject) => {
-        const timer = setTimeout(() => reject(new Error(`${file}: no answer to ${message.kind}`)), 120_000)
-        const done = (): void => {
-          clearTimeout(timer)
-          child.removeAllListeners()
-        }
-        child.once('message', reply => {
-          done()
-          resolve(reply as Extract<From, { kind: K }>)
-        })
-        child.once('exit', code => {
-          done()
-          reject(new Error(`${file} ended with ${code}`))
-        })
-        child.send(message)
-      })
-    },
-    kill: () => child.kill(),
-  }
-}
-
 const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1]
 
 interface Load {
@@ -53,7 +28,11 @@ interface Load {
   perSecond: number
 }
 
-export async function run(): Promise<{ table: string; figures: Record<string, number> }> {
+/** `--store postgres`: the same load on PostgreSQL, against SQLite. */
+export async function run(args: string[]): Promise<{ table: string; figures: Record<string, number> }> {
+  if (args.join(' ') === '--store postgres') return runStores()
+  if (args.length > 0 && args.join(' ') !== '--store sqlite')
+    throw new UsageError(`'${args.join(' ')}': --store postgres or --store sqlite is expected`)
   const progress = (line: string) => process.stderr.write(`${line}\n`)
   const clients = worker<ToClients, FromClients>('enroll-clients.ts')
   const server = worker<ToServer, FromServer>('enroll-server.ts')
@@ -61,7 +40,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     progress('devices are born')
     const total = warmUp + repeats * perRepeat
     const { root, manifest } = await clients.ask({ kind: 'bear', count: total })
-    const { port, barePort, rootPem } = await server.ask({ kind: 'start', root, manifest })
+    const { port, barePort, rootPem } = await server.ask({ kind: 'start', root, manifest, postgres: null })
     await clients.ask({ kind: 'target', port, barePort, rootPem })
 
     const load = async (kind: 'fresh' | 'kept', count: number): Promise<Load> => {

@@ -1,4 +1,4 @@
-// The real server on a free port of the loopback: SQLite in a folder of its own, the real enrollment, the real listener. Tests hold the
+// The real server on a free port of the loopback: a store of its own, the real enrollment, the real listener. Tests hold the
 // switches: who is revoked, how the limits stand, what was signed.
 
 import { randomBytes, randomUUID } from 'node:crypto'
@@ -57,6 +57,8 @@ export interface TestServerOptions {
   supersedesMax?: number
   profile?: Partial<ProfileOptions>
   proxies?: ProxyRule[]
+  /** Opens another store than SQLite in a temporary folder; it is closed with the server. */
+  store?: (folder: string) => Promise<Store>
 }
 
 export const fleet = 'test'
@@ -88,7 +90,7 @@ export async function startEstServer(
   const issuer = softwareIssuer({ certificate: authority.certificate, chain: [root.certificate], privateKeyPem: issuing.pem })
   let signatures = 0
   let status: (membership: Membership) => 'good' | 'revoked' | 'unknown' = () => 'good'
-  const store = await openSqliteStore({ path: join(folder, 'est.db') })
+  const store = await (options.store?.(folder) ?? openSqliteStore({ path: join(folder, 'est.db') }))
   const registry = createRegistry({ store, fleet, clock, random })
   const enrollment = createEnrollment({
     store,
