@@ -257,9 +257,8 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
   const { profiles, anchors: own } = raw.profiles
     ? settleProfiles(raw.profiles, document, { fleet, birthAnchors, lifetimeSeconds, base, readFile, certificates: certificatesAt })
     : { profiles: [enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds, admitSecrets: true, scep: scep && {} })], anchors: [] }
-  const issuing = [issuer, ...(issuer.next ? [issuer.next] : [])].flatMap(each => each.certificates).concat(issuer.previous.flat())
   // Those of single profiles too.
-  const ofDevices = [...issuing, ...birthAnchors, ...own].map(der => Buffer.from(der).toString('base64')).concat(issuerRoots)
+  const ofDevices = [...issuerRoots, ...[...birthAnchors, ...own].map(der => Buffer.from(der).toString('base64'))]
   const proxies = raw.est.proxies.map(({ anchors: files, names, header }, i) => {
     const found = files.flatMap((file, j) => certificates(['est', 'proxies', i, 'anchors', j], file))
     if (found.some(der => ofDevices.includes(Buffer.from(der).toString('base64'))))

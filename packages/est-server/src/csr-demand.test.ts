@@ -13,7 +13,7 @@ import {
 import { afterEach, describe, expect, it } from 'vitest'
 import { csrDemand } from './csr-demand.ts'
 import { enrollmentProfile } from './registrar/profile.ts'
-import { csrFor, issuedBy, type Kernel, kernel, peerWith, testKey } from './testing/kernel.ts'
+import { csrFor, issuedBy, type Kernel, kernel, peerWith, start, testKey } from './testing/kernel.ts'
 import { CSR_TEMPLATE, parseCsrAttributes, parseCsrTemplate } from './wire/csr-attributes.ts'
 
 let k: Kernel
@@ -60,6 +60,25 @@ describe('what csrattrs asks for', () => {
     const stranger = peerWith([k.ca.certificate])
     expect(await k.enrollment.csrAttributes(stranger, null)).toEqual(await k.enrollment.csrAttributes(peerWith(null), null))
     expect(await k.enrollment.csrAttributes(peerWith(null), 'elsewhere')).toBeNull()
+  })
+
+  it('counts what it looked into for a certificate that proves nothing, and looks once', async () => {
+    k = await kernel()
+    const device = await k.device('unit-7')
+    const stranger = peerWith([k.maker.certificate])
+    const known = device.peer()
+    for (const peer of [known, stranger]) await k.enrollment.csrAttributes(peer, null)
+    expect([known, stranger, peerWith(null)].map(peer => k.enrollment.isStranger(peer, null))).toEqual([false, true, false])
+    // Time may lift a refusal, and is asked once a minute: climbing a path anew at each request would be work without bound.
+    const born = start - 86_400 * 1000
+    const early = device.peer()
+    const seen: boolean[] = []
+    for (const at of [born - 30, born + 10, born + 31]) {
+      k.clock.at = at
+      await k.enrollment.csrAttributes(early, null)
+      seen.push(k.enrollment.isStranger(early, null))
+    }
+    expect(seen).toEqual([true, true, false])
   })
 
   it('[RFC 9908 4] asks for the channel binding in the list alone, since no template can', async () => {

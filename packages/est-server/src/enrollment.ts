@@ -72,6 +72,8 @@ export interface Enrollment {
   caCertificates(label: string | null): Bytes[]
   /** For /csrattrs: DER CsrAttrs, the names filled in where the peer's certificate says whose they are. Null for an unknown label; never refuses. */
   csrAttributes(peer: Peer, label: string | null): Promise<Bytes | null>
+  /** Whether the peer's certificate was judged under this label and refused: what that cost is to be counted as its own. */
+  isStranger(peer: Peer, label: string | null): boolean
   /**
    * Counts what a peer does besides enrolling as the first use of its certificate: from then on everything older of its device is superseded,
    * so that nobody renews with a copy of the last key. Settles when that is durable; never rejects.
@@ -401,6 +403,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       if (profile === undefined) return null
       const deviceId = await identities.deviceIdOf(peer, profile)
       return csrDemand(profile, deviceId, profile.possession, deviceId === null ? null : await namesFor(profile, deviceId))
+    },
+    isStranger(peer, label) {
+      const profile = profiles.get(label)
+      return profile !== undefined && identities.isStranger(peer, profile)
     },
     async noteUse(peer, label) {
       const profile = profiles.get(label)

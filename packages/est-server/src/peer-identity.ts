@@ -32,10 +32,15 @@ export interface PeerIdentities {
   /** The device that the peer's certificate is of, null for none: enough to tell it its own name, not to give it anything. */
   deviceIdOf(peer: Peer, profile: EnrollmentProfile): Promise<string | null>
   keyMemoryOf(peer: Peer): KeyMemory
+  /** Whether the certificate that the peer shows was judged and refused, which may have cost many signatures. */
+  isStranger(peer: Peer, profile: EnrollmentProfile): boolean
 }
 
+/** A refusal that time may lift stands this long: judging a chain anew at each request would be work without bound for anybody who asks. */
+const refusalSeconds = 60
+
 interface PeerMemory {
-  claims: Map<EnrollmentProfile, Claim | Refusal>
+  claims: Map<EnrollmentProfile, { claim: Claim | Refusal; at: number }>
   key: KeyMemory
 }
 
@@ -57,10 +62,9 @@ export function createPeerIdentities(
     return memory
   }
 
-  function stillStands(claim: Claim | Refusal): boolean {
-    // A refusal stands like anything else, but for one that time may lift.
-    if (isRefusal(claim)) return claim.code !== 'certificate_expired'
+  function stillStands({ claim, at }: { claim: Claim | Refusal; at: number }): boolean {
     const now = clock.now()
+    if (isRefusal(claim)) return claim.code !== 'certificate_expired' || Math.abs(now - at) < refusalSeconds
     return claim.kind !== 'birth' || (now >= claim.notBefore && now <= claim.notAfter)
   }
 
@@ -112,9 +116,9 @@ export function createPeerIdentities(
     }
     const { claims } = memoryOf(peer)
     const known = claims.get(profile)
-    if (known && stillStands(known)) return known
+    if (known && stillStands(known)) return known.claim
     const claim = claimOfChain(peer.chain, profile, issuers(), clock.now(), verifier)
-    claims.set(profile, claim)
+    claims.set(profile, { claim, at: clock.now() })
     return claim
   }
 
@@ -142,5 +146,10 @@ export function createPeerIdentities(
     },
 
     keyMemoryOf: peer => memoryOf(peer).key,
+
+    isStranger(peer, profile) {
+      const known = memories.get(peer)?.claims.get(profile)
+      return known !== undefined && isRefusal(known.claim)
+    },
   }
 }

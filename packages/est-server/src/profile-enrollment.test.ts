@@ -292,6 +292,30 @@ describe('approval by hand', () => {
     expect(codeOf(await renew(certificate))).toBe('issued')
   })
 
+  it('[F13] a certificate of a label that asked nobody is no approval under one that asks', async () => {
+    const label = 'guarded'
+    const d = await open({})
+    const { root, maker, ca: issuer } = k
+    const guarded = { birthAnchors: [root.certificate], fleet, label, lifetimeSeconds: 3600, approval: 'first' as const }
+    await k.remove()
+    k = await kernel({ authorities: { root, maker, issuer }, more: [guarded] })
+    const device = await k.device(d.id)
+    expect(codeOf(await enroll(device))).toBe('issued')
+    const key = testKey()
+    expect((await enroll(device, key, label)).kind).toBe('pending')
+    const [{ id }] = await waiting()
+    await say(id, true)
+    const certificate = issuedBy(await enroll(device, key, label))
+    expect(
+      codeOf(
+        await k.enroll(peerWith([certificate]), csrFor(testKey(), parseCertificate(certificate).subject), {
+          label,
+          operation: 'reenroll',
+        }),
+      ),
+    ).toBe('issued')
+  })
+
   it('denied, it is refused with who and why, until somebody thinks better of it', async () => {
     const d = await open({ approval: 'first' })
     const key = testKey()

@@ -31,6 +31,8 @@ export interface EstService {
   caCertificates(label: string | null): Bytes[]
   /** DER CsrAttrs for csrattrs, as far as the peer is recognised its names filled in; null for an unknown label. */
   csrAttributes?(peer: Peer, label: string | null): Promise<Bytes | null>
+  /** Whether the peer's certificate was looked into and refused. */
+  isStranger?(peer: Peer, label: string | null): boolean
   /** Makes a key for a device; absent where the server makes none. */
   generateKey?(request: EnrollmentRequest): Promise<ServerKeyOutcome>
   /** Whether the label's clients read base64 of one line only. */
@@ -76,12 +78,14 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log, obser
     if (!service.csrAttributes) return answer(exchange.requestId, 204, {}, '')
     const attributes = await service.csrAttributes(exchange.peer, label)
     if (attributes === null) return refused(exchange, 'label_unknown')
-    return answer(
+    const whole = answer(
       exchange.requestId,
       200,
       encoded('application/csrattrs'),
       encodeBase64(attributes, service.bodyInOneLine?.(label) ? 0 : 64),
     )
+    if (exchange.peer.chain && service.isStranger?.(exchange.peer, label)) whole.stranger = true
+    return whole
   }
 
   async function enroll(

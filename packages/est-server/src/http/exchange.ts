@@ -47,6 +47,8 @@ export interface Answer {
   body: string | Uint8Array<ArrayBuffer>
   /** Why it is no more than a refusal. */
   code?: ProblemCode
+  /** Given to whoever asked, after looking into a certificate that proved nothing. */
+  stranger?: true
 }
 
 /** The one place that makes an answer: each has its length and the id that finds it in the log. Text goes out as UTF-8. */

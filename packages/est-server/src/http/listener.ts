@@ -264,8 +264,13 @@ export function createListener({
     if (given === null) {
       exchanges.set(incoming, exchange)
       appListener(incoming, outgoing).catch(failed)
-    } else if (given instanceof Promise) given.then(whole => send(outgoing, whole)).catch(failed)
+    } else if (given instanceof Promise) given.then(sendCounted).catch(failed)
     else send(outgoing, given)
+
+    function sendCounted(whole: Answer): void {
+      if (whole.stranger && !session.forwarded) gate.charge(connection, strangerCharge)
+      send(outgoing, whole)
+    }
 
     function failed(error: unknown): void {
       log.error({ requestId: id, err: error }, 'answer failed')

@@ -362,9 +362,15 @@ function approvalVerdict(c: Case, epoch: number): Refusal | 'pending' | null {
   return refusal('approval_denied', `${approval.decidedBy} denied this request of device ${c.device.id}${why}`)
 }
 
-/** Whether a new certificate takes a person's word: for a first enrollment, or for every one. */
-export function waitsForPerson(profile: EnrollmentProfile, latest: object | null): boolean {
-  return profile.approval === 'every' || (profile.approval === 'first' && latest === null)
+/**
+ * Whether a new certificate takes a person's word: for every one, or for the first that the device has under this profile. One of a profile
+ * that asked nobody is no person's word.
+ */
+export function waitsForPerson(profile: EnrollmentProfile, latest: CertificateFacts | null): boolean {
+  return (
+    profile.approval === 'every' ||
+    (profile.approval === 'first' && !(latest && issuedUnder([profile.label, ...profile.renewal.labels], latest)))
+  )
 }
 
 /** One rule's word, for `explain`. */

@@ -49,6 +49,8 @@ describe('a subject template', () => {
 describe('a name template', () => {
   it('makes DNS names, URIs, mail and IP addresses', () => {
     expect(name('dns:{id}.{model}.example')).toBe('DNS gw-1.gw-2.example')
+    expect(() => name('dns:{id}.example', { ...facts, id: 'gw-1.gateways' })).toThrow('more than one label')
+    expect(name('uri:urn:dev:{id}', { ...facts, id: 'gw-1.gateways' })).toBe('URI urn:dev:gw-1.gateways')
     expect(name('uri:urn:dev:{id}')).toBe('URI urn:dev:gw-1')
     expect(name('email:{id}@acme.example')).toBe('email gw-1@acme.example')
     expect(name('ip:{ip}')).toBe('IP address 10.0.0.7')

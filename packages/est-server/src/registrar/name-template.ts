@@ -202,7 +202,11 @@ export function renderSubject(subject: SubjectTemplate, facts: NameFacts): Subje
 }
 
 export function renderName({ kind, template, fixed }: NameTemplate, facts: NameFacts): GeneralName {
-  return fixed ?? nameOf(kind, render(template, facts, kind === 'uri' ? spellUri : undefined))
+  const name = fixed ?? nameOf(kind, render(template, facts, kind === 'uri' ? spellUri : undefined))
+  // An id is one label: `gw-1.gateways` under `{id}.acme.example` would be the device `gw-1` under `{id}.gateways.acme.example`.
+  if (kind === 'dns' && facts.id.includes('.') && template.parts.some(part => typeof part !== 'string' && part.fact === 'id'))
+    throw new NameError(`the device id ${facts.id} has a dot, which makes more than one label of a host name`)
+  return name
 }
 
 export function templatesNeedGroups(subject: 'device' | SubjectTemplate, names: readonly NameTemplate[]): boolean {
