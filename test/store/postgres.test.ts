@@ -12,6 +12,7 @@ import { crlContract } from './crl-contract.ts'
 import { issuersContract } from './issuers-contract.ts'
 import { noticeContract } from './notice-contract.ts'
 import { numbersContract } from './numbers-contract.ts'
+import { profileSetsContract } from './profile-sets-contract.ts'
 import { tokenContract } from './token-contract.ts'
 
 let server: TestPostgres
@@ -34,6 +35,7 @@ tokenContract('postgres', driver)
 issuersContract('postgres', driver)
 approvalsContract('postgres', driver)
 numbersContract('postgres', driver)
+profileSetsContract('postgres', driver)
 noticeContract('postgres', driver)
 
 describe('postgres driver', () => {

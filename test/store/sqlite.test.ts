@@ -20,6 +20,7 @@ import { crlContract } from './crl-contract.ts'
 import { issuersContract } from './issuers-contract.ts'
 import { noticeContract } from './notice-contract.ts'
 import { numbersContract } from './numbers-contract.ts'
+import { profileSetsContract } from './profile-sets-contract.ts'
 import { tokenContract } from './token-contract.ts'
 
 const driver = () => {
@@ -36,6 +37,7 @@ noticeContract('sqlite', driver)
 tokenContract('sqlite', driver)
 approvalsContract('sqlite', driver)
 numbersContract('sqlite', driver)
+profileSetsContract('sqlite', driver)
 
 describe('sqlite driver', () => {
   let folder: string

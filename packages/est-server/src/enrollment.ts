@@ -13,7 +13,14 @@ import { createTurns } from './device-turns.ts'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from './enrollment-request.ts'
 import { EstServerError, failureCode } from './errors.ts'
 import { createGroupNames } from './group-names.ts'
-import { attemptsMax, createIssuing, type failpoints, type Note } from './issue-certificate.ts'
+import {
+  attemptsMax,
+  createIssuing,
+  type failpoints,
+  type Note,
+  type ProfileStanding,
+  supersededError,
+} from './issue-certificate.ts'
 import { type IssuerSet, soleIssuer } from './issuer-set.ts'
 import { awaitApproval } from './manual-approval.ts'
 import { sha256 } from './node-crypto.ts'
@@ -51,6 +58,8 @@ export interface EnrollmentOptions {
   tokens?: BearerTokens
   /** For profiles with a webhook. */
   webhook?: Webhook
+  /** Where other servers answer for the fleet too: nothing is issued once one of them has newer profiles. */
+  profileStanding?: ProfileStanding
   /** Called with each of `failpoints`. */
   failpoint?: Failpoint
 }
@@ -103,7 +112,15 @@ const iso = (seconds: number) => new Date(seconds * 1000).toISOString()
 export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const { store, clock, random, log, status, failpoint } = options
   const issuers = 'current' in options.issuer ? options.issuer : soleIssuer(options.issuer, options.lints)
-  const issue = createIssuing({ store, issuers, clock, log, nextSerial: serialSource(clock, random), failpoint })
+  const issue = createIssuing({
+    store,
+    issuers,
+    clock,
+    log,
+    nextSerial: serialSource(clock, random),
+    failpoint,
+    profiles: options.profileStanding,
+  })
   const identities = createPeerIdentities(store, () => issuers.current().names, clock, options.tokens ?? null)
   for (const { label, tokens, webhook } of options.profiles)
     if ((tokens !== null && !options.tokens) || (webhook !== null && !options.webhook))
@@ -290,6 +307,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     if (profile === undefined)
       return refuse(request, '', '', refusal('label_unknown', `no profile is named ${JSON.stringify(label)}`))
     const { fleet } = profile
+    const superseded = options.profileStanding?.superseded() ?? null
+    if (superseded !== null) throw supersededError(superseded)
     await requireForwardClock()
     const claim = identities.claimOf(peer, profile)
     if (isRefusal(claim)) return refuse(request, fleet, '', claim)
@@ -327,7 +346,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     else if (code === 'lint_failed' || code === 'signature_wrong')
       log.error(fields, 'alarm: a certificate was stopped before its release')
     else log.error(fields, 'could not decide')
-    if (code !== 'busy' && code !== 'store_unavailable')
+    // Every request of a superseded server fails so: its log lines and its readiness say it, and no record of each.
+    if (code !== 'busy' && code !== 'store_unavailable' && code !== 'profiles_superseded')
       await budget
         .record('failure', noteOf(request, '', '')('failure', detail, code))
         .catch(() => log.error({ code, requestId: request.requestId }, 'a failure could not be recorded'))

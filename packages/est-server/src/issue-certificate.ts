@@ -20,6 +20,16 @@ export const attemptsMax = 3
 /** An audit entry about one request: what happened, in words, and a code where there is one. */
 export type Note = (kind: AuditKind, detail: string, code?: string) => AuditEntry
 
+/** By which profiles this server answers, where a fleet has several servers. */
+export interface ProfileStanding {
+  /** profileSetHash() of them. */
+  hash: Bytes
+  /** Which server has newer ones, and since when, in words; null while these are the newest. */
+  superseded(): string | null
+  /** Looks now. */
+  refresh(): Promise<unknown>
+}
+
 export interface IssuingParts {
   store: Store
   issuers: IssuerSet
@@ -27,6 +37,7 @@ export interface IssuingParts {
   log: Log
   nextSerial: () => Bytes
   failpoint: Failpoint | undefined
+  profiles: ProfileStanding | undefined
 }
 
 export interface Issuing {
@@ -47,6 +58,10 @@ export type Issued =
   | { kind: 'transaction_conflict' }
 
 const hex = (bytes: Bytes) => Buffer.from(bytes).toString('hex')
+
+/** A device that is told to come again may reach a server that has them. */
+export const supersededError = (detail: string | null) =>
+  new UnavailableError('profiles_superseded', 30, detail ?? 'another server of the fleet has newer profiles')
 
 /** Throws UnavailableError, and what the store and the authority throw. */
 export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promise<Issued> {
@@ -121,6 +136,7 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
       tbs: permit.tbs,
       at,
       ...(transaction && { transaction }),
+      ...(parts.profiles && { profiles: parts.profiles.hash }),
     })
     if (result.kind === 'conflict') return result
     await pass('intended')
@@ -152,6 +168,10 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
       if (tried.kind !== 'conflict') return tried
       if (tried.on === 'group') return { kind: 'group_revoked' }
       if (tried.on === 'transaction') return { kind: 'transaction_conflict' }
+      if (tried.on === 'profiles') {
+        await parts.profiles?.refresh()
+        throw supersededError(parts.profiles?.superseded() ?? null)
+      }
       if (tried.on === 'issuer') {
         await issuers.refresh()
         if (issuers.current() === stand)

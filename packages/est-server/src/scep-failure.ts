@@ -67,6 +67,7 @@ const table: Record<RefusalCode, FailInfo> = {
   token_keys_unavailable: 'badRequest',
   issuer_unavailable: 'badRequest',
   clock_regressed: 'badTime',
+  profiles_superseded: 'badRequest',
   serial_conflict: 'badRequest',
   lint_failed: 'badRequest',
   signature_wrong: 'badRequest',

@@ -67,6 +67,7 @@ export type RefusalCode =
   | 'token_keys_unavailable'
   | 'issuer_unavailable'
   | 'clock_regressed'
+  | 'profiles_superseded'
   | 'serial_conflict'
   | 'lint_failed'
   | 'signature_wrong'

@@ -68,6 +68,7 @@ const table = {
   serial_conflict: 'server',
   lint_failed: 'server',
   signature_wrong: 'server',
+  profiles_superseded: 'server',
   internal: 'server',
 } as const satisfies Record<RefusalCode, string>
 

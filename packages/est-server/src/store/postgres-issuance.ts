@@ -65,8 +65,8 @@ export async function recordCertificates(tx: Transaction, jobs: Placed<IssuedRec
 const intentsInsert = `
 WITH j AS (
   SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::text[], $4::integer[], $5::bigint[], $6::integer[], $7::text[], $8::bytea[], $9::bytea[],
-    $10::integer[], $11::bigint[], $12::bigint[], $13::bytea[], $14::text[], $15::bigint[], $16::bytea[], $17::integer[])
-    AS j (issuer, serial, fleet, idx, device, version, gids, spki, content, epoch, not_before, not_after, secret, request_id, at, tbs, n)
+    $10::integer[], $11::bigint[], $12::bigint[], $13::bytea[], $14::text[], $15::bigint[], $16::bytea[], $17::integer[], $18::bytea[])
+    AS j (issuer, serial, fleet, idx, device, version, gids, spki, content, epoch, not_before, not_after, secret, request_id, at, tbs, n, profiles)
 ), judged AS MATERIALIZED (
   SELECT j.*, d.key IS NOT NULL AND d.version = j.version AS is_current,
     EXISTS (SELECT 1 FROM groups g WHERE g.fleet = j.fleet AND g.gid = ANY (j.gids::integer[]) AND g.bound IS NOT NULL) AS is_closed,
@@ -76,6 +76,8 @@ WITH j AS (
     -- Two devices that ask with one key at the same moment have both been told that nobody holds it.
     EXISTS (SELECT 1 FROM issuances h WHERE h.spki_sha256 = j.spki AND h.device <> j.device AND h.state <> 'void') AS is_elsewhere,
     NOT EXISTS (SELECT 1 FROM issuers) OR EXISTS (SELECT 1 FROM issuers s WHERE s.state = 'signing' AND s.key_id = j.issuer) AS may_sign,
+    j.profiles IS NULL OR coalesce(j.profiles = (SELECT p.hash FROM profile_sets p WHERE p.fleet = j.fleet ORDER BY p.generation DESC LIMIT 1), true)
+      AS is_newest,
     -- Indices order a device's certificates; another process may have drawn the last one from a higher block.
     NOT EXISTS (SELECT 1 FROM issuances l WHERE l.key = d.latest AND l.idx >= j.idx) AS is_ahead,
     EXISTS (SELECT 1 FROM issuances o WHERE o.device = j.device AND o.state = 'intent' AND o.serial <> j.serial) AS has_open
@@ -84,13 +86,13 @@ WITH j AS (
   INSERT INTO issuances (issuer, serial, fleet, idx, device, gids, spki_sha256, content_sha256, epoch, not_before, not_after, state, secret,
     request_id, started_at, der)
   SELECT issuer, serial, fleet, idx, device, gids::integer[], spki, content, epoch, not_before, not_after, 'intent', secret, request_id, at, tbs
-  FROM judged WHERE is_current AND is_ahead AND may_sign AND NOT is_closed AND NOT is_elsewhere AND is_admitted
+  FROM judged WHERE is_current AND is_ahead AND may_sign AND is_newest AND NOT is_closed AND NOT is_elsewhere AND is_admitted
   ON CONFLICT DO NOTHING RETURNING fleet, idx
 )
-SELECT NULL::integer AS n, fleet, idx, NULL::boolean AS is_current, NULL::boolean AS is_ahead, NULL::boolean AS may_sign, NULL::boolean AS is_closed, NULL::boolean AS is_elsewhere, NULL::boolean AS is_admitted, NULL::boolean AS has_open
+SELECT NULL::integer AS n, fleet, idx, NULL::boolean AS is_current, NULL::boolean AS is_ahead, NULL::boolean AS may_sign, NULL::boolean AS is_newest, NULL::boolean AS is_closed, NULL::boolean AS is_elsewhere, NULL::boolean AS is_admitted, NULL::boolean AS has_open
   FROM added
-UNION ALL SELECT n, NULL, NULL, is_current, is_ahead, may_sign, is_closed, is_elsewhere, is_admitted, has_open
-  FROM judged WHERE NOT is_current OR NOT is_ahead OR NOT may_sign OR is_closed OR is_elsewhere OR NOT is_admitted OR has_open`
+UNION ALL SELECT n, NULL, NULL, is_current, is_ahead, may_sign, is_newest, is_closed, is_elsewhere, is_admitted, has_open
+  FROM judged WHERE NOT is_current OR NOT is_ahead OR NOT may_sign OR NOT is_newest OR is_closed OR is_elsewhere OR NOT is_admitted OR has_open`
 
 interface Judged {
   n: number | null
@@ -99,6 +101,7 @@ interface Judged {
   is_current: boolean
   is_ahead: boolean
   may_sign: boolean
+  is_newest: boolean
   is_closed: boolean
   is_elsewhere: boolean
   is_admitted: boolean
@@ -187,6 +190,7 @@ export async function recordIntents(tx: Transaction, jobs: Placed<IssuanceIntent
       ...[of(i => i.issuer), of(i => i.serial), of(i => i.fleet), of(i => i.idx), of(i => i.device), of(i => i.deviceVersion)],
       ...[of(i => `{${i.gids}}`), of(i => i.spkiSha256), of(i => i.contentSha256), of(i => i.epoch), of(i => i.notBefore)],
       ...[of(i => i.notAfter), of(i => i.secret), of(i => i.requestId), of(i => i.at), of(i => i.tbs), round.map((_, n) => n)],
+      of(i => i.profiles ?? null),
     ])
     const added = new Set(rows.flatMap(row => (row.n === null ? [`${row.fleet} ${row.idx}`] : [])))
     const judged = new Map(rows.flatMap(row => (row.n === null ? [] : [[row.n, row] as const])))
@@ -197,6 +201,7 @@ export async function recordIntents(tx: Transaction, jobs: Placed<IssuanceIntent
       let conflict: IntentConflict | null = null
       if (found && !found.is_current) conflict = 'device'
       else if (found && !found.may_sign) conflict = 'issuer'
+      else if (found && !found.is_newest) conflict = 'profiles'
       else if (found && !found.is_ahead) conflict = 'idx'
       else if (found?.is_closed) conflict = 'group'
       else if (found?.is_elsewhere) conflict = 'key'

@@ -106,6 +106,12 @@ CREATE TABLE crls (
   next_update bigint NOT NULL, der bytea NOT NULL, PRIMARY KEY (issuer, list)
 );
 
+-- By which profiles servers have answered; those of the newest generation issue.
+CREATE TABLE profile_sets (
+  fleet text COLLATE "C" NOT NULL, generation integer NOT NULL, hash bytea NOT NULL, at bigint NOT NULL, host text NOT NULL, version text NOT NULL,
+  PRIMARY KEY (fleet, generation)
+);
+
 CREATE TABLE audit (
   n bigint PRIMARY KEY, at bigint NOT NULL, kind text NOT NULL, request_id text NOT NULL, fleet text NOT NULL, device text NOT NULL,
   "by" text NOT NULL, code text NOT NULL, detail text NOT NULL, hash bytea NOT NULL

@@ -14,6 +14,7 @@ import { postgresIssuancePages } from './postgres-issuance-pages.ts'
 import { postgresIssuerReads, recordPostgresIssuers } from './postgres-issuers.ts'
 import { postgresNoticeWrites } from './postgres-notice.ts'
 import { postgresNumberReads, postgresNumberWrites } from './postgres-numbers.ts'
+import { announcePostgresProfiles, postgresProfileSetReads } from './postgres-profile-sets.ts'
 import { postgresReads } from './postgres-reads.ts'
 import { postgresScepReads, postgresScepWrites } from './postgres-scep.ts'
 import { migratePostgres } from './postgres-schema.ts'
@@ -154,6 +155,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     ...postgresNumberReads(rows),
     ...postgresScepReads(rows),
     ...postgresIssuerReads(rows),
+    ...postgresProfileSetReads(rows),
     ...postgresIssuancePages(rows),
     ...postgresApprovalReads(rows),
     reserveIdx: fleet => blocks.reserve(fleet),
@@ -193,6 +195,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     },
     adoptNotice: adopted => work(tx => postgresNumberWrites.adoptNotice(tx, adopted)),
     recordScepTransaction: transaction => work(tx => postgresScepWrites.recordScepTransaction(tx, transaction)),
+    announceProfiles: (set, again, audit) => work(tx => announcePostgresProfiles(tx, set, again, audit)),
     recordIssuers: change => work(tx => recordPostgresIssuers(tx, change)),
     spendToken: token => work(tx => spendPostgresToken(tx, token)),
     awaitApproval: (request, waitingMax) => work(tx => postgresApprovalWrites.awaitApproval(tx, request, waitingMax)),

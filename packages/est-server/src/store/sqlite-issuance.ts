@@ -39,6 +39,8 @@ export interface IssuanceSession {
   isClosed(fleet: string, gid: number): boolean
   /** Whether the store's roll-over lets this issuer sign. */
   maySign(issuer: Uint8Array): boolean
+  /** Whether the fleet is served by these profiles. */
+  areNewest(fleet: string, profiles: Uint8Array): boolean
   scep: ScepWork
 }
 
@@ -147,6 +149,7 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
       // Indices order a device's certificates; another process may have drawn the last one from a higher block.
       if (device.idx !== null && device.idx >= i.idx) return conflict('idx')
       if (!session.maySign(i.issuer)) return conflict('issuer')
+      if (i.profiles && !session.areNewest(i.fleet, i.profiles)) return conflict('profiles')
       // Asked here and not only before: from the commit of a revocation on, no intent of its group gets in.
       if (i.gids.some(gid => isClosed(i.fleet, gid))) return conflict('group')
       // Two devices that ask with one key at the same moment have both been told that nobody holds it.

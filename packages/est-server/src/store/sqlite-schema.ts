@@ -101,6 +101,12 @@ CREATE TABLE approvals (
 CREATE INDEX approvals_waiting ON approvals (fleet, id) WHERE state = 'waiting';
 CREATE INDEX approvals_end ON approvals (expires_at);
 
+-- By which profiles servers have answered; those of the newest generation issue.
+CREATE TABLE profile_sets (
+  fleet TEXT NOT NULL, generation INTEGER NOT NULL, hash BLOB NOT NULL, at INTEGER NOT NULL, host TEXT NOT NULL, version TEXT NOT NULL,
+  PRIMARY KEY (fleet, generation)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE audit (
   n INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, request_id TEXT NOT NULL, fleet TEXT NOT NULL, device TEXT NOT NULL,
   "by" TEXT NOT NULL, code TEXT NOT NULL, detail TEXT NOT NULL, hash BLOB NOT NULL

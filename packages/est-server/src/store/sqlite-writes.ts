@@ -12,6 +12,7 @@ import { type IssuerWrites, issuerWrites } from './sqlite-issuers.ts'
 import { manifestWrites } from './sqlite-manifest.ts'
 import { type NoticeWrites, noticeWrites } from './sqlite-notice.ts'
 import { type NumberWrites, numberWrites } from './sqlite-numbers.ts'
+import { type ProfileSetWrites, profileSetWrites } from './sqlite-profile-sets.ts'
 import { type DeviceSqlRow, deviceColumns, deviceRecord, prepare } from './sqlite-rows.ts'
 import { type ScepWrites, scepWrites } from './sqlite-scep.ts'
 import { type TokenWrites, tokenWrites } from './sqlite-token.ts'
@@ -24,6 +25,7 @@ export interface Writes
     IssuerWrites,
     NoticeWrites,
     NumberWrites,
+    ProfileSetWrites,
     ScepWrites,
     TokenWrites {
   admitDevice(device: NewDevice): DeviceRecord | null
@@ -81,8 +83,16 @@ export function writeSession(db: DatabaseSync): WriteSession {
   const manifest = manifestWrites(db)
   const scep = scepWrites(db)
   const issuers = issuerWrites(db, audit)
+  const profiles = profileSetWrites(db, audit)
   const crl = crlWrites(db, seen)
-  const issuance = issuanceWrites(db, { audit, seen, isClosed: groups.isClosed, maySign: issuers.maySign, scep })
+  const issuance = issuanceWrites(db, {
+    audit,
+    seen,
+    isClosed: groups.isClosed,
+    maySign: issuers.maySign,
+    areNewest: profiles.areNewest,
+    scep,
+  })
 
   const insertSecret = prepare(db, 'INSERT INTO secrets (hash, device, expires_at, minted_at) VALUES (?, ?, ?, ?)')
 
@@ -183,6 +193,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
     ...scep.writes,
     ...approvalWrites(db, audit),
     ...issuers.writes,
+    ...profiles.writes,
     ...numberWrites(db, audit),
   }
 
@@ -194,6 +205,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
       last = null
       groups.forget('what others changed')
       issuers.forget()
+      profiles.forget()
     },
     endImport: () => manifest.first.finish(),
     forget() {
@@ -202,6 +214,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
       last = null
       groups.forget('all')
       issuers.forget()
+      profiles.forget()
     },
   }
 }

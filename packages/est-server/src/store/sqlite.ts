@@ -16,6 +16,7 @@ import { issuerReads } from './sqlite-issuers.ts'
 import { packJob, unpackMessage } from './sqlite-message.ts'
 import { noticeReads } from './sqlite-notice.ts'
 import { numberReads } from './sqlite-numbers.ts'
+import { profileSetReads } from './sqlite-profile-sets.ts'
 import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
 import { scepReads } from './sqlite-scep.ts'
 import type { JobAnswer, WriteArgument, WriteJob, WriteName, WriteResult, WriterMessage, WriterOptions } from './sqlite-writer.ts'
@@ -207,6 +208,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const notices = noticeReads(reading)
   const approvals = approvalReads(reading)
   const issuers = issuerReads(reading)
+  const profiles = profileSetReads(reading)
   const numbers = numberReads(reading, reads.nextIdx)
   const pages = issuancePageReads(scanning)
   const snapshot = readSnapshot(reading)
@@ -320,6 +322,8 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     issuerStandings: () => read(issuers.issuerStandings),
     issuerDevices: query => read(() => issuers.issuerDevices(query)),
     recordIssuers: change => write('recordIssuers', change),
+    newestProfiles: fleet => read(() => profiles.newestProfiles(fleet)),
+    announceProfiles: (set, again, audit) => write('announceProfiles', { set, again, audit }),
     numbers: fleets =>
       read(() => {
         const all = numbers(fleets)

@@ -17,6 +17,7 @@ import type { IssuancePages } from './issuance-pages.ts'
 import type { IssuerStore } from './issuers.ts'
 import type { NoticeStore } from './notice.ts'
 import type { NumberStore } from './numbers.ts'
+import type { ProfileSetStore } from './profile-sets.ts'
 import type { ScepStore, ScepTransaction } from './scep.ts'
 import type { TokenStore } from './token.ts'
 
@@ -126,10 +127,22 @@ export interface IssuanceIntent {
   at: number
   /** Recorded with it, as recordScepTransaction does. */
   transaction?: ScepTransaction
+  /** Hash of the profiles that decided; none of the fleet's newest generation, and the intent is not taken. */
+  profiles?: Bytes
 }
 
-/** What stood against an intent. `device`: it changed since the decision. `idx`: taken, or not above that of the device's last certificate. `transaction`: it stands for another key. `issuer`: another one signs now. */
-export type IntentConflict = 'serial' | 'idx' | 'content' | 'secret' | 'group' | 'device' | 'transaction' | 'issuer' | 'key'
+/** What stood against an intent. `device`: it changed since the decision. `idx`: taken, or not above that of the device's last certificate. `transaction`: it stands for another key. `issuer`: another one signs now. `key`: another device's. `profiles`: the fleet has newer ones. */
+export type IntentConflict =
+  | 'serial'
+  | 'idx'
+  | 'content'
+  | 'secret'
+  | 'group'
+  | 'device'
+  | 'transaction'
+  | 'issuer'
+  | 'key'
+  | 'profiles'
 
 export interface IssuedRecord {
   issuer: Bytes
@@ -172,6 +185,7 @@ export type AuditKind =
   | 'approval_granted'
   | 'approval_denied'
   | 'issuer_moved'
+  | 'profiles_changed'
   | 'failure'
 
 export interface AuditEntry {
@@ -310,6 +324,7 @@ export interface Store
     IssuerStore,
     NoticeStore,
     NumberStore,
+    ProfileSetStore,
     ScepStore,
     TokenStore {
   // Enrollment.
