@@ -5,8 +5,7 @@ import { Command, CommanderError } from 'commander'
 import { type Exit, exitCodes, explain, usageError } from './command-error.ts'
 import { type CommandEntry, commandTable } from './command-table.ts'
 import type { Terminal } from './terminal.ts'
-
-const VERSION = '0.1.0'
+import { VERSION } from './version.ts'
 
 const EPILOGUE = `
 Start here:

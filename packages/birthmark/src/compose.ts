@@ -51,6 +51,7 @@ import { openStore } from './open-store.ts'
 import { operationsOf } from './operations.ts'
 import { keepPublished, refuseOlderStore } from './published.ts'
 import { intentSeconds, tendSharedStore } from './shared-store.ts'
+import { announceProfiles } from './standing-profiles.ts'
 import { startWorkers } from './workers.ts'
 
 export interface Ports {
@@ -115,6 +116,9 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     // A crash may have left intents that are neither issued nor void; they are settled before anybody asks.
     // In a database that other servers may be using, the young ones are theirs.
     await resolveOpenIntents({ store, clock }, settings.store.kind === 'sqlite' ? 0 : intentSeconds)
+    // A SQLite file is this server's alone: what it is started with stands. Elsewhere an old file must not take a fleet back.
+    const again = settings.store.kind === 'sqlite'
+    await announceProfiles(settings, { store, clock, again, by: 'the start of a server' })
     const registry = createRegistry({ store, fleet, clock, random })
 
     const rollOver = await openConfiguredRollOver(settings, { store, clock, log })

@@ -24,6 +24,7 @@ import { openConfiguredIssuers } from './configured-issuers.ts'
 import { named } from './listening.ts'
 import { noticePull } from './notice-pull.ts'
 import { openScepFront } from './scep-front.ts'
+import { watchProfiles } from './standing-profiles.ts'
 
 export interface EnrollmentFront {
   /** Whose keys this process has; null where other processes have them. */
@@ -67,6 +68,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
   const store = metrics.store(parts.store)
   const { fleet, profiles } = settings
   const keys = await openConfiguredIssuers(settings, { store, clock, log, metrics })
+  const standing = await watchProfiles(settings, { store, clock, log })
   const outbound = createOutbound()
   const tokens = createBearerTokens({ outbound, clock, log })
   const webhook = createWebhook({ outbound, clock, log })
@@ -81,8 +83,9 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     random,
     log,
     shared,
+    profileStanding: standing,
   })
-  const unready = () => parts.unready() ?? keys.unready()
+  const unready = () => parts.unready() ?? standing.unready() ?? keys.unready()
   // The server's TLS identity vouches for the keys it makes; where no profile has any made it need not be able to.
   const generateKey = profiles.some(({ serverKeys }) => serverKeys !== false)
     ? createServerKeys({
@@ -123,6 +126,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     standing: () => ({ serving: unready() === null ? 1 : 0, of: 1, pids: [process.pid] }),
     async close() {
       await Promise.all([listener.close(graceMs), scep?.close(graceMs)])
+      standing.close()
       await keys.close()
     },
   }

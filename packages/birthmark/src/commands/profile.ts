@@ -1,14 +1,18 @@
 // `birthmark profile`: what the profiles of a running server say, whether a file of them is sound, and what would happen to a CSR.
 
+import { userInfo } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { decodePem } from '@birthmark/device-sdk/core'
 import type { Explanation, ExplanationRequest } from '@birthmark/est-server'
+import { systemClock } from '@birthmark/fleet-revocation'
 import type { Command } from 'commander'
 import { administrationOf } from '../admin-client.ts'
 import { CommandError, usageError } from '../command-error.ts'
 import { readConfiguration } from '../configuration.ts'
+import { withStore } from '../open-store.ts'
 import { checkProfileFile } from '../profile-settings.ts'
 import { durationText, labelName, type ProfileView, profileLines, viewOfProfile } from '../profile-view.ts'
+import { announceProfiles } from '../standing-profiles.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { leaf, readInput, stateOption } from './common.ts'
 
@@ -41,6 +45,23 @@ export function define(command: Command, terminal: Terminal): void {
     const profiles = checkProfileFile(path, dirname(path)) ?? readConfiguration(path).profiles
     terminal.done(`${profiles.length} ${profiles.length === 1 ? 'profile' : 'profiles'}, sound`, file)
     show(profiles.map(viewOfProfile), terminal)
+  })
+
+  leaf(
+    command
+      .command('adopt')
+      .requiredOption('--config <file>', 'configuration of the server')
+      .description('Make the profiles of this configuration the newest of the fleet, also where they were superseded.'),
+    [['birthmark profile adopt --config /etc/birthmark/birthmark.yaml', 'after going back to an older file']],
+    'A server announces its profiles when it starts; this is needed only to take a fleet back to earlier ones. Servers with others stop issuing.',
+  ).action(async ({ config }: { config: string }) => {
+    const settings = readConfiguration(config)
+    const by = `${userInfo().username}, profile adopt`
+    const { generation, host } = await withStore(settings, store =>
+      announceProfiles(settings, { store, clock: systemClock, again: true, by }),
+    )
+    terminal.done(`generation ${generation} of the profiles of fleet ${settings.fleet} stands`, host)
+    terminal.result({ fleet: settings.fleet, generation, host })
   })
 
   stateOption(

@@ -22,7 +22,7 @@ function packing<T extends object>(bytes: readonly (keyof T)[], plain: readonly 
     pack(value: T): Packed {
       const out: Packed = []
       for (const field of bytes) {
-        const content = value[field] as Uint8Array | null
+        const content = value[field] as Uint8Array | null | undefined
         out.push(content && textOf(content))
       }
       for (const field of plain) out.push(value[field])
@@ -32,8 +32,8 @@ function packing<T extends object>(bytes: readonly (keyof T)[], plain: readonly 
       const out: { [field in keyof T]?: unknown } = {}
       let at = 0
       for (const field of bytes) {
-        const text = packed[at++] as string | null
-        out[field] = text === null ? null : bytesOf(text)
+        const text = packed[at++] as string | null | undefined
+        if (text !== undefined) out[field] = text === null ? null : bytesOf(text)
       }
       for (const field of plain) {
         const value = packed[at++]
@@ -46,7 +46,7 @@ function packing<T extends object>(bytes: readonly (keyof T)[], plain: readonly 
 
 const query = packing<FactsQuery>(['spkiSha256', 'contentSha256'], ['fleet', 'deviceId'])
 const intent = packing<IssuanceIntent>(
-  ['issuer', 'serial', 'spkiSha256', 'contentSha256', 'secret', 'tbs'],
+  ['issuer', 'serial', 'spkiSha256', 'contentSha256', 'secret', 'tbs', 'profiles'],
   [
     ...(['fleet', 'device', 'deviceVersion', 'idx', 'gids', 'epoch'] as const),
     ...(['notBefore', 'notAfter', 'requestId', 'at', 'transaction'] as const),
