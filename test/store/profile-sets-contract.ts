@@ -84,7 +84,7 @@ export function profileSetsContract(name: string, driver: () => Driver): void {
       expect(await other.recordIntent(await intentOf(other, 'm-1', 'old'))).toEqual({ kind: 'conflict', on: 'profiles' })
       expect(await other.recordIntent(await intentOf(other, 'm-1', 'new'))).toEqual({ kind: 'recorded' })
       // Who says nothing is not asked, and other fleets are none of it.
-      expect(await store.recordIntent(await intentOf(store, 'm-0'))).toEqual({ kind: 'recorded' })
+      expect(await other.recordIntent(await intentOf(other, 'm-0'))).toEqual({ kind: 'recorded' })
       await store.importManifest('pumps', [{ ...manifestEntry('p-0') }], { ...auditEntry('manifest_imported'), fleet: 'pumps' })
       expect(await store.recordIntent(await intentOf(store, 'p-0', 'old', 'pumps'))).toEqual({ kind: 'recorded' })
     })
