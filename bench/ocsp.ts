@@ -64,8 +64,8 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     const clock = { now: () => Date.now() / 1000 + 100_000_000 }
     const responder = createOcspResponder({ store, issuers: [issuer], lifetimeSeconds: 3600, clock, log })
     const names = [sha256(issuer.certificate.subject), sha256(publicKeyBits(issuer.certificate.spki))] as const
-    const fresh = serials.map(serial => encodeOcspRequest(...names, serial, randomBytes(32)))
-    const common = serials.slice(0, 1000).map(serial => encodeOcspRequest(...names, serial, null))
+    const fresh = serials.map(serial => Buffer.from(encodeOcspRequest(...names, serial, randomBytes(32))))
+    const common = serials.slice(0, 1000).map(serial => Buffer.from(encodeOcspRequest(...names, serial, null)))
 
     const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
     // As long as what the responder signs.

@@ -91,7 +91,11 @@ function namesOf({ certificate }: Issuer): string[] {
   })
 }
 
-const textOf = (bytes: Bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
+/** As a key of a map. A question from a socket is a Buffer, and so are its parts. */
+const textOf = (bytes: Bytes) =>
+  bytes instanceof Buffer
+    ? bytes.toString('latin1')
+    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
 
 export function createOcspResponder(options: OcspResponderOptions): OcspResponder {
   const { store, issuers, lifetimeSeconds, clock, log } = options
@@ -128,36 +132,53 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
     return now
   }
 
-  async function signed(
-    side: Side,
-    statements: OcspStatement[],
-    now: number,
-    nonce: Bytes | null,
-  ): Promise<{ body: Bytes; nextUpdate: number }> {
+  interface Signed {
+    body: Bytes
+    nextUpdate: number
+  }
+
+  /** A promise only where the key answers with one: each would cost as much as reading the question. */
+  function signed(side: Side, statements: OcspStatement[], now: number, nonce: Bytes | null): Signed | Promise<Signed> {
+    const { signer, encoder } = side
     if (signing >= signingMax) throw new EstServerError('store_busy', `${signing} answers are being signed`)
-    if (now >= side.signer.notAfter) throw new EstServerError('issuer_unusable', 'the responder’s certificate has ended')
+    if (now >= signer.notAfter) throw new EstServerError('issuer_unusable', 'the responder’s certificate has ended')
     // Clients hold a response to the life of the certificate that signed it.
-    const nextUpdate = Math.min(now + lifetimeSeconds, side.signer.notAfter)
-    const data = side.encoder.data(statements, now, nextUpdate, nonce)
-    signing++
+    const nextUpdate = Math.min(now + lifetimeSeconds, signer.notAfter)
+    const data = encoder.data(statements, now, nextUpdate, nonce)
+    let made: Bytes | Promise<Bytes>
     try {
-      const made = side.signer.sign(data)
-      const signature = made instanceof Uint8Array ? made : await made
-      // A key that answers later is in another device, and what that gives is looked at before it leaves; our own cipher is believed, since
-      // looking would cost three times the signature.
-      if (made !== signature && !side.signer.verify(data, signature))
-        throw new EstServerError('signature_wrong', 'the key gave a signature that does not verify')
-      signatures++
-      if (failing !== null) {
-        log.info({ since: failing.since }, 'OCSP answers are signed again')
-        failing = null
-      }
-      return { body: side.encoder.response(data, signature), nextUpdate }
+      made = signer.sign(data)
     } catch (error) {
-      throw error instanceof EstServerError ? error : new EstServerError('issuer_failed', 'the key did not sign', error)
+      throw new EstServerError('issuer_failed', 'the key did not sign', error)
+    }
+    if (!(made instanceof Uint8Array)) return signedLater(side, data, made, nextUpdate)
+    return released(side, data, made, nextUpdate)
+  }
+
+  async function signedLater({ signer, ...side }: Side, data: Bytes, made: Promise<Bytes>, nextUpdate: number): Promise<Signed> {
+    signing++
+    let signature: Bytes
+    try {
+      signature = await made
+    } catch (error) {
+      throw new EstServerError('issuer_failed', 'the key did not sign', error)
     } finally {
       signing--
     }
+    // A key that answers later is in another device, and what that gives is looked at before it leaves; our own cipher is believed, since
+    // looking would cost three times the signature.
+    if (!signer.verify(data, signature))
+      throw new EstServerError('signature_wrong', 'the key gave a signature that does not verify')
+    return released({ signer, ...side }, data, signature, nextUpdate)
+  }
+
+  function released({ encoder }: Side, data: Bytes, signature: Bytes, nextUpdate: number): Signed {
+    signatures++
+    if (failing !== null) {
+      log.info({ since: failing.since }, 'OCSP answers are signed again')
+      failing = null
+    }
+    return { body: encoder.response(data, signature), nextUpdate }
   }
 
   // What a certificate is never changes once it is recorded; only the rules do. So it is looked up once, and the rules are asked each time.
@@ -200,13 +221,30 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
     return rules?.revocations === revocations ? rules : readRules(fleet, revocations)
   }
 
-  async function judged(side: Side, serial: Bytes) {
+  interface Verdict {
+    standing: CertificateStanding
+    revocations: number
+    fact: RevocationFact | null
+  }
+
+  const verdictOf = (standing: CertificateStanding, rules: RevocationRules): Verdict => ({
+    standing,
+    revocations: rules.revocations,
+    fact: rules.verdict(standing.idx, standing.gids),
+  })
+
+  /** Null for what this issuer never signed. */
+  function judged(side: Side, serial: Bytes): Verdict | null | Promise<Verdict | null> {
     const id = side.name + textOf(serial)
-    const standing = standings.get(id) ?? (await standingOf(id, side, serial))
-    if (standing === null) return null
-    const given = rulesNow(standing.fleet)
-    const rules = given instanceof Promise ? await given : given
-    return { standing, revocations: rules.revocations, fact: rules.verdict(standing.idx, standing.gids) }
+    const standing = standings.get(id)
+    if (standing === undefined) return judgedLater(id, side, serial)
+    const rules = rulesNow(standing.fleet)
+    return rules instanceof Promise ? rules.then(read => verdictOf(standing, read)) : verdictOf(standing, rules)
+  }
+
+  async function judgedLater(id: string, side: Side, serial: Bytes): Promise<Verdict | null> {
+    const standing = await standingOf(id, side, serial)
+    return standing === null ? null : verdictOf(standing, await rulesNow(standing.fleet))
   }
 
   /** A kept answer, when it is young and still what would be said. */
@@ -232,11 +270,14 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
       const same = await fromKept(id, now)
       if (same !== null) return same
     }
-    const verdict = await judged(side, serial)
+    const judging = judged(side, serial)
+    const verdict = judging instanceof Promise ? await judging : judging
     const status = verdict === null ? null : (verdict.fact ?? 'good')
-    const { body, nextUpdate } = await signed(side, [{ certId: der, status }], now, nonce)
+    const made = signed(side, [{ certId: der, status }], now, nonce)
+    const { body: pooled, nextUpdate } = made instanceof Promise ? await made : made
     // What was never issued may be at any moment, and anybody can invent serials enough to fill what is kept.
-    if (nonce !== null || verdict === null) return { body, cacheable: null, error: null }
+    if (nonce !== null || verdict === null) return { body: pooled, cacheable: null, error: null }
+    const body = new Uint8Array(pooled)
     const etag = `"${hash('sha256', body, 'hex').slice(0, 32)}"`
     const answer: OcspAnswer = { body, cacheable: { thisUpdate: now, nextUpdate, etag }, error: null }
     const { standing, revocations, fact } = verdict
@@ -267,19 +308,15 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
   }
 
   return {
-    async answer(request) {
+    answer(request) {
       const question = parseOcspRequest(request)
-      if (question === null) return failed('malformedRequest')
+      if (question === null) return Promise.resolve(failed('malformedRequest'))
       const { certIds, nonce } = question
       // RFC 5019 2.2.3: unauthorized says that we have nothing to say with authority, and costs no signature.
       const side = certIds.length === 1 ? sides.get(textOf(certIds[0].issuer)) : sideOf(certIds)
       // What an issuer signed ends with it at the latest, and its word on anything ended too. Nobody is to be alarmed about that: anybody can ask.
-      if (side === undefined || clock.now() >= side.issuer.certificate.notAfter) return failed('unauthorized')
-      try {
-        return certIds.length === 1 ? await one(side, certIds[0], nonce) : await several(side, certIds, nonce)
-      } catch (error) {
-        return complain(error)
-      }
+      if (side === undefined || clock.now() >= side.issuer.certificate.notAfter) return Promise.resolve(failed('unauthorized'))
+      return (certIds.length === 1 ? one(side, certIds[0], nonce) : several(side, certIds, nonce)).catch(complain)
     },
     problem: () =>
       failing && `OCSP questions cannot be answered since ${new Date(failing.since * 1000).toISOString()} (${failing.code})`,

@@ -33,7 +33,7 @@ export interface OcspStatement {
 export interface OcspEncoder {
   /** The ResponseData to be signed. `nonce`: the whole extension, repeated. */
   data(statements: OcspStatement[], thisUpdate: number, nextUpdate: number, nonce: Bytes | null): Bytes
-  /** The whole OCSPResponse around it. */
+  /** The whole OCSPResponse around it, in Node's pool: whoever keeps it copies it. */
   response(data: Bytes, signature: Bytes): Bytes
 }
 
@@ -99,7 +99,7 @@ export function ocspEncoder(signer: { algorithm: string; keyHash: Bytes; certifi
       w.wrap(OCTET_STRING, id)
       w.wrap(0xa2, id)
       w.wrap(SEQUENCE, end)
-      return w.take()
+      return w.takePooled()
     },
 
     response(data, signature) {
@@ -120,7 +120,7 @@ export function ocspEncoder(signer: { algorithm: string; keyHash: Bytes; certifi
       for (const tag of [SEQUENCE, 0xa0]) w.wrap(tag, end)
       w.put(SUCCESSFUL)
       w.wrap(SEQUENCE, end)
-      return w.take()
+      return w.takePooled()
     },
   }
 }

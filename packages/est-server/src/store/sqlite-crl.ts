@@ -15,8 +15,9 @@ const gidSetsMax = 1024
 
 /** `scanning`: a connection with a small page cache, so that reading a fleet from end to end takes neither memory nor anybody's warm pages. */
 export function crlReads(db: DatabaseSync, scanning: DatabaseSync) {
-  const lastSeq = prepare<{ seq: number | null }>(db, 'SELECT max(seq) AS seq FROM notices WHERE fleet = ?')
-  const noticeCount = prepare<{ seq: number }>(db, 'SELECT count(*) AS seq FROM notices')
+  // Asked in every turn that has a question, mostly alone: not worth a read transaction of the other connection.
+  const lastSeq = prepare<{ seq: number | null }>(scanning, 'SELECT max(seq) AS seq FROM notices WHERE fleet = ?')
+  const noticeCount = prepare<{ seq: number }>(scanning, 'SELECT count(*) AS seq FROM notices')
   const rules = prepare<DatedRule>(
     db,
     `SELECT g.gid, g.bound, g.reason, n.at FROM groups g JOIN notices n ON n.fleet = g.fleet AND n.seq = g.closed_seq

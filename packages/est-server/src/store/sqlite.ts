@@ -219,9 +219,15 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   let closing: Promise<void> | null = null
 
   /** Reads are synchronous; a failure is a rejection all the same, and ours. */
-  const read = async <T>(work: () => T): Promise<T> => {
-    try {
+  const read = <T>(work: () => T): Promise<T> =>
+    readAlone(() => {
       snapshot.begin()
+      return work()
+    })
+
+  /** Outside the turn's snapshot: sees every commit there is. */
+  const readAlone = async <T>(work: () => T): Promise<T> => {
+    try {
       return work()
     } catch (error) {
       throw new EstServerError(closing ? 'store_closed' : 'store_failed', `read: ${(error as Error).message}`, error)
@@ -297,7 +303,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
       await write('appendAudit', entry)
     },
     audit: (after, limit) => read(() => reads.audit(after, limit)),
-    revocations: fleet => read(() => crls.revocations(fleet)),
+    revocations: fleet => readAlone(() => crls.revocations(fleet)),
     datedRules: fleet => read(() => crls.datedRules(fleet)),
     fleets: () => read(crls.fleets),
     lastIdx: fleet => read(() => crls.lastIdx(fleet)),

@@ -2,8 +2,8 @@
 // nothing here says whether an answer can be believed.
 
 import {
+  BOOLEAN,
   type Bytes,
-  booleanValue,
   bytesOfHex,
   childrenOf,
   contentOf,
@@ -14,14 +14,13 @@ import {
   expectTag,
   GENERALIZED_TIME,
   INTEGER,
-  integerBytes,
+  OBJECT_IDENTIFIER,
   OCTET_STRING,
   octetBits,
   oidValue,
   partsOf,
   readWhole,
   SEQUENCE,
-  smallInteger,
   timeValue,
 } from '@birthmark/device-sdk/core'
 
@@ -52,65 +51,139 @@ export interface OcspQuestion {
   nonce: Bytes | null
 }
 
-/** Null for what is malformed, holds too much, or demands what we do not understand. A signature over the question is not looked at. */
+// A question is read by offsets, without an object for each of its elements: at a signature every forty microseconds, what the reader leaves to be
+// collected would cost more than the reading. As strict as the core's reader, which the answers' reader below uses.
+
+/** Where the element that was entered last ends. Set by `enter`, read before the next call; nothing here waits in between. */
+let end = 0
+
+/** What is thrown for a malformed question, and caught a few lines above: it has no stack, since nobody reads it. */
+const malformed = { malformed: true }
+
+/** Offset of the content of the element of `tag` at `at`, which must end at or before `limit`. */
+function enter(bytes: Bytes, at: number, limit: number, tag: number): number {
+  let content = at + 2
+  let length = bytes[at + 1]
+  if (at + 2 > limit || bytes[at] !== tag) throw malformed
+  if (length > 0x7f) {
+    // Minimal lengths (X.690 10.1); a question has at most 8,192 octets.
+    const octets = length & 0x7f
+    if (octets === 0 || octets > 2 || at + 2 + octets > limit) throw malformed
+    length = octets === 1 ? bytes[at + 2] : (bytes[at + 2] << 8) | bytes[at + 3]
+    if (length < (octets === 1 ? 0x80 : 0x100)) throw malformed
+    content += octets
+  }
+  end = content + length
+  if (end > limit) throw malformed
+  return content
+}
+
+/** Offset of the content of an element that must end exactly at `limit`. */
+function enterWhole(bytes: Bytes, at: number, limit: number, tag: number): number {
+  const content = enter(bytes, at, limit, tag)
+  if (end !== limit) throw malformed
+  return content
+}
+
+function same(bytes: Bytes, from: number, to: number, expected: Bytes): boolean {
+  if (to - from !== expected.length) return false
+  for (let i = 0; i < expected.length; i++) if (bytes[from + i] !== expected[i]) return false
+  return true
+}
+
+const NONCE_OCTETS = bytesOfHex(NONCE)
+
+/**
+ * Null for what is malformed, holds too much, or demands what we do not understand. A signature over the question and the asker's name are not looked
+ * at (RFC 6960 4.1.2 leaves both to policy); beyond their outermost form nothing is.
+ */
 export function parseOcspRequest(der: Bytes): OcspQuestion | null {
   if (der.length > ocspRequestBytesMax) return null
   try {
-    const outer = partsOf(readWhole(der, SEQUENCE), SEQUENCE, 1, 2)
-    if (outer.length === 2) expectTag(outer[1], 0xa0)
-    const fields = partsOf(outer[0], SEQUENCE, 1, 4)
-    let at = 0
-    if (fields[at].tag === 0xa0) {
-      // version v1 is the default, which DER leaves out; some clients write it.
-      const [version] = childrenOf(fields[at++], 1)
-      if (smallInteger(expectTag(version, INTEGER)) !== 0) return null
-    }
-    if (fields[at]?.tag === 0xa1) at++
-    const requests = partsOf(fields[at++], SEQUENCE, 1, ocspRequestsMax)
-    const extensions = fields[at] === undefined ? null : expectTag(fields[at++], 0xa2)
-    if (at !== fields.length) return null
-    const certIds: CertId[] = []
-    for (const request of requests) {
-      const parts = partsOf(request, SEQUENCE, 1, 2)
-      // None of the extensions of a single request is known to us: one that is critical cannot be answered.
-      if (parts.length === 2 && nonceOf(expectTag(parts[1], 0xa0), false) === undefined) return null
-      certIds.push(certIdOf(parts[0]))
-    }
-    const nonce = extensions === null ? null : nonceOf(extensions, true)
-    return nonce === undefined ? null : { certIds, nonce }
-  } catch {
-    return null
+    return readRequest(der)
+  } catch (error) {
+    if (error === malformed) return null
+    throw error
   }
 }
 
-function certIdOf(element: Element): CertId {
-  const [algorithm, nameHash, keyHash, serial] = partsOf(element, SEQUENCE, 4, 4)
-  expectTag(algorithm, SEQUENCE)
-  expectTag(nameHash, OCTET_STRING)
-  expectTag(keyHash, OCTET_STRING)
-  return {
-    der: encodingOf(element),
-    issuer: element.bytes.subarray(element.content, keyHash.end),
-    serial: integerBytes(serial),
+function readRequest(der: Bytes): OcspQuestion {
+  const outer = enterWhole(der, 0, der.length, SEQUENCE)
+  const outerEnd = end
+  let at = enter(der, outer, outerEnd, SEQUENCE)
+  const fieldsEnd = end
+  if (fieldsEnd < outerEnd) enterWhole(der, fieldsEnd, outerEnd, 0xa0)
+  if (der[at] === 0xa0) {
+    // version v1 is the default, which DER leaves out; some clients write it.
+    const version = enter(der, at, fieldsEnd, 0xa0)
+    const after = end
+    if (after - version !== 3 || der[version] !== INTEGER || der[version + 1] !== 1 || der[version + 2] !== 0) throw malformed
+    at = after
   }
+  if (der[at] === 0xa1) {
+    enter(der, at, fieldsEnd, 0xa1)
+    at = end
+  }
+  let request = enter(der, at, fieldsEnd, SEQUENCE)
+  const listEnd = end
+  const certIds: CertId[] = []
+  while (request < listEnd) {
+    if (certIds.length === ocspRequestsMax) throw malformed
+    const certId = enter(der, request, listEnd, SEQUENCE)
+    const requestEnd = end
+    certIds.push(readCertId(der, certId, requestEnd))
+    // readCertId leaves `end` at the end of the CertID.
+    if (end < requestEnd) nonceWithin(der, end, requestEnd, 0xa0, false)
+    request = requestEnd
+  }
+  if (certIds.length === 0) throw malformed
+  return { certIds, nonce: listEnd < fieldsEnd ? nonceWithin(der, listEnd, fieldsEnd, 0xa2, true) : null }
 }
 
-/** The Nonce among extensions, null for none; undefined when one is malformed, double, or critical and unknown. */
-function nonceOf(wrapped: Element, known: boolean): Bytes | null | undefined {
-  const [list] = childrenOf(wrapped, 1)
+function readCertId(der: Bytes, at: number, limit: number): CertId {
+  const content = enter(der, at, limit, SEQUENCE)
+  const certIdEnd = end
+  enter(der, content, certIdEnd, SEQUENCE)
+  enter(der, end, certIdEnd, OCTET_STRING)
+  enter(der, end, certIdEnd, OCTET_STRING)
+  const issuerEnd = end
+  const serial = enterWhole(der, issuerEnd, certIdEnd, INTEGER)
+  // Minimal (X.690 8.3.2): no nine equal bits in front.
+  const [first, second] = [der[serial], der[serial + 1]]
+  const octets = certIdEnd - serial
+  if (octets === 0 || (octets > 1 && ((first === 0 && second < 0x80) || (first === 0xff && second >= 0x80)))) throw malformed
+  end = certIdEnd
+  return { der: der.subarray(at, certIdEnd), issuer: der.subarray(content, issuerEnd), serial: der.subarray(serial, certIdEnd) }
+}
+
+/** The Nonce among the extensions in the element of `tag` from `at` to `limit`, null for none. `known`: here a nonce is known. */
+function nonceWithin(der: Bytes, at: number, limit: number, tag: number, known: boolean): Bytes | null {
+  let extension = enterWhole(der, enterWhole(der, at, limit, tag), limit, SEQUENCE)
   let nonce: Bytes | null = null
-  for (const extension of partsOf(list, SEQUENCE, 1, extensionsMax)) {
-    const parts = partsOf(extension, SEQUENCE, 2, 3)
-    const oid = oidValue(parts[0])
-    const critical = parts.length === 3 && booleanValue(parts[1])
-    const value = expectTag(parts[parts.length - 1], OCTET_STRING)
-    if (known && oid === NONCE) {
+  if (extension === limit) throw malformed
+  for (let count = 0; extension < limit; count++) {
+    if (count === extensionsMax) throw malformed
+    const oid = enter(der, extension, limit, SEQUENCE)
+    const extensionEnd = end
+    const name = enter(der, oid, extensionEnd, OBJECT_IDENTIFIER)
+    const nameEnd = end
+    let critical = false
+    let value = nameEnd
+    if (der[value] === BOOLEAN) {
+      const flag = enter(der, value, extensionEnd, BOOLEAN)
+      if (end - flag !== 1 || (der[flag] !== 0xff && der[flag] !== 0)) throw malformed
+      critical = der[flag] === 0xff
+      value = end
+    }
+    const content = enterWhole(der, value, extensionEnd, OCTET_STRING)
+    if (known && same(der, name, nameEnd, NONCE_OCTETS)) {
       // RFC 9654 2.1: an OCTET STRING of 1 to 128 octets within the extension's own.
-      const inner = readWhole(contentOf(value), OCTET_STRING)
-      const octets = inner.end - inner.content
-      if (nonce !== null || octets < 1 || octets > nonceOctetsMax) return undefined
-      nonce = encodingOf(extension)
-    } else if (critical) return undefined
+      const inner = enterWhole(der, content, extensionEnd, OCTET_STRING)
+      const octets = extensionEnd - inner
+      if (nonce !== null || octets < 1 || octets > nonceOctetsMax) throw malformed
+      nonce = der.subarray(extension, extensionEnd)
+    } else if (critical) throw malformed
+    extension = extensionEnd
   }
   return nonce
 }
@@ -193,7 +266,10 @@ export function parseOcspResponse(der: Bytes): OcspResponse | OcspError {
   const producedAt = timeValue(expectTag(fields[at++], GENERALIZED_TIME))
   const responses = partsOf(fields[at++], SEQUENCE, 0, ocspRequestsMax).map(singleOf)
   const extensions = fields[at]
-  const nonce = extensions === undefined ? null : nonceOf(expectTag(extensions, 0xa1), true)
+  let nonce: Bytes | null = null
+  if (extensions !== undefined)
+    for (const extension of partsOf(childrenOf(expectTag(extensions, 0xa1), 1)[0], SEQUENCE, 1, extensionsMax))
+      if (oidValue(childrenOf(extension, 3)[0]) === NONCE) nonce = encodingOf(extension)
   const certificates = basic[3] === undefined ? [] : partsOf(childrenOf(expectTag(basic[3], 0xa0), 1)[0], SEQUENCE, 0, 8)
   return {
     tbs: encodingOf(basic[0]),
@@ -203,7 +279,7 @@ export function parseOcspResponse(der: Bytes): OcspResponse | OcspError {
     responder: responder.tag === 0xa1 ? { name: encodingOf(id) } : { keyHash: contentOf(expectTag(id, OCTET_STRING)) },
     producedAt,
     responses,
-    nonce: nonce ?? null,
+    nonce,
   }
 }
 
@@ -211,7 +287,7 @@ function singleOf(element: Element): SingleStatus {
   const parts = partsOf(element, SEQUENCE, 3, 5)
   const next = parts[3]?.tag === 0xa0 ? childrenOf(parts[3], 1)[0] : null
   return {
-    certId: certIdOf(parts[0]),
+    certId: readCertId(parts[0].bytes, parts[0].head, parts[0].end),
     status: statusOf(parts[1]),
     thisUpdate: timeValue(expectTag(parts[2], GENERALIZED_TIME)),
     nextUpdate: next === null ? null : timeValue(expectTag(next, GENERALIZED_TIME)),
