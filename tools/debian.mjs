@@ -7,6 +7,7 @@ export const debianPackages = [
   'curl',
   'dbus',
   'default-jdk-headless',
+  'duktape',
   'g++',
   'libbcpkix-java',
   'make',
