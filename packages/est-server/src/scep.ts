@@ -117,7 +117,7 @@ export const signingTimeSkewSeconds = 900
  * Messages in work at once: enough that the RA's thread never waits for the next. What is beyond queues here, so that a burst does not put its
  * steps between those of EST, one after the other in one turn of the event loop.
  */
-const atOnceMax = 4
+const atOnceMax = 16
 /** Messages that may queue: some two seconds of them. */
 const queueMax = 2048
 
@@ -255,9 +255,10 @@ export function createScep(options: ScepOptions): ScepService {
       id: header.transactionId,
       spkiSha256: sha256(csr.spki),
       signerSpkiSha256: sha256(signer.spki),
-      csr: csr.der,
+      // Copies: the store's thread would be sent the whole buffers that these are views of.
+      csr: new Uint8Array(csr.der),
       challenge,
-      signer: challenge ? null : signer.der,
+      signer: challenge ? null : new Uint8Array(signer.der),
       at: at(),
     }
   }

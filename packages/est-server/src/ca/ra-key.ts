@@ -97,7 +97,8 @@ export function softwareRa(options: SoftwareRaOptions): RaKey {
       const id = next++
       if (waiting.size === 0) worker.ref()
       waiting.set(id, { done, failed })
-      worker.postMessage({ ...job, id })
+      // A view takes all of the buffer behind it along, which is what the socket read: 64 KB for a key of 256 octets.
+      worker.postMessage({ ...job, bytes: new Uint8Array(job.bytes), id })
     })
   return {
     certificate,

@@ -2,6 +2,8 @@
 // the shape that the Infineon library of 2012 to 2017 gave its primes (ROCA, CVE-2017-15361), and two primes close to each other (Fermat,
 // CVE-2022-26320). Keys that share one factor are not found out alone; that takes all moduli of a fleet at once.
 
+import { recentlyUsed } from '../node-crypto.ts'
+
 /** The odd primes to 701: the 2nd to the 126th, of which the Infineon library used at least that many for keys of 1,984 bits and more. */
 const primes: number[] = []
 for (let n = 3; n <= 701; n += 2) if (primes.every(p => n % p !== 0)) primes.push(n)
@@ -70,8 +72,19 @@ function hasClosePrimes(n: bigint): boolean {
   return false
 }
 
+/** Moduli that were just found sound: a SCEP message shows its key twice, as its signer's and in the CSR, and others come in between. */
+const sound = recentlyUsed<true>(64)
+
 /** What is wrong with an odd modulus (unsigned big-endian), in words; null when none of the three is. */
 export function modulusWeakness(modulus: Uint8Array): string | null {
+  const id = Buffer.from(modulus.buffer, modulus.byteOffset, modulus.length).toString('latin1')
+  if (sound.get(id)) return null
+  const weakness = weaknessOf(modulus)
+  if (weakness === null) sound.set(id, true)
+  return weakness
+}
+
+function weaknessOf(modulus: Uint8Array): string | null {
   const n = BigInt(`0x${Buffer.from(modulus.buffer, modulus.byteOffset, modulus.length).toString('hex')}`)
   let isInfineon = true
   for (const { product, primes: members } of products) {
