@@ -151,6 +151,23 @@ describe('a bearer token', () => {
     expect((await k.audit()).map(entry => entry.kind)).toContain('device_admitted')
   })
 
+  it('[F25] whoever holds a certificate by it is not taken over by the first birth certificate of that name', async () => {
+    await open({ profile: { requireManifest: false } })
+    const first = issuedBy(await k.enroll(show(await sign({ sub: 'unit-5' })), csrFor(testKey(), nameOf('unit-5'))))
+    const namesake = k.bear('unit-5')
+    const signed = k.signatures()
+    expect(await k.enroll(namesake.peer(), csrFor(testKey(), nameOf('unit-5')))).toMatchObject({
+      kind: 'refused',
+      code: 'device_unknown',
+    })
+    expect(k.signatures()).toBe(signed)
+    const { subject } = parseCertificate(first)
+    issuedBy(await k.enroll(peerWith([first]), csrFor(testKey(), subject), { operation: 'reenroll' }))
+    // One that is known and has nothing yet is whoever comes first, as any other without a manifest.
+    await k.registry.mintSecret({ deviceId: 'unit-6', groups: [], lifetimeSeconds: 600, by: 'test' })
+    issuedBy(await k.enroll(k.bear('unit-6').peer(), csrFor(testKey(), nameOf('unit-6'))))
+  })
+
   it('cannot be checked without keys, and is not accepted unchecked', async () => {
     await open({}, nobody)
     const rule = { keys: 'https://mes.example/jwks', issuer: 'https://mes.example', audience: 'birthmark' }

@@ -173,8 +173,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     latestTime = facts.lastTime
     await requireForwardClock()
     const vouched = identity.kind === 'birth' || identity.kind === 'token'
-    if (!vouched || profile.requireManifest || (facts.device && (identity.kind === 'token' || facts.device.birthSpkiSha256)))
-      return facts
+    // Pinned at first sight is the birth key of a device that has nothing yet: who holds a certificate by a secret or token is not taken over by
+    // a manufacturer's certificate with the same serial number.
+    const known = facts.device && (identity.kind === 'token' || facts.device.birthSpkiSha256 || facts.latest)
+    if (!vouched || profile.requireManifest || known) return facts
     const by =
       identity.kind === 'birth' ? 'a birth certificate under a trusted manufacturer' : 'a bearer token of the trusted issuer'
     const audit = note('device_admitted', `${by}; the profile asks for no manifest`)
