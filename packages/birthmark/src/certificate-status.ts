@@ -11,6 +11,7 @@ import {
   type Issuer,
   issuerName,
   type Log,
+  type Metrics,
   type Store,
 } from '@birthmark/est-server'
 import type { Clock } from '@birthmark/fleet-revocation'
@@ -44,6 +45,7 @@ export interface StatusParts {
   state: string
   clock: Clock
   log: Log
+  metrics: Pick<Metrics, 'statusAnswer'>
 }
 
 export async function openCertificateStatus(settings: StatusSettings, parts: StatusParts): Promise<CertificateStatus> {
@@ -65,7 +67,13 @@ export async function openCertificateStatus(settings: StatusSettings, parts: Sta
         : null,
   })
   const prefix = new URL(settings.url).pathname.replace(/\/$/, '')
-  const listener = createStatusListener({ answer: createStatusRoutes({ lists, ocsp, prefix, clock }), log })
+  const routes = createStatusRoutes({ lists, ocsp, prefix, clock })
+  const answer: typeof routes = async question => {
+    const given = await routes(question)
+    parts.metrics.statusAnswer(question.target.startsWith(`${prefix}/crl/`) ? 'crl' : 'ocsp', given.status)
+    return given
+  }
+  const listener = createStatusListener({ answer, log })
   const { port } = await named('status', settings.host, settings.port, () => listener.listen(settings.host, settings.port))
 
   let closed = false

@@ -24,6 +24,7 @@ import {
   createPublisher,
   createResponder,
   createRuleSet,
+  type Outbox,
   type PublishBus,
   type ResponderOptions,
   type Status,
@@ -137,7 +138,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const signNotice = noticeSigner(noticeKeys, heartbeats, settings.notices.countersignAbove)
     const revocation = createRevocation({ store, fleet, signNotice, clock, log })
     const publisher = createPublisher({
-      outbox: outboxOf(store, fleet, clock.now, published),
+      outbox: countedOutbox(outboxOf(store, fleet, clock.now, published), metrics),
       bus: countedBus(bus, metrics),
       fleet,
       clock,
@@ -169,7 +170,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       const own = est.issuers === null ? await openConfiguredIssuers(settings, { store, clock, log, metrics }) : null
       if (own) closers.push(() => own.close())
       const issuers = own?.opened ?? est.issuers ?? []
-      certificateStatus = await openCertificateStatus(settings.status, { store, issuers, state, clock, log })
+      certificateStatus = await openCertificateStatus(settings.status, { store, issuers, state, clock, log, metrics })
       closers.push(() => certificateStatus?.close())
     }
     const enforce = () => Promise.all([broker?.enforce(), est.enforce()])
@@ -270,6 +271,16 @@ function countedBus(bus: PublishBus, metrics: Metrics): PublishBus {
       }
     },
   })
+}
+
+function countedOutbox(outbox: Outbox, metrics: Metrics): Outbox {
+  return {
+    ...outbox,
+    async delivered(seq) {
+      await outbox.delivered(seq)
+      metrics.notice('acknowledged')
+    },
+  }
 }
 
 /** For people who ask /readyz, a line each. */

@@ -112,6 +112,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
   const { port } = await named('est', host, parts.port, () => listener.listen(host, parts.port, { shared }))
   const scep = await openScepFront(settings, {
     ...{ enrollment, store, status: statusOf(rules, fleet), clock, random, log, shared },
+    observer: metrics.scep,
     issuers: () => keys.issuers.current().names,
     nextCertificates: keys.next,
     ...(settings.development ? { limits: oneMachine } : {}),

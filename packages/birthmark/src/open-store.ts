@@ -57,7 +57,7 @@ export async function openStore({ state, store }: Placed, options: OpenStoreOpti
     if (error) log.error({ err: error }, 'PostgreSQL does not answer; requests get 503 until it does')
     else log.info({}, 'PostgreSQL answers again')
   }
-  return openPostgresStore({ ...postgresAddress(store), onStopped, onAway })
+  return openPostgresStore({ ...postgresAddress(store), onStopped, onAway, ...(metrics && { onBatch: metrics.batch }) })
 }
 
 /** For a command that works on the store beside a server, or without one. */

@@ -9,6 +9,7 @@ import {
   EstServerError,
   type Limits,
   type RaKey,
+  type ScepObserver,
   type ScepOptions,
   softwareRa,
 } from '@birthmark/est-server'
@@ -25,11 +26,15 @@ export interface ScepFrontParts
   extends Pick<ScepOptions, 'issuers' | 'store' | 'status' | 'nextCertificates' | 'crl' | 'clock' | 'random' | 'log'> {
   enrollment: Enrollment
   limits?: Partial<Limits>
+  observer: ScepObserver
   shared: boolean
 }
 
 /** Null where the configuration has none. */
-export async function openScepFront(settings: Settings, { shared, limits, ...parts }: ScepFrontParts): Promise<ScepFront | null> {
+export async function openScepFront(
+  settings: Settings,
+  { shared, limits, observer, ...parts }: ScepFrontParts,
+): Promise<ScepFront | null> {
   const { scep, profiles } = settings
   if (scep === null) return null
   const ras: RaKey[] = []
@@ -38,7 +43,7 @@ export async function openScepFront(settings: Settings, { shared, limits, ...par
     const [ra, ...previousRas] = ras
     requireIssuedBy(ra, parts.enrollment.caCertificates(profiles.find(profile => profile.scep !== null)?.label ?? null))
     const service = createScep({ ...parts, ra, previousRas, profiles })
-    const listener = createScepListener({ service, log: parts.log, requestId: randomUUID, ...(limits && { limits }) })
+    const listener = createScepListener({ service, log: parts.log, requestId: randomUUID, observer, ...(limits && { limits }) })
     const { port } = await named('scep', scep.host, scep.port, () => listener.listen(scep.host, scep.port, { shared }))
     return {
       port,

@@ -57,3 +57,31 @@ test('[F66] lines that strangers cause are logged within a budget, and how many 
   budget.info({ i: 'later' }, 'refused')
   expect(lines.at(-1)).toEqual({ i: 'later', leftOut: 9800 })
 })
+
+test('[F74] SCEP and status answers, the queue of the store and notices have series of their own, as many as the program has names', async () => {
+  const metrics = createMetrics({ profiles: [null] })
+  metrics.scep.scepAnswered('PKIOperation', null, 'success', 0.01)
+  metrics.scep.scepAnswered('PKIOperation', 'nobody', 'badRequest', 0.01)
+  metrics.statusAnswer('crl', 200)
+  metrics.statusAnswer('crl', 304)
+  metrics.statusAnswer('ocsp', 413)
+  metrics.statusAnswer('ocsp', 503)
+  metrics.batch(3, 0.01, 2)
+  metrics.notice('acknowledged')
+  const before = series(await metrics.text()).length
+  for (let i = 0; i < 1000; i++) {
+    metrics.scep.scepAnswered('PKIOperation', `label-${i}`, 'badRequest', 0.01)
+    metrics.statusAnswer('ocsp', 400 + (i % 100))
+  }
+  const text = await metrics.text()
+  expect(series(text).length).toBe(before)
+  for (const line of [
+    'birthmark_scep_requests_total{operation="PKIOperation",profile="default",outcome="success"} 1',
+    'birthmark_scep_requests_total{operation="PKIOperation",profile="other",outcome="badRequest"} 1001',
+    'birthmark_status_answers_total{kind="crl",outcome="unchanged"} 1',
+    'birthmark_status_answers_total{kind="ocsp",outcome="refused"} 1001',
+    'birthmark_store_queue 2',
+    'birthmark_notices_total{event="acknowledged"} 1',
+  ])
+    expect(text).toContain(line)
+})

@@ -5,7 +5,7 @@
 import { AggregatorRegistry, Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { Issuer } from './ca/issuer-key.ts'
 import { failureCode } from './errors.ts'
-import type { HttpObserver } from './http/observer.ts'
+import type { HttpObserver, ScepObserver } from './http/observer.ts'
 import type { Store } from './store/store.ts'
 
 export interface MetricsOptions {
@@ -17,12 +17,15 @@ export interface MetricsOptions {
 
 export interface Metrics {
   http: HttpObserver
+  scep: ScepObserver
   /** The same store, its steps timed. */
   store<S extends Store>(store: S): S
   /** The same issuer, its signatures timed and its failures counted. */
   issuer(issuer: Issuer): Issuer
   /** One transaction of the store's writer. */
-  batch(jobs: number, seconds: number): void
+  batch(jobs: number, seconds: number, waiting: number): void
+  /** An answer about the status of certificates, by its HTTP status. */
+  statusAnswer(kind: 'crl' | 'ocsp', status: number): void
   notice(event: 'published' | 'failed' | 'acknowledged'): void
   /** Asked for when somebody looks. */
   gauge(name: GaugeName, read: () => number | Promise<number>): void
@@ -33,7 +36,6 @@ export interface Metrics {
 
 const gauges = {
   connections: 'Sockets held, in whatever state',
-  store_queue: 'Writes that wait for the store',
   outbox: 'Revocation notices that no broker has confirmed, 64 at most',
   workers: 'Processes that answer devices',
   ready: '1 while an enrollment would be served',
@@ -136,8 +138,33 @@ export function createMetrics({ profiles, process = false }: MetricsOptions): Me
   })
   const notices = new Counter({
     name: 'birthmark_notices_total',
-    help: 'Revocation notices given to the broker, refused by it, confirmed by it',
+    help: 'Revocation notices that the broker took, that it did not take, and that are recorded as delivered',
     labelNames: ['event'],
+    registers,
+  })
+
+  const scepRequests = new Counter({
+    name: 'birthmark_scep_requests_total',
+    help: 'SCEP requests by operation, profile and outcome (ok, success, pending, or why not)',
+    labelNames: ['operation', 'profile', 'outcome'],
+    registers,
+  })
+  const scepSeconds = new Histogram({
+    name: 'birthmark_scep_answer_seconds',
+    help: 'From the complete head of a SCEP request to its answer',
+    labelNames: ['operation'],
+    buckets: seconds,
+    registers,
+  })
+  const statusAnswers = new Counter({
+    name: 'birthmark_status_answers_total',
+    help: 'Answers about the status of certificates, lists and OCSP, by outcome',
+    labelNames: ['kind', 'outcome'],
+    registers,
+  })
+  const queue = new Gauge({
+    name: 'birthmark_store_queue',
+    help: 'Writes that waited behind the last batch of the store',
     registers,
   })
 
@@ -169,6 +196,14 @@ export function createMetrics({ profiles, process = false }: MetricsOptions): Me
       answered(operation, label, outcome, spent) {
         requests.inc({ operation, profile: profileOf(label), outcome })
         answerSeconds.observe({ operation }, spent)
+      },
+    },
+    scep: {
+      connectionRefused: reason => refused.inc({ reason }),
+      connectionCut: reason => cut.inc({ reason }),
+      scepAnswered(operation, label, outcome, spent) {
+        scepRequests.inc({ operation, profile: profileOf(label), outcome })
+        scepSeconds.observe({ operation }, spent)
       },
     },
     store(store) {
@@ -212,10 +247,12 @@ export function createMetrics({ profiles, process = false }: MetricsOptions): Me
         },
       })
     },
-    batch(jobs, spent) {
+    batch(jobs, spent, waiting) {
+      queue.set(waiting)
       batchJobs.observe(jobs)
       batchSeconds.observe(spent)
     },
+    statusAnswer: (kind, status) => statusAnswers.inc({ kind, outcome: statusOutcome(status) }),
     notice: event => notices.inc({ event }),
     gauge(name, read) {
       new Gauge({
@@ -231,6 +268,12 @@ export function createMetrics({ profiles, process = false }: MetricsOptions): Me
     json: () => registry.getMetricsAsJSON(),
     contentType: registry.contentType,
   }
+}
+
+function statusOutcome(status: number): string {
+  if (status === 200) return 'ok'
+  if (status === 304) return 'unchanged'
+  return status >= 500 ? 'unavailable' : 'refused'
 }
 
 /** One page of what several processes counted, each given by its json(): sums, but for what says otherwise. */

@@ -29,6 +29,7 @@ import { openContent, sealContent } from './cms-cipher.ts'
 import type { Enrollment } from './enrollment.ts'
 import type { EnrollmentOutcome, Peer } from './enrollment-request.ts'
 import { failureCode } from './errors.ts'
+import { createLogBudget } from './log-budget.ts'
 import { importKey, sha256, verifyOnce } from './node-crypto.ts'
 import type { Clock, Log, RandomBytes } from './ports.ts'
 import { type IssuerName, operationalClaim } from './registrar/authenticate.ts'
@@ -96,7 +97,9 @@ export interface ScepRequest {
 }
 
 /** `busy`: not even a refusal can be signed now. */
-export type ScepReply = { kind: 'reply'; body: Bytes } | { kind: 'busy'; retryAfterSeconds: number }
+export type ScepReply =
+  | { kind: 'reply'; body: Bytes /** Of a closed set: for counting. */; outcome: 'success' | 'pending' | FailInfo | RefusalCode }
+  | { kind: 'busy'; retryAfterSeconds: number }
 
 export interface ScepService {
   /** What GetCACaps says, null for a label that is not served. Everything in it works. */
@@ -162,6 +165,7 @@ export function createScep(options: ScepOptions): ScepService {
   const ras = [ra, ...(options.previousRas ?? [])]
   const profiles = new Map(options.profiles.filter(p => p.scep !== null).map(p => [p.label, p]))
   const budget = createAuditBudget({ store, clock, log })
+  const strangers = createLogBudget(log, clock)
   const decoy = decoyCsr(ra, random)
   const at = () => Math.floor(clock.now())
 
@@ -471,7 +475,7 @@ export function createScep(options: ScepOptions): ScepService {
     return new Failure('badRequest', 'the server cannot answer now; try again later', undefined, 'internal')
   }
 
-  async function answer(request: ScepRequest): Promise<Bytes> {
+  async function answer(request: ScepRequest): Promise<ScepReply> {
     const profile = profiles.get(request.label)
     let header: ScepHeader = { messageType: '', transactionId: '', senderNonce: new Uint8Array(0) }
     let signed: SignedMessage | null = null
@@ -490,16 +494,18 @@ export function createScep(options: ScepOptions): ScepService {
       const { envelope, key: addressed } = envelopeOf(verified)
       key = addressed
       const { status: pkiStatus, content } = await story(verified)
-      return await signedReply(key, header, signed, pkiStatus, content && enveloped(verified, envelope, content))
+      const body = await signedReply(key, header, signed, pkiStatus, content && enveloped(verified, envelope, content))
+      return { kind: 'reply', body, outcome: pkiStatus.kind === 'failure' ? pkiStatus.failInfo : pkiStatus.kind }
     } catch (error) {
       const failure = failureOf(error, request.requestId)
       const { failInfo, text } = failure
-      log.info(
+      strangers.info(
         { requestId: request.requestId, address: request.address, failInfo, code: failure.code, detail: failure.message },
         'SCEP request refused',
       )
       await record(request, profile, failure)
-      return signedReply(key, header, signed, { kind: 'failure', failInfo, text: text === null ? null : text.slice(0, 200) }, null)
+      const told = { kind: 'failure', failInfo, text: text === null ? null : text.slice(0, 200) } as const
+      return { kind: 'reply', body: await signedReply(key, header, signed, told, null), outcome: failure.code || failInfo }
     }
   }
 
@@ -545,7 +551,7 @@ export function createScep(options: ScepOptions): ScepService {
     async pkiOperation(request) {
       if (!(await turn())) return { kind: 'busy', retryAfterSeconds: 5 }
       try {
-        return { kind: 'reply', body: await answer(request) }
+        return await answer(request)
       } catch (error) {
         log.warn({ requestId: request.requestId, code: failureCode(error), err: error }, 'SCEP: no answer could be signed')
         return { kind: 'busy', retryAfterSeconds: 5 }

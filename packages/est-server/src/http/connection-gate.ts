@@ -64,7 +64,11 @@ export function addressGroup(address: string): string {
 }
 
 /** `now`: seconds of a clock that never goes back. */
-export function createConnectionGate(limits: Limits, now: () => number, observer: HttpObserver = nobody): ConnectionGate {
+export function createConnectionGate(
+  limits: Limits,
+  now: () => number,
+  observer: Pick<HttpObserver, 'connectionRefused' | 'connectionCut'> = nobody,
+): ConnectionGate {
   const phases: Record<Phase, Set<Connection>> = { handshake: new Set(), head: new Set(), body: new Set(), answer: new Set() }
   const seconds: Record<Phase, number> = {
     handshake: limits.handshakeSeconds,

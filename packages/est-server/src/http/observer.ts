@@ -1,6 +1,7 @@
 // What the way in tells whoever counts. Every name comes from a closed set, but for the label, which the counter has to look up among those
 // it knows: a stranger chooses it.
 
+import type { ScepReply } from '../scep.ts'
 import type { EstOperation } from '../wire/est.ts'
 import type { ProblemCode } from './problem.ts'
 
@@ -19,4 +20,17 @@ export interface HttpObserver {
   answered(operation: EstOperation | 'none', label: string | null, outcome: 'ok' | 'pending' | ProblemCode, seconds: number): void
 }
 
+/** What SCEP's way in tells; plain HTTP, so nobody shakes hands. */
+export interface ScepObserver extends Pick<HttpObserver, 'connectionRefused' | 'connectionCut'> {
+  scepAnswered(operation: ScepOperation, label: string | null, outcome: ScepOutcome, seconds: number): void
+}
+
+/** `other`: no SCEP operation, or nothing that got as far. */
+export type ScepOperation = 'GetCACaps' | 'GetCACert' | 'GetNextCACert' | 'PKIOperation' | 'other'
+
+/** `ok` for an answer that no client has to prove itself for; `success` and `pending` as CertRep says them; else why not. */
+export type ScepOutcome = 'ok' | Extract<ScepReply, { kind: 'reply' }>['outcome'] | ProblemCode
+
 export const nobody: HttpObserver = { connectionRefused() {}, connectionCut() {}, handshake() {}, answered() {} }
+
+export const noScepObserver: ScepObserver = { connectionRefused() {}, connectionCut() {}, scepAnswered() {} }

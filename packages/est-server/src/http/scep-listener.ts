@@ -5,11 +5,13 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net'
 import { performance } from 'node:perf_hooks'
 import type { Peer } from '../enrollment-request.ts'
+import { createLogBudget } from '../log-budget.ts'
 import type { Log } from '../ports.ts'
 import type { ScepService } from '../scep.ts'
 import { type Connection, createConnectionGate } from './connection-gate.ts'
 import type { Exchange } from './exchange.ts'
 import { defaultLimits, type Limits } from './limits.ts'
+import { noScepObserver, type ScepObserver } from './observer.ts'
 import { problem, type RequestProblemCode } from './problem.ts'
 import { readBody } from './request-body.ts'
 import { type ScepAnswer, scepEndpoint } from './scep-routes.ts'
@@ -19,6 +21,8 @@ export interface ScepListenerOptions {
   limits?: Partial<Limits>
   log: Log
   requestId: () => string
+  /** Told of what happens, for counting. */
+  observer?: ScepObserver
 }
 
 export interface ScepListener {
@@ -53,10 +57,16 @@ function send(outgoing: ServerResponse, { status, headers, body }: ScepAnswer): 
   outgoing.end(body)
 }
 
-export function createScepListener({ service, limits: given, log, requestId }: ScepListenerOptions): ScepListener {
+export function createScepListener({
+  service,
+  limits: given,
+  log,
+  requestId,
+  observer = noScepObserver,
+}: ScepListenerOptions): ScepListener {
   const limits: Limits = { ...defaultLimits, headerBytesMax, ...given }
-  const gate = createConnectionGate(limits, () => performance.now() / 1000)
-  const endpoint = scepEndpoint(service, limits, log)
+  const gate = createConnectionGate(limits, () => performance.now() / 1000, observer)
+  const endpoint = scepEndpoint(service, limits, createLogBudget(log, { now: () => performance.now() / 1000 }), observer)
   const sessions = new WeakMap<Socket, Session>()
   let closing = false
   let drained: (() => void) | null = null
@@ -144,6 +154,7 @@ export function createScepListener({ service, limits: given, log, requestId }: S
 
   const server = createTcpServer({ noDelay: true }, socket => {
     const address = socket.remoteAddress ?? ''
+    if (closing) observer.connectionRefused('closing')
     const connection = closing ? null : gate.admit(address, () => socket.destroy())
     if (!connection) {
       socket.destroy()

@@ -2,11 +2,12 @@
 // from the first byte of a PKIOperation on, every answer is a signed message with status 200, because that is all that clients read.
 
 import { type Bytes, codeOf } from '@birthmark/device-sdk/core'
-import type { Log } from '../ports.ts'
+import type { BudgetedLog } from '../log-budget.ts'
 import type { ScepService } from '../scep.ts'
 import { messageOfGet, parseScepTarget } from '../wire/scep.ts'
 import type { Exchange } from './exchange.ts'
 import type { Limits } from './limits.ts'
+import type { ScepObserver, ScepOperation, ScepOutcome } from './observer.ts'
 import { type ProblemCode, type ProblemOptions, problem } from './problem.ts'
 
 export interface ScepAnswer {
@@ -20,14 +21,23 @@ export interface ScepAnswer {
 export type ScepEndpoint = (exchange: Exchange) => Promise<ScepAnswer | null>
 
 /** `limits.bodyBytesMax` bounds a message by GET as well. */
-export function scepEndpoint(service: ScepService, limits: Limits, log: Log): ScepEndpoint {
+export function scepEndpoint(service: ScepService, limits: Limits, log: BudgetedLog, observer: ScepObserver): ScepEndpoint {
+  /** What is being answered, until it is. */
+  const counts = new WeakMap<Exchange, { operation: ScepOperation; label: string | null; at: number }>()
+  function count(exchange: Exchange, outcome: ScepOutcome): void {
+    const asked = counts.get(exchange)
+    if (asked) observer.scepAnswered(asked.operation, asked.label, outcome, (performance.now() - asked.at) / 1000)
+  }
+
   const answered = (requestId: string, status: number, headers: Record<string, string>, body: Bytes): ScepAnswer => ({
     status,
     headers: { ...headers, 'content-length': String(body.length), 'x-request-id': requestId, 'cache-control': 'no-store' },
     body,
   })
 
-  function refused({ requestId, peer, target }: Exchange, code: ProblemCode, options?: ProblemOptions): ScepAnswer {
+  function refused(exchange: Exchange, code: ProblemCode, options?: ProblemOptions): ScepAnswer {
+    const { requestId, peer, target } = exchange
+    count(exchange, code)
     const { status, headers, body } = problem(code, options)
     log.info({ requestId, code, status, address: peer.address, target: target.slice(0, 100) }, 'SCEP request refused')
     return answered(requestId, status, headers, Buffer.from(body))
@@ -51,6 +61,7 @@ export function scepEndpoint(service: ScepService, limits: Limits, log: Log): Sc
     }
     const reply = await service.pkiOperation({ message, label, address: peer.address, requestId })
     if (reply.kind === 'busy') return refused(exchange, 'busy', { retryAfterSeconds: reply.retryAfterSeconds })
+    count(exchange, reply.outcome)
     return answered(requestId, 200, { 'content-type': 'application/x-pki-message' }, reply.body)
   }
 
@@ -60,6 +71,7 @@ export function scepEndpoint(service: ScepService, limits: Limits, log: Log): Sc
     const asked = parseScepTarget(target.startsWith('/') ? target : target.replace(/^https?:\/\/[^/?#]*/i, ''))
     if (asked === null) return null
     const { label, operation, message } = asked
+    counts.set(exchange, { operation: isOperation(operation) ? operation : 'other', label, at: performance.now() })
     const encoding = exchange.header('content-encoding')
     if (encoding !== undefined && encoding.toLowerCase() !== 'identity') return refused(exchange, 'content_encoding_refused')
     const reads = method === 'GET' || method === 'HEAD'
@@ -75,15 +87,24 @@ export function scepEndpoint(service: ScepService, limits: Limits, log: Log): Sc
     if (operation === 'GetCACaps') {
       const capabilities = service.capabilities(label)
       if (capabilities === null) return refused(exchange, 'label_unknown')
+      count(exchange, 'ok')
       return answered(requestId, 200, { 'content-type': 'text/plain' }, Buffer.from(capabilities.map(line => `${line}\n`).join('')))
     }
     if (operation === 'GetCACert') {
       const certificates = service.caCertificates(label)
       if (certificates === null) return refused(exchange, 'label_unknown')
+      count(exchange, 'ok')
       return answered(requestId, 200, { 'content-type': 'application/x-x509-ca-ra-cert' }, certificates)
     }
     const next = await service.nextCaCertificates(label)
     if (next === null) return refused(exchange, 'operation_not_offered', { detail: 'no roll-over of the CA is under way' })
+    count(exchange, 'ok')
     return answered(requestId, 200, { 'content-type': 'application/x-x509-next-ca-cert' }, next)
   }
+}
+
+const operations: readonly string[] = ['GetCACaps', 'GetCACert', 'GetNextCACert', 'PKIOperation'] satisfies ScepOperation[]
+
+function isOperation(name: string): name is ScepOperation {
+  return operations.includes(name)
 }

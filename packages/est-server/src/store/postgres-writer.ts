@@ -54,6 +54,8 @@ interface HeadRow {
 
 export interface PostgresWriterOptions {
   queueMax: number
+  /** As for SQLite: writes of a transaction, seconds to its commit, writes that wait behind it. */
+  onBatch: ((jobs: number, seconds: number, waiting: number) => void) | undefined
   /** The connection cannot be used any further. `fork`: the database is not the one that acknowledged the last write. */
   onBroken: (error: EstServerError, fork: boolean) => void
 }
@@ -222,7 +224,7 @@ function appendAudit(
 }
 
 export function postgresWriter(options: PostgresWriterOptions): PostgresWriter {
-  const { queueMax, onBroken } = options
+  const { queueMax, onBatch, onBroken } = options
   const waiting: Waiting[] = []
   const seen: { head: AuditHead | null } = { head: null }
   let client: Client | null = null
@@ -248,6 +250,7 @@ export function postgresWriter(options: PostgresWriterOptions): PostgresWriter {
     }
     away = true
     const committing = { sent: false }
+    const sentAt = performance.now()
     let answers: Answer[]
     try {
       answers = await runBatch(
@@ -269,6 +272,7 @@ export function postgresWriter(options: PostgresWriterOptions): PostgresWriter {
       return
     }
     away = false
+    onBatch?.(batch.length, (performance.now() - sentAt) / 1000, waiting.length)
     // The next batch leaves before this one's callers run.
     void send()
     answers.forEach((answer, i) => {

@@ -28,6 +28,8 @@ export type { PostgresAddress } from './postgres-connection.ts'
 export interface PostgresStoreOptions extends PostgresAddress {
   /** Writes that may wait, beyond which `store_busy`. */
   queueMax?: number
+  /** Told of each transaction of the writer: its writes, seconds to its commit, and how many writes wait behind it. */
+  onBatch?: (jobs: number, seconds: number, waiting: number) => void
   /** Told once when the store stops for good: the database is not the one it was. */
   onStopped?: (error: EstServerError) => void
   /** Told when the server goes away and when it is back (null). */
@@ -78,6 +80,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
 
   const writer = postgresWriter({
     queueMax: options.queueMax ?? 8192,
+    onBatch: options.onBatch,
     onBroken: (error, fork) => lose(error, fork),
   })
 
