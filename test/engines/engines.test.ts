@@ -1,11 +1,13 @@
 // The same bytes that a device flashes, on engines that nobody here wrote. QuickJS comes from the registry as WebAssembly, Duktape from Debian.
 import { spawnSync } from 'node:child_process'
+import { createHash, generateKeyPairSync, sign } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { runInNewContext } from 'node:vm'
 import { newQuickJSWASMModuleFromVariant } from 'quickjs-emscripten-core'
 import { beforeAll, expect, it } from 'vitest'
+import { flashBundle } from '../../tools/device-bundle.ts'
 import { es5 } from '../../tools/es5.ts'
 import { type Recorded, recordStory } from './recorded.ts'
 
@@ -73,3 +75,24 @@ it('Duktape tells the same story, lowered to ES5', async () => {
   expect(stdout.trimEnd().split('\n')).toEqual(recorded.lines)
   expect(status).toBe(0)
 }, 90_000)
+
+it('the P-256 fallback believes a signature and no changed one on QuickJS, which has BigInt and nothing else', async () => {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const signature = sign('sha256', Buffer.from('notice'), privateKey)
+  const changed = Buffer.from(signature)
+  changed[changed.length - 1] ^= 1
+  const bytes = (given: Buffer) => `new Uint8Array([${given.join()}])`
+  const runtime = (await newQuickJSWASMModuleFromVariant(import('@jitl/quickjs-wasmfile-release-sync'))).newRuntime()
+  const context = runtime.newContext()
+  const told = context.unwrapResult(
+    context.evalCode(`${await flashBundle({ 'packages/device-sdk/src/ports/p256-verify.ts': ['p256Verify'] })}
+      const digest = ${bytes(createHash('sha256').update('notice').digest())}, told = []
+      const { verify } = birthmark.p256Verify({ sha256: () => digest })
+      for (const signature of [${bytes(signature)}, ${bytes(changed)}])
+        verify(${bytes(publicKey.export({ type: 'spki', format: 'der' }))}, 'ecdsa-sha256', digest, signature, good => told.push(good))
+      told.join()`),
+  )
+  expect(told.consume(context.getString)).toBe('true,false')
+  context.dispose()
+  runtime.dispose()
+})

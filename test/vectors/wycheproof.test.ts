@@ -2,6 +2,8 @@
 // ledger fails, and so does one that is and no longer happens.
 import { readFileSync } from 'node:fs'
 import { bytesOfHex, ecdsaDerOfRaw, encodeBits, encodeSequence } from '@birthmark/device-sdk/core'
+import { nodeHash } from '@birthmark/device-sdk/node'
+import { p256Verify } from '@birthmark/device-sdk/p256-verify'
 import { describe, expect, it } from 'vitest'
 import { createVerifier, verifyOnce } from '../../packages/est-server/src/node-crypto.ts'
 import { verifySignature } from '../../packages/factory-line/src/signing-key.ts'
@@ -65,7 +67,9 @@ for (const { file, algorithm, factory, form = (s: Uint8Array) => s } of suites) 
   if (path === null) continue
   const { testGroups, numberOfTests } = JSON.parse(readFileSync(path, 'utf8')) as { testGroups: Group[]; numberOfTests: number }
   describe(`wycheproof: ${file}`, () => {
-    const ways = { ...checks, ...(factory ? { 'the factory line': verifySignature as Check } : {}) }
+    const fallback: Record<string, Check> =
+      algorithm === 'ecdsa-sha256' ? { 'the P-256 fallback': byPort(p256Verify(nodeHash)) } : {}
+    const ways = { ...checks, ...fallback, ...(factory ? { 'the factory line': verifySignature as Check } : {}) }
     for (const [name, check] of Object.entries(ways))
       it(`${name} judges ${numberOfTests} signatures as it should`, () => {
         const listed = wycheproofDeviations[file] ?? {}
