@@ -1,4 +1,6 @@
 import { hash } from 'node:crypto'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { type Bytes, encodeElement, encodeSequence, parseCertificate } from '@birthmark/device-sdk/core'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Issuer } from './ca/issuer-key.ts'
@@ -103,6 +105,24 @@ describe('the responder', () => {
     const read = await ask(together(ids))
     expect(typeof read !== 'string' && read.responses.map(r => r.status.kind)).toEqual(['good', 'revoked', 'unknown'])
     expect(await ask(together(Array.from({ length: 17 }, () => ids[0])))).toBe('malformedRequest')
+  })
+
+  it('[F46] rules are never older than the count of revocations that they are kept under', async () => {
+    await open()
+    const a = await enrolled('a', 'batch=1')
+    expect(await kind(requestFor(a.serial, new Uint8Array(16)))).toBe('good')
+    await new Promise(next => setImmediate(next))
+    const other = new DatabaseSync(join(k.folder, 'store.db'))
+    // Somebody reads in this turn, and another process commits a revocation before the turn is over.
+    const read = k.store.standing(k.issuer.keyId, a.serial)
+    other.exec(`BEGIN; UPDATE groups SET bound = 1000, reason = 1, closed_seq = 1 WHERE name = 'batch=1';
+      INSERT INTO notices (fleet, seq, notice, sha256, at) VALUES ('meters', 1, x'00', x'00', ${k.clock.at}); COMMIT`)
+    const answer = kind(requestFor(a.serial, new Uint8Array(16)))
+    await read
+    expect(await answer).toBe('revoked')
+    await new Promise(next => setTimeout(next, 20))
+    expect(await kind(requestFor(a.serial))).toBe('revoked')
+    other.close()
   })
 
   it('says nothing for an issuer that has ended, and raises no alarm that anybody could raise by asking', async () => {

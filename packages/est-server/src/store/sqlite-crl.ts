@@ -18,8 +18,9 @@ export function crlReads(db: DatabaseSync, scanning: DatabaseSync) {
   // Asked in every turn that has a question, mostly alone: not worth a read transaction of the other connection.
   const lastSeq = prepare<{ seq: number | null }>(scanning, 'SELECT max(seq) AS seq FROM notices WHERE fleet = ?')
   const noticeCount = prepare<{ seq: number }>(scanning, 'SELECT count(*) AS seq FROM notices')
+  // As fresh as the count that was read before them, under which they are remembered: in a turn's snapshot they might lack what it counted.
   const rules = prepare<DatedRule>(
-    db,
+    scanning,
     `SELECT g.gid, g.bound, g.reason, n.at FROM groups g JOIN notices n ON n.fleet = g.fleet AND n.seq = g.closed_seq
      WHERE g.fleet = ? AND g.bound IS NOT NULL ORDER BY g.gid`,
   )

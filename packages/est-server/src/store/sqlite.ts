@@ -304,7 +304,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     },
     audit: (after, limit) => read(() => reads.audit(after, limit)),
     revocations: fleet => readAlone(() => crls.revocations(fleet)),
-    datedRules: fleet => read(() => crls.datedRules(fleet)),
+    datedRules: fleet => readAlone(() => crls.datedRules(fleet)),
     fleets: () => read(crls.fleets),
     lastIdx: fleet => read(() => crls.lastIdx(fleet)),
     serials: query => read(() => crls.serials(query)),

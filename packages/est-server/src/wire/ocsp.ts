@@ -7,6 +7,7 @@ import {
   bytesOfHex,
   childrenOf,
   contentOf,
+  deviceError,
   type Element,
   encodeElement,
   encodeSequence,
@@ -287,10 +288,20 @@ function singleOf(element: Element): SingleStatus {
   const parts = partsOf(element, SEQUENCE, 3, 5)
   const next = parts[3]?.tag === 0xa0 ? childrenOf(parts[3], 1)[0] : null
   return {
-    certId: readCertId(parts[0].bytes, parts[0].head, parts[0].end),
+    certId: answeredCertId(parts[0]),
     status: statusOf(parts[1]),
     thisUpdate: timeValue(expectTag(parts[2], GENERALIZED_TIME)),
     nextUpdate: next === null ? null : timeValue(expectTag(next, GENERALIZED_TIME)),
+  }
+}
+
+/** In an answer: refused by the reader's errors. */
+function answeredCertId({ bytes, head, end: limit }: Element): CertId {
+  try {
+    return readCertId(bytes, head, limit)
+  } catch (error) {
+    if (error !== malformed) throw error
+    throw deviceError('der_malformed', 'CertID')
   }
 }
 
