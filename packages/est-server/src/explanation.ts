@@ -82,7 +82,10 @@ export function createExplanation(parts: ExplanationParts): (request: Explanatio
   /** What the story would do with a device that is not known yet, on paper. */
   async function onPaper(profile: EnrollmentProfile, identity: Identity, facts: EnrollmentFacts) {
     const vouched = identity.kind === 'birth' || identity.kind === 'token'
-    const { device } = facts
+    let { device } = facts
+    // Its birth key would be pinned now.
+    if (device && identity.kind === 'birth' && !profile.requireManifest && !device.birthSpkiSha256 && facts.latest === null)
+      device = { ...device, birthSpkiSha256: identity.spkiSha256 }
     if (!vouched || profile.requireManifest || device !== null)
       return { device, groups: device ? await groupNames(profile.fleet, device.gids) : [] }
     const of = (await store.groups(profile.fleet)).filter(({ name }) => profile.groups.includes(name))
