@@ -41,13 +41,14 @@ const SYSTEM: Record<string, [sentence: string, next: string, exit: Exit] | unde
 
 /** Codes of our packages that mean "policy says no" rather than "something broke". */
 const REFUSED =
-  /^(serial_taken|key_taken|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature|group_not_joined|group_not_covered|approval_unknown)$/
+  /^(serial_taken|key_taken|serial_unknown|not_in_order|wrong_sku|wrong_station|quota_spent|window_closed|readback_mismatch|journal_forked|line_unaccounted|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature|group_not_joined|group_not_covered|approval_unknown)$/
 
 /** Codes of our packages that mean "nobody answered". */
 const UNREACHABLE = /^(network|timeout|est_unavailable)$/
 
 /** What was typed, or what it names, has the wrong form. */
-const MALFORMED = /^(serial_malformed|group_malformed|csr_malformed|manifest_malformed|query_malformed)$/
+const MALFORMED =
+  /^(serial_malformed|group_malformed|csr_malformed|manifest_malformed|order_malformed|mandate_malformed|query_malformed)$/
 
 export function explain(error: unknown): CommandError {
   if (error instanceof CommandError) return error
@@ -81,6 +82,19 @@ const NEXT: Record<string, string | undefined> = {
   approval_unknown: 'see what waits: birthmark approvals list',
   group_not_joined: 'leave --group out, or add the group by a manifest before the device enrolls',
   group_not_covered: 'revoke a group that is in those certificates, or wait until they have ended: birthmark devices',
+  serial_unknown: 'see what was issued: birthmark line status',
+  order_malformed: 'mend that line of the CSV; nothing was issued from it',
+  wrong_sku: 'run the order on the line of its SKU',
+  wrong_station: 'ask the root’s desk for a mandate that names this station',
+  quota_spent: 'ask the root’s desk for a new issuing CA: birthmark line request',
+  window_closed: 'check the clock, or ask the root’s desk for a new issuing CA: birthmark line request',
+  clock_back: 'set the clock right; nothing is issued meanwhile',
+  mandate_malformed: 'make the request again: birthmark line request',
+  readback_mismatch: 'write the certificate again, or scrap the unit: birthmark line scrap SERIAL --step readback --cause mismatch',
+  device_silent: 'check the cable and that the device runs its factory firmware, then run again: it resumes',
+  image_too_large: 'use --esp-encoding der, or P-256 keys',
+  journal_forked: 'find out which of the two journals is the station’s, and set that station’s units aside until then',
+  line_unaccounted: 'read each back or scrap it: birthmark line confirm, birthmark line scrap',
   journal_busy: 'wait until the other process is done, or stop it',
   journal_corrupt: 'restore the journal from its copy; nothing is issued meanwhile',
   journal_write: 'free space or repair the medium, then start again: the journal resumes',

@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Bytes, decodePem } from '@birthmark/device-sdk/core'
 import {
+  type Authority,
   type BirthProfile,
   createManufacturer,
   FactoryError,
@@ -29,6 +30,8 @@ export interface Line {
   station: Station
   root: Bytes
   organization: string
+  /** Seals the journal, signs manifests. */
+  signer: Authority
 }
 
 export async function createLine(folder: string, organization: string): Promise<void> {
@@ -36,7 +39,8 @@ export async function createLine(folder: string, organization: string): Promise<
   writeLineFile(folder, organization)
 }
 
-function writeLineFile(folder: string, organization: string): void {
+/** What the folder's birth certificates say. */
+export function writeLineFile(folder: string, organization: string): void {
   writeDurably(
     join(folder, 'line.json'),
     `${JSON.stringify({ organization, hardwareType: UNASSIGNED_HARDWARE }, null, 2)}\n`,
@@ -60,7 +64,7 @@ export function openLine(folder: string): Line {
   const { organization, hardwareType } = readLineFile(folder)
   const profile: BirthProfile = { organization, commonName: true, hardwareType }
   const station = openStation({ folder, issuing: maker.issuing, manifestSigner: maker.manifest, profile, clock: systemClock })
-  return { station, root: maker.root.certificate, organization }
+  return { station, root: maker.root.certificate, organization, signer: maker.manifest }
 }
 
 function readLineFile(folder: string): z.infer<typeof LineFile> {

@@ -127,23 +127,33 @@ export function readJournal(
     end.head = previous
   }
 
-  let rest = Buffer.alloc(0)
-  const chunk = Buffer.alloc(1 << 18)
+  // One buffer from beginning to end: pieces that are made anew outrun the collector in a journal of gigabytes.
+  const buffer = Buffer.alloc((1 << 18) + journalLineBytesMax)
+  let filled = 0
   for (let position = from.bytes; ; ) {
-    const length = readSync(fd, chunk, 0, chunk.length, position)
+    const length = readSync(fd, buffer, filled, buffer.length - filled, position)
     if (length === 0) break
     position += length
-    const bytes = rest.length ? Buffer.concat([rest, chunk.subarray(0, length)]) : chunk.subarray(0, length)
+    filled += length
     let begin = 0
-    for (let nl = bytes.indexOf(0x0a); nl >= 0; nl = bytes.indexOf(0x0a, begin)) {
-      take(bytes.subarray(begin, nl))
+    for (;;) {
+      const nl = buffer.indexOf(0x0a, begin)
+      if (nl < 0 || nl >= filled) break
+      take(buffer.subarray(begin, nl))
       begin = nl + 1
     }
-    rest = Buffer.from(bytes.subarray(begin))
-    if (rest.length > journalLineBytesMax && !rest.includes(0))
-      throw new FactoryError('journal_corrupt', `line ${count + 1} never ends`)
+    if (begin === 0 && filled === buffer.length) {
+      if (!buffer.includes(0)) throw new FactoryError('journal_corrupt', `line ${count + 1} never ends`)
+      // Never written, so torn: what follows cannot follow.
+      torn = true
+      wrong ??= `line ${count + 1} is not there`
+      offset += filled
+      begin = filled
+    }
+    buffer.copyWithin(0, begin, filled)
+    filled -= begin
   }
-  end.tail = offset + rest.length - end.bytes
+  end.tail = offset + filled - end.bytes
   if (lastSeal !== null && !verify(lastSeal))
     throw new FactoryError('journal_corrupt', `the seal in line ${end.lines} is not by this station`)
   return end

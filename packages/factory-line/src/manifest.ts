@@ -95,7 +95,8 @@ export function verifyManifest(file: Bytes, rules: { anchors: TrustAnchor[]; now
   return { made: head.made, digest: sha256Hex(file), entries }
 }
 
-function trustedSigner(certificates: unknown, rules: { anchors: TrustAnchor[]; now: number }): { spki: Bytes } {
+/** Who signs under one of `anchors`: certificates in base64, the signer's first. Throws `manifest_untrusted`. */
+export function trustedSigner(certificates: unknown, rules: { anchors: TrustAnchor[]; now: number }): { spki: Bytes } {
   if (!Array.isArray(certificates) || certificates.length < 1 || certificates.length > 4)
     throw malformed('1 to 4 signer certificates are expected')
   try {

@@ -10,6 +10,9 @@ import { usageError } from '../command-error.ts'
 import { createLine, csrOf, type Line, openLine } from '../line-folder.ts'
 import type { Terminal } from '../terminal.ts'
 import { collect, leaf, quoted, readInput } from './common.ts'
+import { defineClose } from './line-close.ts'
+import { defineDesk } from './line-desk.ts'
+import { defineRun } from './line-run.ts'
 
 const FOLDER = 'factory'
 
@@ -85,13 +88,26 @@ export function define(command: Command, terminal: Terminal): void {
       }),
     )
 
+  defineRun(command, terminal)
+  defineDesk(command, terminal)
+  defineClose(command, terminal)
+
   leaf(command.command('status').description('count what was issued'), [['birthmark line status', 'of ./factory']])
     .option('--dir <folder>', 'folder of the line', FOLDER)
     .action((options: { dir: string }) =>
       withLine(options.dir, async line => {
         const { issued, reserved } = line.station.count()
-        terminal.line(`${line.organization}: ${issued} issued, ${reserved} begun and not finished`)
-        terminal.result({ organization: line.organization, issued, reserved })
+        const { good, scrapped } = line.station.tally()
+        const { mandate, name } = line.station
+        terminal.line(
+          `${line.organization}: ${issued} issued, ${reserved} begun and not finished; ${good} good, ${scrapped} scrapped`,
+        )
+        const own = mandate?.stations.find(station => station.name === name)
+        if (mandate && own)
+          terminal.line(
+            `  station ${name}: ${mandate.sku}, ${own.quota} units, ${[mandate.from, mandate.until].map(s => new Date(s * 1000).toISOString().slice(0, 10)).join(' to ')}`,
+          )
+        terminal.result({ organization: line.organization, issued, reserved, good, scrapped, station: name, mandate })
       }),
     )
 

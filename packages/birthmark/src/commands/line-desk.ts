@@ -1,0 +1,123 @@
+// `birthmark line root | request | sign | accept`: how an issuing CA comes from a root that is kept offline. Files travel, keys do not.
+
+import { join } from 'node:path'
+import { encodePem } from '@birthmark/device-sdk/core'
+import {
+  acceptIssuing,
+  createRoot,
+  type IssuingRequest,
+  type KeyType,
+  keyTypes,
+  quotaMax,
+  readAuthority,
+  readCertificate,
+  readGrant,
+  readSigningKey,
+  requestIssuing,
+  signIssuing,
+  writeDurably,
+} from '@birthmark/factory-line'
+import type { Command } from 'commander'
+import { usageError } from '../command-error.ts'
+import { systemClock, writeLineFile } from '../line-folder.ts'
+import type { Terminal } from '../terminal.ts'
+import { leaf, quoted, readInput, wholeNumber } from './common.ts'
+
+function keyType(text: string): KeyType {
+  const found = keyTypes.find(type => type.toLowerCase() === text.toLowerCase())
+  if (!found) throw usageError(`no key type '${text}'`, `one of ${keyTypes.join(', ')}`)
+  return found
+}
+
+function day(text: string): number {
+  const time = Date.parse(text)
+  if (!/^\d{4}-\d\d-\d\d/.test(text) || Number.isNaN(time)) throw usageError(`'${text}' is no date`, 'write 2026-12-31')
+  return Math.floor(time / 1000)
+}
+
+export function defineDesk(command: Command, terminal: Terminal): void {
+  leaf(command.command('root').description('make a manufacturer root, at the desk where it is kept offline'), [
+    ['birthmark line root --organization "Acme Gateways" --dir desk', 'once'],
+  ])
+    .option('--dir <folder>', 'folder of the root', 'desk')
+    .requiredOption('--organization <name>', 'name of the manufacturer, at most 64 characters')
+    .option('--key <type>', `kind of key: ${keyTypes.join(', ')}`, 'P-256')
+    .action(async (options: { dir: string; organization: string; key: string }) => {
+      await createRoot(options.dir, options.organization, keyType(options.key), systemClock)
+      terminal.done('root made', options.dir)
+      terminal.commands('Next, at the line:', [
+        `birthmark line request --organization ${quoted(options.organization)} --sku gw-2 --station A3`,
+      ])
+      terminal.result({ dir: options.dir, root: join(options.dir, 'root.pem') })
+    })
+
+  leaf(command.command('request').description('make the keys of a station and ask the root’s desk for its issuing CA'), [
+    ['birthmark line request --organization "Acme Gateways" --sku gw-2 --station A3', 'in ./factory'],
+  ])
+    .option('--dir <folder>', 'folder of the line', 'factory')
+    .requiredOption('--organization <name>', 'name of the manufacturer')
+    .requiredOption('--sku <name>', 'what will be made')
+    .requiredOption('--station <name>', 'who will make it')
+    .option('--key <type>', `kind of the issuing key: ${keyTypes.join(', ')}`, 'P-256')
+    .option('--out <file>', 'the request to carry to the desk', 'issuing-request.json')
+    .action(async (options: { dir: string; organization: string; sku: string; station: string; key: string; out: string }) => {
+      const { organization, sku, station } = options
+      const request = await requestIssuing(options.dir, { organization, sku, station }, keyType(options.key))
+      writeLineFile(options.dir, organization)
+      writeDurably(options.out, `${JSON.stringify(request, null, 2)}\n`, 0o644)
+      terminal.done(`request for ${sku} at station ${station}`, options.out)
+      terminal.commands('Next, at the root’s desk:', [
+        `birthmark line sign ${quoted(options.out)} --dir desk --quota 10000 --from 2026-11-01 --until 2027-01-31 --out issuing-grant.pem`,
+      ])
+      terminal.result({ dir: options.dir, request: options.out })
+    })
+
+  leaf(
+    command
+      .command('sign')
+      .argument('<requests...>', 'requests of stations that share one issuing key; mostly one')
+      .description('at the root’s desk: sign an issuing CA with SKU, window, stations and quota in its certificate'),
+    [['birthmark line sign issuing-request.json --quota 10000 --until 2027-01-31 --out issuing-grant.pem', 'from today']],
+  )
+    .option('--dir <folder>', 'folder of the root', 'desk')
+    .requiredOption('--quota <units>', 'units that each station may begin', wholeNumber('--quota', 1, quotaMax - 1))
+    .option('--from <date>', 'first day; today without it', day)
+    .requiredOption('--until <date>', 'end of the window', day)
+    .option('--out <file>', 'certificates to carry to the line', 'issuing-grant.pem')
+    .action(async (files: string[], options: { dir: string; quota: number; from?: number; until: number; out: string }) => {
+      const root = readAuthority(options.dir, 'root', [])
+      const requests = files.map(file => {
+        try {
+          return JSON.parse(readInput(file, 65_536).toString('utf8')) as IssuingRequest
+        } catch (error) {
+          if (error instanceof SyntaxError) throw usageError(`${file} is no request`, 'make it with: birthmark line request')
+          throw error
+        }
+      })
+      const { quota, until } = options
+      const from = options.from ?? systemClock.now() - 60
+      const certificate = await signIssuing(root, requests, { quota, from, until }, systemClock)
+      writeDurably(options.out, [certificate, root.certificate].map(der => encodePem('CERTIFICATE', der)).join(''), 0o644)
+      const stations = requests.map(({ station }) => station)
+      terminal.done(`issuing CA for ${requests[0].sku}: ${quota} units at ${stations.join(', ')}`, options.out)
+      terminal.commands('Next, at the line:', [`birthmark line accept ${quoted(options.out)}`])
+      terminal.result({ file: options.out, sku: requests[0].sku, stations, quota, from, until })
+    })
+
+  leaf(command.command('accept').argument('<grant>', 'what the desk signed').description('take the issuing CA into the line'), [
+    ['birthmark line accept issuing-grant.pem --root /media/usb/root.pem', 'checked against the root that you know'],
+  ])
+    .option('--dir <folder>', 'folder of the line', 'factory')
+    .option('--root <file>', 'the root’s certificate, come by another way than the grant')
+    .action(async (file: string, options: { dir: string; root?: string }) => {
+      const grant = readGrant(readInput(file, 65_536).toString('utf8'))
+      const root = options.root ? readCertificate(options.root) : grant.root
+      const keyIn = (name: string) => readSigningKey(join(options.dir, `${name}.key.pem`))
+      const parts = { issuing: grant.issuing, root, issuingKey: keyIn('issuing'), stationKey: keyIn('manifest') }
+      const { mandate, station } = await acceptIssuing(options.dir, parts, systemClock)
+      terminal.done(`station ${station} may issue ${mandate.sku}`, options.dir)
+      if (!options.root) terminal.line('  the root came with the grant: compare it with the one you know, or give --root')
+      terminal.commands('Next:', [`birthmark line run --station ${station} --csv units.csv --csr-folder requests --out units`])
+      terminal.result({ station, mandate })
+    })
+}

@@ -1,0 +1,272 @@
+// `birthmark line run`: works through an order. A unit that is done is passed over, so the same command resumes after anything.
+
+import { createPrivateKey } from 'node:crypto'
+import { appendFileSync, createReadStream, createWriteStream, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Duplex, duplexPair } from 'node:stream'
+import { codeOf, decodePem } from '@birthmark/device-sdk/core'
+import {
+  birthRequest,
+  FactoryError,
+  generateSigningKey,
+  keyTypes,
+  LABEL_HEADER,
+  labelRow,
+  type OrderUnit,
+  openDeviceLink,
+  openOrder,
+  type Readback,
+  type Station,
+  simulateDevice,
+  softwareKey,
+  type UnitFormat,
+  unitFile,
+  unitFormats,
+  writeDurably,
+} from '@birthmark/factory-line'
+import type { Command } from 'commander'
+import { CommandError, usageError } from '../command-error.ts'
+import { csrOf, openLine } from '../line-folder.ts'
+import type { Terminal } from '../terminal.ts'
+import { leaf, readInput } from './common.ts'
+
+interface RunOptions {
+  dir: string
+  station?: string
+  csv: string
+  out: string
+  csrFolder?: string
+  device?: string
+  simulate?: string | true
+  allowHostKeys?: boolean
+  format: string
+  espEncoding: string
+}
+
+/** Where a unit's request comes from, and where its certificate goes. */
+interface Source {
+  /** Units that may be worked on at once. */
+  lanes: number
+  /** Null: not there yet. */
+  csr(serial: string): Promise<Uint8Array | null>
+  hostKey?(serial: string): Uint8Array
+  /** Null: nothing to compare yet; the unit stays issued. */
+  readback(serial: string, certificates: Uint8Array[]): Promise<Readback | null>
+}
+
+export function defineRun(command: Command, terminal: Terminal): void {
+  leaf(command.command('run').description('work through an order: a birth certificate for each unit, read back, journaled'), [
+    [
+      'birthmark line run --station A3 --csv units.csv --csr-folder requests --out units',
+      'SERIAL.csr in, SERIAL.held.der to compare',
+    ],
+    ['birthmark line run --csv units.csv --device /dev/ttyUSB0 --out units', 'devices one after another on a serial port'],
+    ['birthmark line run --csv units.csv --simulate --out units', 'without hardware'],
+  ])
+    .option('--dir <folder>', 'folder of the line', 'factory')
+    .option('--station <name>', 'the station that this has to be')
+    .requiredOption('--csv <file>', 'the order: serial or mac, and sku, station, groups (name=value;…)')
+    .option('--out <folder>', 'where the files of units go', 'units')
+    .option('--csr-folder <folder>', 'SERIAL.csr (PEM or DER) from testers; SERIAL.held.der is what the device holds')
+    .option('--device <path>', 'a serial port, set up with stty; the device speaks the protocol of docs/factory.md')
+    .option('--simulate [key]', `simulated devices with keys of this type (${keyTypes.join(', ')})`)
+    .option('--allow-host-keys', 'make the keys here: whoever reads the files is the device. Recorded in journal and manifest')
+    .option('--format <names>', `files of a unit, apart by commas: ${unitFormats.join(', ')}`, 'pem')
+    .option('--esp-encoding <pem|der>', 'certificates in esp_secure_cert', 'pem')
+    .action((options: RunOptions) => run(options, terminal))
+}
+
+async function run(options: RunOptions, terminal: Terminal): Promise<void> {
+  const formats = options.format.split(',').map(name => {
+    if (!unitFormats.includes(name as UnitFormat)) throw usageError(`no format '${name}'`, `of ${unitFormats.join(', ')}`)
+    return name as UnitFormat
+  })
+  const esp = { encoding: options.espEncoding === 'der' ? ('der' as const) : ('pem' as const), efuse: null }
+  const source = sourceOf(options)
+  const order = openOrder(options.csv)
+  const line = openLine(options.dir)
+  const { station } = line
+  try {
+    if (options.station && station.mandate && station.name !== options.station)
+      throw new FactoryError('wrong_station', `this folder is station ${station.name}, not ${options.station}`)
+    const here = options.station ?? station.name
+    mkdirSync(options.out, { recursive: true })
+    const labels = join(options.out, 'labels.csv')
+    if (!existsSync(labels)) writeFileSync(labels, LABEL_HEADER)
+    if (options.allowHostKeys) {
+      terminal.line('! KEYS ARE MADE ON THIS HOST AND NOT IN THE DEVICES: whoever reads these files can pose as them')
+      await station.note('host-keys', `allowed for the order ${options.csv.slice(-200)}`)
+    }
+    const counts = { good: 0, issued: 0, passed: 0, waiting: 0, elsewhere: 0, failed: 0 }
+    const causes = new Map<string, number>()
+    const began = Date.now()
+    const show = (): void => {
+      const done = counts.good + counts.issued + counts.passed + counts.failed + counts.waiting + counts.elsewhere
+      const bar = '█'.repeat(Math.floor((20 * done) / order.count)).padEnd(20, '░')
+      const rate = (counts.good + counts.issued) / Math.max(0.001, (Date.now() - began) / 1000)
+      const judged = counts.good + counts.failed
+      const failures = [...causes].map(([cause, n]) => `${cause} ${n}`).join(', ')
+      terminal.progress(
+        `${bar} ${done}/${order.count}  ${rate.toFixed(1)}/s  yield ${judged ? ((100 * counts.good) / judged).toFixed(1) : '–'} %${failures ? `  ✘ ${failures}` : ''}`,
+      )
+    }
+    const work = order.units()[Symbol.iterator]()
+    const lane = async (): Promise<void> => {
+      for (let next = work.next(); !next.done; next = work.next()) {
+        const unit = next.value
+        if (unit.station && unit.station !== here) counts.elsewhere++
+        else counts[await one(unit)]++
+        show()
+      }
+    }
+    const one = async (unit: OrderUnit): Promise<'good' | 'issued' | 'passed' | 'waiting' | 'failed'> => {
+      const { serial } = unit
+      const known = station.unit(serial)
+      if (known?.state === 'good' || known?.state === 'scrapped') return 'passed'
+      let step = 'csr'
+      try {
+        const csr = await source.csr(serial)
+        if (!csr) return 'waiting'
+        step = 'issue'
+        const birth = await station.issue({ ...unit, csr, keyOrigin: source.hostKey ? 'host' : 'device' })
+        step = 'write'
+        const identity = { ...birth, hostKey: source.hostKey?.(serial) ?? null }
+        for (const format of formats) {
+          const file = unitFile(format, identity, esp)
+          writeDurably(join(options.out, file.name), file.content, file.secret ? 0o600 : 0o644)
+        }
+        const spkiSha256 = station.unit(serial)?.spkiSha256
+        if (!birth.again && spkiSha256) appendFileSync(labels, labelRow(serial, unit.sku, spkiSha256))
+        const held = await source.readback(serial, [birth.certificate, ...birth.chain])
+        if (!held) return 'issued'
+        step = 'readback'
+        await station.confirm(serial, held)
+        return 'good'
+      } catch (error) {
+        // These are about the line and not about the unit: going on would fail a million units alike.
+        const code = error instanceof FactoryError ? error.code : (codeOf(error) ?? 'error')
+        if (STOPS.has(code) || code === 'error') throw error
+        const cause = `${step}: ${code}`
+        causes.set(cause, (causes.get(cause) ?? 0) + 1)
+        // A mismatch at read-back is in the journal already.
+        if (code !== 'readback_mismatch') await station.fail(serial, step, code)
+        return 'failed'
+      }
+    }
+    await Promise.all(Array.from({ length: source.lanes }, lane))
+    finish(terminal, station, counts, causes, options)
+  } finally {
+    station.close()
+    order.close()
+  }
+}
+
+const STOPS = new Set([
+  'quota_spent',
+  'window_closed',
+  'clock_back',
+  'journal_write',
+  'journal_corrupt',
+  'signature_bad',
+  'image_too_large',
+])
+
+function finish(
+  terminal: Terminal,
+  station: Station,
+  counts: Record<string, number>,
+  causes: Map<string, number>,
+  options: RunOptions,
+): void {
+  const { good, issued, passed, waiting, elsewhere, failed } = counts
+  terminal.done(
+    `${good} good, ${issued} issued and to be read back, ${passed} done before, ${waiting} without a request, ${failed} failed${elsewhere ? `, ${elsewhere} of other stations` : ''}`,
+    options.out,
+  )
+  for (const [cause, count] of causes) terminal.line(`  ✘ ${count} × ${cause}`)
+  terminal.commands('Next:', ['birthmark line close --out reports', 'birthmark line manifest --out manifest.jsonl'])
+  terminal.result({ station: station.name, ...counts, failures: Object.fromEntries(causes), head: station.head() })
+  if (failed)
+    throw new CommandError(
+      'units_failed',
+      `${failed} units failed`,
+      'mend them and run the same command again: it resumes',
+      'refused',
+    )
+}
+
+function sourceOf(options: RunOptions): Source {
+  const given = [options.csrFolder, options.device, options.simulate, options.allowHostKeys].filter(Boolean).length
+  if (given !== 1)
+    throw usageError('give one of --csr-folder, --device, --simulate, --allow-host-keys', 'birthmark line run --help')
+  if (options.csrFolder) return folderSource(options.csrFolder)
+  if (options.allowHostKeys) return hostSource(options.out)
+  return linkSource(options)
+}
+
+function folderSource(folder: string): Source {
+  return {
+    lanes: 32,
+    async csr(serial) {
+      const file = ['csr', 'pem', 'der'].map(end => join(folder, `${serial}.${end}`)).find(existsSync)
+      return file ? csrOf(readInput(file, 65_536)) : null
+    },
+    async readback(serial) {
+      const file = ['der', 'pem'].map(end => join(folder, `${serial}.held.${end}`)).find(existsSync)
+      if (!file) return null
+      const content = readInput(file, 65_536)
+      const certificate = file.endsWith('.pem') ? decodePem(content.toString('latin1'), 'CERTIFICATE', 8)[0] : content
+      return { certificate, proof: null }
+    },
+  }
+}
+
+/** Keys made here, kept beside the certificates until they are in their devices. A run that was cut off finds them again. */
+function hostSource(out: string): Source {
+  const fileOf = (serial: string): string => join(out, `${serial.replaceAll(':', '_')}.key.pem`)
+  const keyOf = (serial: string) => {
+    const file = fileOf(serial)
+    if (!existsSync(file)) writeDurably(file, generateSigningKey().pem, 0o600)
+    return createPrivateKey(readFileSync(file))
+  }
+  return {
+    lanes: 8,
+    csr: serial => birthRequest(serial, softwareKey(keyOf(serial))),
+    hostKey: serial => keyOf(serial).export({ type: 'pkcs8', format: 'der' }),
+    readback: async () => null,
+  }
+}
+
+function linkSource({ device, simulate }: RunOptions): Source {
+  const type = keyTypes.find(each => each === simulate) ?? 'P-256'
+  if (typeof simulate === 'string' && type !== simulate) throw usageError(`no key type '${simulate}'`, keyTypes.join(', '))
+  const links = new Map<string, ReturnType<typeof openDeviceLink>>()
+  const connect = (): Duplex => {
+    if (device) return Duplex.from({ readable: createReadStream(device), writable: createWriteStream(device) })
+    const [near, far] = duplexPair()
+    simulateDevice(far, () => generateSigningKey(type).key, { bootLog: 'ESP-ROM:esp32c3\r\nboot: BM factory firmware\r\n' })
+    return near
+  }
+  return {
+    lanes: device ? 1 : 8,
+    async csr(serial) {
+      const link = openDeviceLink(connect())
+      links.set(serial, link)
+      const said = await link.hello()
+      if (said && said !== serial)
+        throw new FactoryError('not_in_order', `the device says that it is ${said}, and it is ${serial}'s turn`)
+      return link.request(serial)
+    },
+    async readback(serial, certificates) {
+      const link = links.get(serial)
+      if (!link) return null
+      try {
+        await link.write(certificates)
+        return await link.readback()
+      } finally {
+        link.close()
+        links.delete(serial)
+      }
+    },
+  }
+}
