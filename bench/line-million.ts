@@ -63,7 +63,7 @@ for (const { serial, groups } of order.units()) {
   )
   const issued = journal.issued(serial, signature, at)
   const good = journal.fate({ kind: 'good', serial, step: 'readback', cause: 'certificate' }, at)
-  if (++filled % 500 === 0) await Promise.all([reserved, issued, good])
+  if (++filled % 96 === 0) await Promise.all([reserved, issued, good])
 }
 await journal.note('filled', `${filled} units`, clock.now())
 journal.close()

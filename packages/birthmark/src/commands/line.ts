@@ -12,6 +12,7 @@ import type { Terminal } from '../terminal.ts'
 import { collect, leaf, quoted, readInput } from './common.ts'
 import { defineClose } from './line-close.ts'
 import { defineDesk } from './line-desk.ts'
+import { defineListen } from './line-listen.ts'
 import { defineRun } from './line-run.ts'
 
 const FOLDER = 'factory'
@@ -91,6 +92,7 @@ export function define(command: Command, terminal: Terminal): void {
   defineRun(command, terminal)
   defineDesk(command, terminal)
   defineClose(command, terminal)
+  defineListen(command, terminal)
 
   leaf(command.command('status').description('count what was issued'), [['birthmark line status', 'of ./factory']])
     .option('--dir <folder>', 'folder of the line', FOLDER)
