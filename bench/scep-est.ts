@@ -35,10 +35,13 @@ function exchange(socket: TLSSocket, wire: Buffer): Promise<void> {
       const end = received.indexOf('\r\n\r\n')
       if (end < 0 || received.length < end + 4 + Number(/content-length: (\d+)/i.exec(received.slice(0, end))?.[1])) return
       socket.off('data', hear)
+      socket.off('close', gone)
       if (received.startsWith('HTTP/1.1 200 ')) resolve()
       else reject(new Error(received.slice(0, 300)))
     }
+    const gone = () => reject(new Error(`closed after ${received.slice(0, 100)}`))
     socket.on('data', hear)
+    socket.once('close', gone)
     socket.write(wire)
   })
 }

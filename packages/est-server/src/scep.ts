@@ -120,7 +120,7 @@ export const signingTimeSkewSeconds = 900
  * Messages in work at once: enough that the RA's thread never waits for the next. What is beyond queues here, so that a burst does not put its
  * steps between those of EST, one after the other in one turn of the event loop.
  */
-const atOnceMax = 16
+const atOnceMax = 4
 /** Messages that may queue: some two seconds of them. */
 const queueMax = 2048
 
