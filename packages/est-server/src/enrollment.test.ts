@@ -271,6 +271,19 @@ describe('who may', () => {
     expect(await k.enroll(peer, csrFor(testKey(), nameOf('m-1')))).toMatchObject({ code: 'group_revoked' })
   })
 
+  it('answers a device that renews in a loop with 429 and a time to come again, and records that once', async () => {
+    let certificate = issuedBy(await k.enroll(d.peer(), csrFor(testKey(), nameOf('m-1'))))
+    const key = testKey()
+    for (let i = 1; i < 64; i++) certificate = issuedBy(await renew(certificate, csrFor(testKey(), currentName('m-1'))))
+    const over = { kind: 'unavailable', code: 'certificates_too_often', retryAfterSeconds: 60 }
+    for (let i = 0; i < 5; i++) expect(await renew(certificate, csrFor(key, currentName('m-1')))).toMatchObject(over)
+    expect((await k.audit()).filter(({ code }) => code === 'certificates_too_often')).toHaveLength(1)
+    k.clock.at += 60
+    const last = issuedBy(await renew(certificate, csrFor(key, currentName('m-1'))))
+    // What makes no certificate costs nothing of it.
+    for (let i = 0; i < 3; i++) expect(issuedBy(await renew(certificate, csrFor(key, currentName('m-1'))))).toEqual(last)
+  })
+
   it('sees a birth certificate expire during a connection', async () => {
     const birth = k.maker.issue({
       profile: 'birth',

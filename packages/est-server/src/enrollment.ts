@@ -8,6 +8,7 @@ import type { BearerTokens } from './bearer-token.ts'
 import type { Issuer } from './ca/issuer-key.ts'
 import type { Lint } from './ca/lint.ts'
 import { serialSource } from './ca/serial.ts'
+import { createCertificateBudget } from './certificate-budget.ts'
 import { csrDemand } from './csr-demand.ts'
 import { createTurns } from './device-turns.ts'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer } from './enrollment-request.ts'
@@ -128,6 +129,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const turns = createTurns()
   const groupNames = createGroupNames(store)
   const budget = createAuditBudget({ store, clock, log })
+  const certificates = createCertificateBudget(clock)
   const profiles = profilesByLabel(options.profiles)
   const anchorKeys = options.profiles.flatMap(profile => profile.birthAnchors.map(anchor => sha256(anchor.spki)))
   const at = () => Math.floor(clock.now())
@@ -254,11 +256,26 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     }
   }
 
+  /** A device in a loop is recorded once, and told when its next certificate may be had. */
+  async function requireBudget({ request, profile, identity, note }: Turn): Promise<void> {
+    const source = `${profile.fleet}/${identity.deviceId}`
+    const over = certificates.take(source)
+    if (over === null) return
+    const code = 'certificates_too_often'
+    const detail = `device ${identity.deviceId} has had too many certificates in a short time`
+    if (over.isFirst) {
+      log.warn({ code, fleet: profile.fleet, device: identity.deviceId, requestId: request.requestId }, 'a device renews in a loop')
+      await budget.record(source, note('enrollment_refused', detail, code))
+    }
+    throw new UnavailableError(code, over.retryAfterSeconds, detail)
+  }
+
   async function serve(turn: Turn): Promise<EnrollmentOutcome> {
     const { request, profile, identity, note } = turn
     for (let attempt = 0; attempt < attemptsMax; attempt++) {
       const judged = await judge(turn)
       if ('kind' in judged) return judged
+      if (attempt === 0) await requireBudget(turn)
       await failpoint?.('decided' satisfies (typeof failpoints)[number])
       // 4. to 9. Reserve, prepare, record the intent, sign, verify, record the certificate.
       const { operation, requestId, transaction } = request
@@ -343,6 +360,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
 
   async function unavailable(request: EnrollmentRequest, error: unknown): Promise<EnrollmentOutcome> {
     const { code, retryAfterSeconds, message: detail } = unavailabilityOf(error)
+    // Said and recorded where it began.
+    if (code === 'certificates_too_often') return { kind: 'unavailable', code, retryAfterSeconds, detail }
     const fields = { code, requestId: request.requestId, err: error }
     if (code === 'busy') log.warn(fields, 'turned away')
     else if (code === 'lint_failed' || code === 'signature_wrong')

@@ -68,6 +68,7 @@ const table: Record<RefusalCode, FailInfo> = {
   issuer_unavailable: 'badRequest',
   clock_regressed: 'badTime',
   profiles_superseded: 'badRequest',
+  certificates_too_often: 'badRequest',
   serial_conflict: 'badRequest',
   lint_failed: 'badRequest',
   signature_wrong: 'badRequest',

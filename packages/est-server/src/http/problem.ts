@@ -233,6 +233,11 @@ const table: Record<ProblemCode, Row> = {
   token_keys_unavailable: { status: 503, sentence: 'bearer tokens cannot be checked now', next: later },
   issuer_unavailable: { status: 503, sentence: 'the issuing key is not available', next: later },
   clock_regressed: { status: 503, sentence: "the server's clock went back", next: later },
+  certificates_too_often: {
+    status: 429,
+    sentence: 'the device has had too many certificates',
+    next: `${later}, with the newest certificate`,
+  },
   profiles_superseded: { status: 503, sentence: 'another server has newer profiles', next: later },
   serial_conflict: { status: 500, sentence: 'no certificate could be made', next: later },
   lint_failed: { status: 500, sentence: 'no certificate could be made', next: `${fleetOps} and name the request id` },

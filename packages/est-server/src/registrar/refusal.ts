@@ -68,6 +68,7 @@ export type RefusalCode =
   | 'issuer_unavailable'
   | 'clock_regressed'
   | 'profiles_superseded'
+  | 'certificates_too_often'
   | 'serial_conflict'
   | 'lint_failed'
   | 'signature_wrong'

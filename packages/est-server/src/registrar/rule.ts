@@ -69,6 +69,7 @@ const table = {
   lint_failed: 'server',
   signature_wrong: 'server',
   profiles_superseded: 'server',
+  certificates_too_often: 'server',
   internal: 'server',
 } as const satisfies Record<RefusalCode, string>
 
