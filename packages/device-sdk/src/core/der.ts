@@ -171,8 +171,9 @@ export function timeValue(element: Element): number {
     '$1-$2-$3T$4:$5:$6Z',
   )
   const time = Date.parse(iso)
-  // Engines differ over 30 February: it has to come before the next month does. After December comes none (NaN).
-  const next = Date.parse(iso.slice(0, 5) + ('0' + (+iso.slice(5, 7) + 1)).slice(-2)) || Infinity
+  // Engines differ over 30 February: it has to come before the next month does. After December comes none, and an engine would look for month 13
+  // by the slowest of its ways to read a date.
+  const next = iso.slice(5, 7) < '12' ? Date.parse(iso.slice(0, 5) + ('0' + (+iso.slice(5, 7) + 1)).slice(-2)) : Infinity
   return time < next ? time / 1000 : bad(element.head)
 }
 

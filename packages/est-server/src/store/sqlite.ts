@@ -24,6 +24,7 @@ import { manifestEntriesMax, type Store } from './store.ts'
 
 /** Jobs of one transaction. At 512 the fsync is long paid for and nobody waits more than some 20 ms behind a batch. */
 const batchJobsMax = 512
+const fewJobs = 24
 
 /** What the store needs of the writer thread; a test puts one in between that loses answers or dies. */
 export interface WriterThread {
@@ -105,6 +106,13 @@ function writeQueue(
     thread.post(away.map(w => w.job))
   }
 
+  /** At the end of this turn of the event loop, so that requests read together are committed together. */
+  const schedule = () => {
+    if (scheduled) return
+    scheduled = true
+    setImmediate(send)
+  }
+
   const stop = (unknown: boolean, detail: string, error: EstServerError) => {
     if (stopped) return
     stopped = error
@@ -127,8 +135,10 @@ function writeQueue(
     const batch = away
     away = []
     onBatch?.(batch.length, (performance.now() - sentAt) / 1000, waiting.length)
-    // The next batch leaves before this one's callers run, so that the disk never waits for them.
-    send()
+    // A message to the writer costs as much as a look-up in it, so a few that wait go with what this batch's callers will ask next; many do not
+    // wait for that.
+    if (waiting.length < fewJobs) schedule()
+    else send()
     message.answers.forEach((answer: JobAnswer, i) => {
       if ('failed' in answer) batch[i].failed(new EstServerError('store_failed', answer.failed))
       else batch[i].done(answer.value as never)
@@ -145,11 +155,7 @@ function writeQueue(
         if (stopped) return failed(stopped)
         if (waiting.length >= queueMax) return failed(new EstServerError('store_busy', `${waiting.length} writes are waiting`))
         waiting.push({ job: { name, argument }, done: done as (value: never) => void, failed })
-        // At the end of this turn of the event loop, so that requests read together are committed together.
-        if (!scheduled && away.length === 0) {
-          scheduled = true
-          setImmediate(send)
-        }
+        if (away.length === 0) schedule()
       })
     },
     /** Settles what was accepted and accepts no more. */
