@@ -1,0 +1,54 @@
+// examples/raspberry-pi against `birthmark dev`: enrolls, publishes, renews without a restart, goes on after one.
+import { spawn } from 'node:child_process'
+import { copyFileSync, cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, it } from 'vitest'
+import { birthmark, development } from '../support/command.ts'
+
+const script = fileURLToPath(new URL('../../examples/raspberry-pi/service.ts', import.meta.url))
+
+function service(...folders: string[]) {
+  const child = spawn(process.execPath, ['--conditions=source', '--disable-warning=ExperimentalWarning', script, ...folders], {
+    env: { ...process.env, TELEMETRY_SECONDS: '0.2' },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  let text = ''
+  child.stdout.on('data', (part: Buffer) => {
+    text += part.toString()
+  })
+  const ended = new Promise<number | null>(resolve => child.once('close', resolve))
+  const said = (event: string, generation: number) =>
+    expect.poll(() => text, { timeout: 30_000 }).toMatch(new RegExp(`"event":"${event}".*"generation":${generation}\\b`))
+  return { child, ended, said, text: () => text }
+}
+
+it('enrolls, publishes, renews without a restart, and goes on after one', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'pi-'))
+  const [dev, configuration, state] = ['dev', 'etc', 'var'].map(name => join(folder, name))
+  const running = await development(dev)
+  const line = ['--dir', join(dev, 'factory')]
+  expect((await birthmark('line', 'issue', 'pi-1', '--make-key', '--out', folder, ...line)).code).toBe(0)
+  expect((await birthmark('line', 'manifest', '--out', join(folder, 'm.jsonl'), ...line)).code).toBe(0)
+  const imported = await birthmark('manifest', 'import', join(folder, 'm.jsonl'), '--dir', dev)
+  expect(imported.code, imported.stderr).toBe(0)
+  cpSync(join(dev, 'device'), configuration, { recursive: true })
+  copyFileSync(join(folder, 'pi-1.pem'), join(configuration, 'birth.pem'))
+  copyFileSync(join(folder, 'pi-1.key.pem'), join(configuration, 'birth.key.pem'))
+
+  const first = service(configuration, state)
+  await first.said('published', 1)
+  first.child.kill('SIGUSR1')
+  await first.said('published', 2)
+  first.child.kill('SIGTERM')
+  expect(await first.ended).toBe(0)
+  expect(first.text()).not.toMatch(/"event":"(failed|unrenewed|revoked)"/)
+
+  const second = service(configuration, state)
+  await second.said('published', 2)
+  second.child.kill('SIGTERM')
+  expect(await second.ended).toBe(0)
+  await running.stop()
+  rmSync(folder, { recursive: true, force: true })
+}, 120_000)
