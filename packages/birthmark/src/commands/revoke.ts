@@ -3,7 +3,7 @@
 
 import type { Command } from 'commander'
 import { administrationOf } from '../admin-client.ts'
-import { CommandError } from '../command-error.ts'
+import { CommandError, usageError } from '../command-error.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { leaf, quoted, stateOption, withDir } from './common.ts'
 
@@ -11,7 +11,7 @@ export function define(command: Command, terminal: Terminal): void {
   stateOption(
     leaf(
       command
-        .argument('<group>', 'group to take back, such as batch=2026-W41')
+        .argument('<group...>', 'group to take back, such as batch=2026-W41; `lot 42` is the group lot=42')
         .description(
           'Revoke a group for good: one signed notice, live sessions cut, reconnecting and re-enrolling refused. Without --yes it says ' +
             'what would be taken back and changes nothing (exit 3; with --dry-run exit 0).',
@@ -19,6 +19,7 @@ export function define(command: Command, terminal: Terminal): void {
       [
         ['birthmark revoke batch=2026-W41 --reason "keys leaked" --dry-run', 'what would happen'],
         ['birthmark revoke batch=2026-W41 --reason "keys leaked" --yes', 'do it'],
+        ['birthmark revoke lot 42 --reason "bad flash" --dry-run', 'the lot that the order gave its units as lot=42'],
         ['birthmark revoke batch=2026-W41 --reason "keys leaked" --yes --plan 3f0c…', 'do it if nothing has changed since'],
       ],
       'Revocation has no undo: a certificate issued later has a higher index and is judged anew.',
@@ -28,7 +29,8 @@ export function define(command: Command, terminal: Terminal): void {
     .option('--yes', 'carry it out')
     .option('--dry-run', 'only say what would be taken back')
     .option('--plan <digest>', 'carry out only the plan with this digest')
-    .action(async (group: string, options: { dir: string; reason: string; yes?: boolean; dryRun?: boolean; plan?: string }) => {
+    .action(async (words: string[], options: { dir: string; reason: string; yes?: boolean; dryRun?: boolean; plan?: string }) => {
+      const group = groupOf(words)
       const administration = administrationOf(options.dir)
       const plan = await administration.planRevocation(group)
       terminal.line(`${printable(plan.group)}: ${plan.devices} devices${plan.closed ? ', revoked before' : ''}`)
@@ -57,4 +59,11 @@ export function define(command: Command, terminal: Terminal): void {
       terminal.commands('See:', [`birthmark devices ${quoted(group)}${withDir(options.dir)}`])
       terminal.result(receipt)
     })
+}
+
+/** One group, or `lot NUMBER` as people on a line say it. */
+function groupOf(words: string[]): string {
+  if (words.length === 1) return words[0]
+  if (words.length === 2 && words[0] === 'lot') return `lot=${words[1]}`
+  throw usageError(`'${words.join(' ')}' is no group`, 'birthmark revoke name=value, or birthmark revoke lot 42')
 }

@@ -1,0 +1,133 @@
+// The commands of the line from the root's desk to the day's end, and the endpoint for testers.
+
+import { execFileSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { request } from 'node:https'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { birthRequest, generateSigningKey } from '@birthmark/factory-line'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { runCommandLine } from './command-line.ts'
+import { openLineEndpoint } from './line-endpoint.ts'
+import { openLine } from './line-folder.ts'
+import { ensureServerCertificate, ensureServiceCertificate, ensureTwoTier } from './server-certificate.ts'
+import { createTerminal } from './terminal.ts'
+
+let folder: string
+let printed: string
+const file = (...names: string[]): string => join(folder, ...names)
+
+async function run(...args: string[]): Promise<number> {
+  printed = ''
+  const stream = {
+    write(text: string) {
+      printed += text
+    },
+  }
+  return runCommandLine(args, createTerminal({ stdout: stream, stderr: stream, env: {}, now: () => 0 }))
+}
+
+const line = (...args: string[]): Promise<number> => run('line', ...args, '--dir', file('factory'))
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'bm-line-'))
+  expect(await run('line', 'root', '--organization', 'Acme', '--dir', file('desk'))).toBe(0)
+  expect(await line('request', '--organization', 'Acme', '--sku', 'gw-2', '--station', 'A3', '--out', file('r.json'))).toBe(0)
+  const sign = ['sign', file('r.json'), '--dir', file('desk'), '--quota', '3', '--until', '2099-01-01', '--out', file('g.pem')]
+  expect(await run('line', ...sign)).toBe(0)
+  expect(await line('accept', file('g.pem'), '--root', file('desk', 'root.pem'))).toBe(0)
+})
+
+afterEach(() => rmSync(folder, { recursive: true }))
+
+test('an order is worked through, resumed, closed; host keys are loud; openssl takes what comes out', async () => {
+  writeFileSync(file('u.csv'), 'serial,sku,station,groups\nS-1,gw-2,A3,lot=42\nS-2,gw-9,A3,\nS-3,,B1,\n')
+  const order = ['run', '--station', 'A3', '--csv', file('u.csv'), '--out', file('units')]
+  expect(await line(...order, '--simulate')).toBe(3)
+  expect(printed).toContain('wrong_sku')
+  const check = [
+    'verify',
+    '-CAfile',
+    file('desk', 'root.pem'),
+    '-untrusted',
+    file('factory', 'issuing.pem'),
+    file('units', 'S-1.pem'),
+  ]
+  expect(execFileSync('openssl', check, { encoding: 'utf8' })).toContain('OK')
+  expect(await line(...order, '--simulate', '--json')).toBe(3)
+  expect(printed).toContain('"passed":1')
+  expect(printed).toContain('"elsewhere":1')
+
+  writeFileSync(file('h.csv'), 'serial\nS-4\n')
+  expect(await line('run', '--csv', file('h.csv'), '--out', file('units'), '--allow-host-keys')).toBe(0)
+  expect(printed).toContain('KEYS ARE MADE ON THIS HOST')
+  expect(await line('close', '--out', file('reports'))).toBe(3)
+  expect(printed).toContain('line_unaccounted')
+  expect(await line('confirm', 'S-4', '--held', file('units', 'S-1.pem'))).toBe(3)
+  expect(await line('confirm', 'S-4', '--held', file('units', 'S-4.pem'))).toBe(0)
+  expect(await line('close', '--out', file('reports'))).toBe(0)
+  expect(JSON.parse(readFileSync(file('reports', 'yield.json'), 'utf8'))).toMatchObject({ good: 2, unaccounted: 0, hostKeys: 1 })
+  expect(readFileSync(file('reports', 'yield.html'), 'utf8')).toContain('host-keys')
+
+  expect(await line('manifest', '--out', file('m.jsonl'))).toBe(0)
+  expect(await run('manifest', 'verify', file('m.jsonl'), '--root', file('desk', 'root.pem'))).toBe(0)
+  expect(printed).toContain('2 units')
+  expect(printed).toContain('1 of their keys')
+  const collect = [
+    'line',
+    'collect',
+    file('factory', 'journal.jsonl'),
+    '--root',
+    file('desk', 'root.pem'),
+    '--state',
+    file('c.json'),
+  ]
+  expect(await run(...collect)).toBe(0)
+})
+
+test('[F20] testers with a certificate are served, others are not', async () => {
+  const { issuing } = await ensureTwoTier(file('tls'), 'Line', 'testers', randomBytes)
+  await ensureServerCertificate(file('tls'), ['127.0.0.1'], issuing, randomBytes)
+  await ensureServiceCertificate(file('tls'), 'T1', issuing, randomBytes)
+  const read = (name: string): Buffer => readFileSync(file('tls', name))
+  const { station } = openLine(file('factory'))
+  const tls = { cert: read('server.pem'), key: read('server.key.pem'), ca: read('root.pem') }
+  const seen: string[] = []
+  const endpoint = await openLineEndpoint({
+    host: '127.0.0.1',
+    port: 0,
+    tls,
+    station,
+    order: null,
+    seen: (...what) => void seen.push(what.join(' ')),
+  })
+  const post = (
+    path: string,
+    body: Uint8Array | string,
+    identity: object = { cert: read('T1.pem'), key: read('T1.key.pem') },
+  ): Promise<[number, string]> =>
+    new Promise((resolve, reject) => {
+      const sent = request(
+        { host: '127.0.0.1', port: endpoint.port, path, method: 'POST', ca: read('root.pem'), agent: false, ...identity },
+        response => {
+          let text = ''
+          response.on('data', part => (text += part)).on('end', () => resolve([response.statusCode ?? 0, text]))
+        },
+      )
+      sent.on('error', reject).end(body)
+    })
+  const csr = await birthRequest('S-1', generateSigningKey().key)
+  await expect(post('/units/S-1', csr, {})).rejects.toThrow()
+  const [status, pem] = await post('/units/S-1', csr)
+  expect([status, pem.slice(0, 27)]).toEqual([200, '-----BEGIN CERTIFICATE-----'])
+  expect(await post('/units/S-1/held', pem)).toEqual([204, ''])
+  expect((await post('/units/S-1', await birthRequest('S-1', generateSigningKey().key)))[0]).toBe(409)
+  expect((await post('/units/S-1', 'garbage'))[0]).toBe(400)
+  expect((await post('/units/S-2', new Uint8Array(70_000)))[0]).toBe(413)
+  expect(await post('/units/S-9/failed', '{"step":"radio","cause":"no signal"}')).toEqual([204, ''])
+  expect((await post('/elsewhere', ''))[0]).toBe(404)
+  expect(seen.slice(0, 2)).toEqual(['T1 S-1 issued', 'T1 S-1 good'])
+  await endpoint.close()
+  station.close()
+})
