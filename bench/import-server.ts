@@ -1,38 +1,29 @@
-// The process of `import`: imports the lines of a file, parses them alone, and says what it took.
+// The process of `import`: imports a manifest as `birthmark manifest import` does, parses its lines alone, and says what it took.
 
-import { createReadStream } from 'node:fs'
+import { openSync } from 'node:fs'
 import { join } from 'node:path'
-import { createRegistry, type ManifestEntry, openSqliteStore } from '@birthmark/est-server'
+import { createRegistry, openSqliteStore } from '@birthmark/est-server'
+import { manifestEntries, manifestOnDisk } from '@birthmark/factory-line'
 import type { ImportMeasured } from './import.ts'
 
 const repeats = 3
 const [folder, lines] = [process.argv[2], Number(process.argv[3])]
-const file = join(folder, 'births')
+const file = manifestOnDisk(openSync(join(folder, 'births'), 'r'))
+/** What any importer has to do: every line read, parsed by JSON.parse, its fields looked at. */
+const entries = () => manifestEntries(file, 0, file.size)
 
-/** A line at a time, however the file is cut into chunks. */
-async function* births(): AsyncGenerator<ManifestEntry[]> {
-  let rest = ''
-  for await (const chunk of createReadStream(file, { encoding: 'latin1', highWaterMark: 262_144 })) {
-    const all = (rest + chunk).split('\n')
-    rest = all.pop() ?? ''
-    yield all.map(line => JSON.parse(line) as ManifestEntry)
-  }
-}
-async function* oneByOne(): AsyncGenerator<ManifestEntry> {
-  for await (const some of births()) yield* some
-}
-
-const seconds = async (work: () => Promise<unknown>): Promise<number> => {
+const seconds = async (work: () => Promise<unknown> | undefined): Promise<number> => {
   const from = performance.now()
   await work()
   return (performance.now() - from) / 1000
 }
 const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1]
 
-const parse = async () => {
+const parse = () => {
   let n = 0
-  for await (const entry of oneByOne()) n += entry.groups.length
+  for (const entry of entries()) n += entry.groups.length
   if (n !== 2 * lines) throw new Error('lines are missing')
+  return undefined
 }
 const store = await openSqliteStore({ path: join(folder, 'store.db') })
 const clock = { now: () => Date.now() / 1000 }
@@ -43,7 +34,7 @@ const watch = setInterval(() => {
   rss = Math.max(rss, process.memoryUsage.rss())
 }, 20)
 const importSeconds = await seconds(async () => {
-  const report = await registry.importManifest(oneByOne(), 'bench')
+  const report = await registry.importManifest(entries(), 'bench')
   if (report.added !== lines) throw new Error(`${report.added} of ${lines} were added`)
 })
 clearInterval(watch)

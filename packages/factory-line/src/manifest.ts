@@ -2,11 +2,13 @@
 // enough. JSON lines: a head with the signer's certificates, one line a unit, a foot with the signature over every byte before it.
 // One signature for any number of units; a reader verifies first and reads entries only afterwards.
 
+import { isAscii } from 'node:buffer'
 import { createHash } from 'node:crypto'
+import { fstatSync, readSync } from 'node:fs'
 import { type Bytes, codeOf, decodeBase64, parseCertificate, type TrustAnchor, validatePath } from '@birthmark/device-sdk/core'
 import { type Authority, MANIFEST_SIGNING } from './authority.ts'
 import { FactoryError } from './errors.ts'
-import { sha256, sha256Hex, signatureVerifier, verifySignature } from './signing-key.ts'
+import { signatureVerifier, verifySignature } from './signing-key.ts'
 
 export interface ManifestEntry {
   serial: string
@@ -19,11 +21,24 @@ export interface ManifestEntry {
   keyOrigin: 'device' | 'host'
 }
 
-export interface Manifest {
+/** A manifest wherever it lies. It must stay as it is: it is read once to be verified and again for its entries. */
+export interface ManifestFile {
+  size: number
+  /** Fills `into` from that position on; how many bytes, 0 at the end. */
+  read(into: Bytes, position: number): number
+}
+
+export interface OpenManifest {
   /** Seconds since 1970, as the signer's clock said. */
   made: number
   /** SHA-256 of the whole file, hex: names this manifest in audit records. */
   digest: string
+  units: number
+  /** Read and judged as they are asked for: throws `manifest_malformed` at a line that is no unit. */
+  entries(): Generator<ManifestEntry>
+}
+
+export interface Manifest extends Omit<OpenManifest, 'units' | 'entries'> {
   entries: ManifestEntry[]
 }
 
@@ -63,36 +78,117 @@ function signatureInput(digest: Bytes): Bytes {
   return Buffer.concat([Buffer.from(`${FORMAT}\n`), digest])
 }
 
+/** Bytes at once: enough to hide the system call, little enough to stay in the processor's cache. */
+const blockBytes = 65_536
+
 /**
- * Verifies a manifest against the manufacturers' roots and returns its entries. Before: bytes from anywhere. After: each entry was listed
- * by a manifest signer under one of `anchors`. Throws `manifest_malformed`, `manifest_untrusted` (signer), `manifest_signature` (content).
+ * Verifies a manifest against the manufacturers' roots. Before: bytes from anywhere. After: each entry was listed by a manifest signer under
+ * one of `anchors`. Whatever its size, a block and a line of it are in memory. Throws `manifest_malformed`, `manifest_untrusted` (signer),
+ * `manifest_signature` (content).
  */
-export function verifyManifest(file: Bytes, rules: { anchors: TrustAnchor[]; now: number }): Manifest {
-  if (file.length > manifestBytesMax) throw malformed(`${file.length} bytes; at most ${manifestBytesMax}`)
-  const text = Buffer.from(file.buffer, file.byteOffset, file.byteLength)
-  if (text[text.length - 1] !== 0x0a) throw malformed('the last line is cut off')
-  const footAt = text.lastIndexOf(0x0a, text.length - 2) + 1
-  const headEnd = text.indexOf(0x0a)
-  if (footAt === 0) throw malformed('a head, units and a foot are expected')
-  const head = record(text.subarray(0, headEnd), 1)
-  const foot = record(text.subarray(footAt, text.length - 1), 0)
+export function openManifest(file: ManifestFile, rules: { anchors: TrustAnchor[]; now: number }): OpenManifest {
+  if (file.size > manifestBytesMax) throw malformed(`${file.size} bytes; at most ${manifestBytesMax}`)
+  const tailAt = Math.max(0, file.size - lineBytesMax - 2)
+  const tail = part(file, tailAt, file.size - tailAt)
+  if (tail[tail.length - 1] !== 0x0a) throw malformed('the last line is cut off')
+  const footAt = tailAt + tail.lastIndexOf(0x0a, tail.length - 2) + 1
+  const start = part(file, 0, Math.min(file.size, lineBytesMax + 1))
+  const headEnd = start.indexOf(0x0a)
+  if (headEnd < 0) throw malformed(`line 1 has more than ${lineBytesMax} bytes`)
+  if (footAt === 0 || headEnd >= footAt) throw malformed('a head, units and a foot are expected')
+  const head = record(start.subarray(0, headEnd), 1)
+  const foot = record(tail.subarray(footAt - tailAt, tail.length - 1), 0)
   if (head.format !== FORMAT) throw malformed(`format '${String(head.format).slice(0, 40)}' is not ${FORMAT}`)
   if (typeof head.made !== 'number' || !Number.isSafeInteger(head.made)) throw malformed('no date')
 
   const signer = trustedSigner(head.certificates, rules)
   if (typeof foot.signature !== 'string' || typeof foot.algorithm !== 'string') throw malformed('no signature')
-  if (!verifySignature(signer.spki, foot.algorithm, signatureInput(sha256(text.subarray(0, footAt))), base64(foot.signature)))
-    throw new FactoryError('manifest_signature', 'the signature does not match: the file was changed after it was signed')
-
-  const entries: ManifestEntry[] = []
-  for (let at = headEnd + 1; at < footAt; ) {
-    const end = text.indexOf(0x0a, at)
-    if (entries.length >= unitsMax) throw malformed(`more than ${unitsMax} units`)
-    entries.push(entryOf(record(text.subarray(at, end), entries.length + 2), entries.length + 2))
-    at = end + 1
+  const hash = createHash('sha256')
+  let lines = 0
+  for (const block of blocks(file, 0, footAt)) {
+    hash.update(block)
+    for (let at = block.indexOf(0x0a); at >= 0; at = block.indexOf(0x0a, at + 1)) lines++
   }
-  if (foot.units !== entries.length) throw malformed(`${entries.length} units, the foot says ${String(foot.units)}`)
-  return { made: head.made, digest: sha256Hex(file), entries }
+  const signed = hash.copy().digest()
+  if (!verifySignature(signer.spki, foot.algorithm, signatureInput(signed), base64(foot.signature)))
+    throw new FactoryError('manifest_signature', 'the signature does not match: the file was changed after it was signed')
+  const units = lines - 1
+  if (units > unitsMax) throw malformed(`more than ${unitsMax} units`)
+  if (foot.units !== units) throw malformed(`${units} units, the foot says ${String(foot.units)}`)
+  const digest = hash.update(tail.subarray(footAt - tailAt)).digest('hex')
+  return { made: head.made, digest, units, entries: () => manifestEntries(file, headEnd + 1, footAt) }
+}
+
+/** As openManifest(), for a file in memory and all of its entries at once. */
+export function verifyManifest(bytes: Bytes, rules: { anchors: TrustAnchor[]; now: number }): Manifest {
+  const { made, digest, entries } = openManifest(manifestInMemory(bytes), rules)
+  return { made, digest, entries: [...entries()] }
+}
+
+export function manifestInMemory(bytes: Bytes): ManifestFile {
+  return {
+    size: bytes.length,
+    read(into, position) {
+      const some = bytes.subarray(position, position + into.length)
+      into.set(some)
+      return some.length
+    },
+  }
+}
+
+/** `fd`: of a regular file that nobody writes to. */
+export function manifestOnDisk(fd: number): ManifestFile {
+  return { size: fstatSync(fd).size, read: (into, position) => readSync(fd, into, 0, into.length, position) }
+}
+
+function part(file: ManifestFile, from: number, length: number): Buffer {
+  const bytes = Buffer.alloc(length)
+  for (let done = 0; done < length; ) {
+    const read = file.read(bytes.subarray(done), from + done)
+    if (read === 0) throw malformed('the file ended before its size')
+    done += read
+  }
+  return bytes
+}
+
+/** Each block is overwritten by the next. */
+function* blocks(file: ManifestFile, from: number, to: number): Generator<Buffer> {
+  const bytes = Buffer.alloc(blockBytes)
+  for (let at = from; at < to; ) {
+    const read = file.read(bytes.subarray(0, Math.min(blockBytes, to - at)), at)
+    if (read === 0) throw malformed('the file ended before its size')
+    yield bytes.subarray(0, read)
+    at += read
+  }
+}
+
+/** The units of the lines from `from` to `to`, whose signature counts elsewhere; the first one is called line 2. */
+export function* manifestEntries(file: ManifestFile, from: number, to: number): Generator<ManifestEntry> {
+  let number = 2
+  let rest: Buffer = Buffer.alloc(0)
+  for (const block of blocks(file, from, to)) {
+    const end = block.lastIndexOf(0x0a) + 1
+    const lines = block.subarray(0, end)
+    const whole = end > 0 && rest.length > 0 ? Buffer.concat([rest, lines]) : lines
+    // Where all is ASCII, as nearly always, text needs no decoding; elsewhere every byte is judged.
+    const text = isAscii(whole) ? whole.toString('latin1') : utf8Text(whole)
+    for (let at = 0; at < text.length; ) {
+      const lineEnd = text.indexOf('\n', at)
+      yield entryOf(parsed(text.slice(at, lineEnd), number), number)
+      number++
+      at = lineEnd + 1
+    }
+    rest = end === 0 ? Buffer.concat([rest, block]) : Buffer.from(block.subarray(end))
+    if (rest.length > lineBytesMax) throw malformed(`line ${number} has more than ${lineBytesMax} bytes`)
+  }
+}
+
+function utf8Text(bytes: Bytes): string {
+  try {
+    return utf8.decode(bytes)
+  } catch {
+    throw malformed('units that are not UTF-8')
+  }
 }
 
 /** Who signs under one of `anchors`: certificates in base64, the signer's first. Throws `manifest_untrusted`. */
@@ -134,16 +230,28 @@ export function trustedSigner(certificates: unknown, rules: { anchors: TrustAnch
   }
 }
 
+const place = (number: number) => (number ? `line ${number}` : 'the last line')
+
 function record(line: Buffer, number: number): Record<string, unknown> {
-  const where = number ? `line ${number}` : 'the last line'
-  if (line.length > lineBytesMax) throw malformed(`${where} has more than ${lineBytesMax} bytes`)
+  if (line.length > lineBytesMax) throw malformed(`${place(number)} has more than ${lineBytesMax} bytes`)
+  let text: string
+  try {
+    text = utf8.decode(line)
+  } catch {
+    throw malformed(`${place(number)} is not UTF-8`)
+  }
+  return parsed(text, number)
+}
+
+function parsed(line: string, number: number): Record<string, unknown> {
+  if (line.length > lineBytesMax) throw malformed(`${place(number)} has more than ${lineBytesMax} bytes`)
   let value: unknown
   try {
-    value = JSON.parse(utf8.decode(line))
+    value = JSON.parse(line)
   } catch {
     value = null
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw malformed(`${where} is not a JSON object`)
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw malformed(`${place(number)} is not a JSON object`)
   return value as Record<string, unknown>
 }
 

@@ -3,13 +3,12 @@
 
 import { EstServerError } from '../errors.ts'
 import type { Clock, RandomBytes } from '../ports.ts'
-import { isDeviceId, isGroupName } from '../registrar/profile.ts'
 import { secretBytes, secretHash } from '../registrar/secret.ts'
+import { createManifestPacker, groupsProblem, serialProblem } from '../store/packed-manifest.ts'
 import {
   type DeviceQuery,
   type DeviceRow,
   type GroupRecord,
-  groupsPerDeviceMax,
   type ManifestEntry,
   type ManifestReport,
   manifestEntriesMax,
@@ -22,6 +21,11 @@ const refusedListedMax = 1000
 /** A secret lies around until it is used: a week for the one who carries it to the device. */
 const secretSecondsMax = 7 * 86_400
 
+/** Entries that are taken before others get their turn: about a millisecond. */
+const entriesPerTurn = 256
+
+const turn = () => new Promise<void>(done => setImmediate(done))
+
 export interface ManifestResult extends ManifestReport {
   refusedCount: number
 }
@@ -29,7 +33,7 @@ export interface ManifestResult extends ManifestReport {
 export interface Registry {
   /**
    * Takes entries of a manifest whose signature the caller has verified. Repeating it changes nothing; an import that broke off is repeated
-   * whole. Rows that cannot be taken are reported, the others are in.
+   * whole. Rows that cannot be taken are reported, the others are in. Given at once rather than asynchronously they cost least.
    */
   importManifest(entries: Iterable<ManifestEntry> | AsyncIterable<ManifestEntry>, by: string): Promise<ManifestResult>
   /**
@@ -48,23 +52,6 @@ export interface Registry {
   devices(query: Omit<DeviceQuery, 'fleet'>): Promise<DeviceRow[]>
   groups(): Promise<GroupRecord[]>
   isClosed(gids: number[]): Promise<boolean>
-}
-
-function entryProblem(e: ManifestEntry): string | null {
-  if (typeof e.serial !== 'string' || !isDeviceId(e.serial)) return 'serial is not 1 to 64 of A-Z a-z 0-9 . _ : -'
-  if (!/^[0-9a-f]{64}$/.test(e.spkiSha256)) return 'spkiSha256 is not 64 lower-case hex digits'
-  if (e.birthCertificateSha256 !== undefined && !/^[0-9a-f]{64}$/.test(e.birthCertificateSha256))
-    return 'birthCertificateSha256 is not 64 lower-case hex digits'
-  if (e.issuerSubject !== undefined && (typeof e.issuerSubject !== 'string' || e.issuerSubject.length > 4096))
-    return 'issuerSubject is too long'
-  if (
-    !Array.isArray(e.groups) ||
-    e.groups.length > groupsPerDeviceMax ||
-    !e.groups.every(g => typeof g === 'string' && isGroupName(g))
-  )
-    return `groups are not at most ${groupsPerDeviceMax} names of printable ASCII without spaces`
-  if (e.keyOrigin !== 'device' && e.keyOrigin !== 'host') return 'keyOrigin is neither device nor host'
-  return null
 }
 
 export function createRegistry({
@@ -86,37 +73,45 @@ export function createRegistry({
         total.refusedCount += rows.length
         total.refused.push(...rows.slice(0, refusedListedMax - total.refused.length))
       }
-      let chunk: ManifestEntry[] = []
-      // One chunk is written while the next is read: the store's work and the reader's fall together.
-      let away: Promise<void> = Promise.resolve()
+      const packer = createManifestPacker()
+      // One chunk is written and one waits while the next is read: the store's work and the reader's fall together.
+      const away: Promise<void>[] = []
       const write = async () => {
-        await away
-        if (chunk.length === 0) return
+        if (away.length === 2) await away.shift()
+        if (packer.count === 0) return
         const audit = { at: at(), kind: 'manifest_imported', requestId: '', fleet, device: '', by, code: '', detail: '' } as const
-        const writing = store.importManifest(fleet, chunk, audit).then(report => {
+        const writing = store.importManifest(fleet, packer.take(), audit).then(report => {
           total.added += report.added
           total.updated += report.updated
           total.unchanged += report.unchanged
           refuse(report.refused)
         })
-        // Heard at the next await, or at the end.
+        // Heard at a later await, or at the end.
         writing.catch(() => {})
-        away = writing
-        chunk = []
+        away.push(writing)
       }
-      for await (const entry of entries) {
-        const problem = entryProblem(entry)
+      const take = (entry: ManifestEntry): Promise<void> | null => {
+        const problem = packer.add(entry)
         if (problem) refuse([{ serial: String(entry.serial).slice(0, 64), reason: problem }])
-        else chunk.push(entry)
-        if (chunk.length === manifestEntriesMax) await write()
+        return packer.count === manifestEntriesMax ? write() : null
+      }
+      if (Symbol.asyncIterator in entries) for await (const entry of entries) await take(entry)
+      else {
+        let n = 0
+        for (const entry of entries) {
+          const full = take(entry)
+          if (full) await full
+          // A promise for each of a million would cost more than the parsing; enrollments get their turn all the same.
+          else if (++n % entriesPerTurn === 0) await turn()
+        }
       }
       await write()
-      await away
+      for (const writing of away) await writing
       return total
     },
 
     async mintSecret({ deviceId, groups = [], lifetimeSeconds, by }) {
-      const problem = entryProblem({ serial: deviceId, spkiSha256: '0'.repeat(64), groups, keyOrigin: 'device' })
+      const problem = serialProblem(deviceId) ?? groupsProblem(groups)
       if (problem) throw new EstServerError('manifest_invalid', problem)
       if (!(lifetimeSeconds > 0 && lifetimeSeconds <= secretSecondsMax))
         throw new EstServerError('manifest_invalid', 'a secret lives at most a week')

@@ -1,8 +1,9 @@
 // Which devices are known to PostgreSQL and which groups they are in, a chunk at a time: what is known of a chunk is read in three statements,
 // its rows are judged in order, and what follows is written in a few more. The transaction holds the line, so nothing moves in between.
 
+import { type PackedManifest, packedEntries } from './packed-manifest.ts'
 import type { Transaction } from './postgres-writer.ts'
-import { groupsPerDeviceMax, groupsPerFleetMax, type ManifestEntry, type ManifestReport } from './store.ts'
+import { groupsPerDeviceMax, groupsPerFleetMax, type ManifestReport } from './store.ts'
 
 export interface SeenEntry {
   id: string
@@ -202,18 +203,12 @@ async function gidsOf(tx: Transaction, fleet: string, names: string[]): Promise<
   return new Map(rows.map(g => [g.name, g.gid]))
 }
 
-export async function importEntries(tx: Transaction, fleet: string, entries: ManifestEntry[], at: number): Promise<ManifestReport> {
+export async function importEntries(tx: Transaction, fleet: string, entries: PackedManifest, at: number): Promise<ManifestReport> {
   const report: ManifestReport = { added: 0, updated: 0, unchanged: 0, refused: [] }
-  const rows = entries.map(e => ({
-    ...{ id: e.serial, birthSpki: Buffer.from(e.spkiSha256, 'hex'), groups: e.groups, keyOrigin: e.keyOrigin },
-    ...{
-      issuerSubject: e.issuerSubject ?? null,
-      birthHash: e.birthCertificateSha256 ? Buffer.from(e.birthCertificateSha256, 'hex') : null,
-    },
-  }))
+  const rows = [...packedEntries(entries)]
   const all = await takeEntries(tx, fleet, rows, at)
   all.forEach((seen, i) => {
-    if (seen.kind === 'refused') report.refused.push({ serial: entries[i].serial, reason: seen.reason })
+    if (seen.kind === 'refused') report.refused.push({ serial: rows[i].id, reason: seen.reason })
     else report[seen.kind]++
   })
   return report

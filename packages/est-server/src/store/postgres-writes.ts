@@ -1,20 +1,12 @@
 // The rarer writes of the PostgreSQL driver, each a function of the open transaction: check the preconditions, then write, answer `conflict`
 // without having written. The transaction holds the line (postgres-writer.ts), so what a write has read stays so until COMMIT.
 
+import type { PackedManifest } from './packed-manifest.ts'
 import { admitEntry, importEntries, lackingGroup } from './postgres-manifest.ts'
 import { nextIdxSql } from './postgres-reads.ts'
 import { type DeviceSqlRow, deviceColumns, deviceRecord } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
-import type {
-  AuditEntry,
-  DeviceRecord,
-  ManifestEntry,
-  ManifestReport,
-  NewDevice,
-  NewSecret,
-  RevocationRecord,
-  SecretOutcome,
-} from './store.ts'
+import type { AuditEntry, DeviceRecord, ManifestReport, NewDevice, NewSecret, RevocationRecord, SecretOutcome } from './store.ts'
 
 export const postgresWrites = {
   async admitDevice(tx: Transaction, d: NewDevice): Promise<DeviceRecord | null> {
@@ -70,7 +62,7 @@ export const postgresWrites = {
     return raised === 1
   },
 
-  async importManifest(tx: Transaction, fleet: string, entries: ManifestEntry[], audit: AuditEntry): Promise<ManifestReport> {
+  async importManifest(tx: Transaction, fleet: string, entries: PackedManifest, audit: AuditEntry): Promise<ManifestReport> {
     const report = await importEntries(tx, fleet, entries, audit.at)
     const detail = `${report.added} added, ${report.updated} updated, ${report.unchanged} unchanged, ${report.refused.length} refused`
     tx.audit({ ...audit, detail: audit.detail ? `${audit.detail}: ${detail}` : detail })

@@ -6,6 +6,7 @@
 import type { Client } from 'pg'
 import { EstServerError } from '../errors.ts'
 import { createIdxBlocks } from './idx-blocks.ts'
+import { packManifest } from './packed-manifest.ts'
 import { postgresApprovalReads, postgresApprovalWrites } from './postgres-approvals.ts'
 import { postgresCheck } from './postgres-check.ts'
 import { connectPostgres, type PostgresAddress, requireDurable, tunePostgres } from './postgres-connection.ts'
@@ -21,7 +22,7 @@ import { migratePostgres } from './postgres-schema.ts'
 import { spendPostgresToken } from './postgres-token.ts'
 import { type AuditHead, type IntentResult, postgresWriter, type Transaction } from './postgres-writer.ts'
 import { postgresWrites } from './postgres-writes.ts'
-import { manifestEntriesMax, type Store } from './store.ts'
+import type { Store } from './store.ts'
 
 export type { PostgresAddress } from './postgres-connection.ts'
 
@@ -174,10 +175,9 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     setSuspicion: (fleet, id, suspected, audit) => work(tx => postgresWrites.setSuspicion(tx, fleet, id, suspected, audit)),
     raiseFloor: (fleet, id, idx, audit) => work(tx => postgresWrites.raiseFloor(tx, fleet, id, idx, audit)),
     acceptTime: audit => work(tx => postgresWrites.acceptTime(tx, audit)),
-    importManifest(fleet, entries, audit) {
-      if (entries.length > manifestEntriesMax)
-        return Promise.reject(new EstServerError('manifest_invalid', `more than ${manifestEntriesMax} entries at once`))
-      return work(tx => postgresWrites.importManifest(tx, fleet, entries, audit))
+    async importManifest(fleet, entries, audit) {
+      const packed = 'serials' in entries ? entries : packManifest(entries)
+      return work(tx => postgresWrites.importManifest(tx, fleet, packed, audit))
     },
     mintSecret: secret => work(tx => postgresWrites.mintSecret(tx, secret)),
     async recordRevocation(revocation) {

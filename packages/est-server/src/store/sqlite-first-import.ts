@@ -5,7 +5,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import type { PackedManifest } from './packed-manifest.ts'
 import { prepare } from './sqlite-rows.ts'
-import { buildBirthKeyIndex } from './sqlite-schema.ts'
+import { buildBirthKeyIndex, cacheSize } from './sqlite-schema.ts'
 import { groupsPerDeviceMax, type ManifestReport, manifestEntriesMax } from './store.ts'
 
 export interface FirstImport {
@@ -60,7 +60,10 @@ export function firstImport(db: DatabaseSync, gidOf: (fleet: string, name: strin
     `INSERT INTO devices (fleet, known_at, id, birth_spki_sha256, key_origin, issuer_subject, birth_certificate_sha256, gids)
      SELECT ?1, ?2, value, substr(?3, 32 * key + 1, 32), ?4, ?5, CASE WHEN ?6 THEN substr(?7, 32 * key + 1, 32) END, ?8 FROM json_each(?9)`,
   )
-  const join = prepare(db, 'INSERT INTO memberships (fleet, gid, id, joined_after) SELECT ?, ?, value, 0 FROM json_each(?)')
+  const join = prepare(
+    db,
+    'INSERT INTO memberships (fleet, gid, id, joined_after) SELECT ?, ?, id, 0 FROM devices WHERE key > ? AND key <= ?',
+  )
   const count = prepare(db, 'UPDATE groups SET devices = devices + ? WHERE fleet = ? AND gid = ?')
   let under: Under | null = null
   let isOwed = false
@@ -69,6 +72,7 @@ export function firstImport(db: DatabaseSync, gidOf: (fleet: string, name: strin
     under = null
     if (!isOwed) return
     buildBirthKeyIndex(db)
+    db.exec(cacheSize)
     isOwed = false
   }
 
@@ -102,7 +106,7 @@ export function firstImport(db: DatabaseSync, gidOf: (fleet: string, name: strin
       const [spkis, hashes] = [chunk.spkis, chunk.birthHashes].map(all => all.subarray(32 * from, 32 * to))
       insert.run(u.fleet, at, spkis, keyOrigin, issuerSubject, hasBirthHash ? 1 : 0, hashes, text, names)
       for (const gid of gids) {
-        join.run(u.fleet, gid, names)
+        join.run(u.fleet, gid, u.lastKey + from, u.lastKey + to)
         count.run(to - from, u.fleet, gid)
       }
       from = to
@@ -120,6 +124,8 @@ export function firstImport(db: DatabaseSync, gidOf: (fleet: string, name: strin
           return null
         }
         db.exec('DROP INDEX IF EXISTS devices_birth_key')
+        // What goes in in order needs no more, and nothing else is looked up meanwhile.
+        db.exec('PRAGMA cache_size = -8192')
         isOwed = true
         under = { fleet, isNew: fingerprints(), lastKey: 0, lastId: '' }
       }

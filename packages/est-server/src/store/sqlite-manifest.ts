@@ -2,7 +2,7 @@
 // Part of the writes: runs inside the writer's transaction.
 
 import type { DatabaseSync } from 'node:sqlite'
-import type { PackedManifest } from './packed-manifest.ts'
+import { type PackedManifest, packedEntries } from './packed-manifest.ts'
 import { type FirstImport, firstImport } from './sqlite-first-import.ts'
 import { prepare, unrevoked } from './sqlite-rows.ts'
 import { groupsPerDeviceMax, groupsPerFleetMax, type ManifestReport } from './store.ts'
@@ -126,12 +126,9 @@ export function manifestWrites(db: DatabaseSync): ManifestWrites {
       if (whole) return whole
       return withCounts(fleet, count => {
         const report: ManifestReport = { added: 0, updated: 0, unchanged: 0, refused: [] }
-        for (const [i, id] of chunk.serials.split('\n').entries()) {
-          const { groups, keyOrigin, issuerSubject, hasBirthHash } = chunk.kinds[chunk.kindOf[i]]
-          const birthSpki = chunk.spkis.subarray(32 * i, 32 * i + 32)
-          const birthHash = hasBirthHash ? chunk.birthHashes.subarray(32 * i, 32 * i + 32) : null
-          const seen = take(fleet, { id, birthSpki, groups, keyOrigin, issuerSubject, birthHash }, at, count)
-          if (seen.kind === 'refused') report.refused.push({ serial: id, reason: seen.reason })
+        for (const entry of packedEntries(chunk)) {
+          const seen = take(fleet, entry, at, count)
+          if (seen.kind === 'refused') report.refused.push({ serial: entry.id, reason: seen.reason })
           else report[seen.kind]++
         }
         return report

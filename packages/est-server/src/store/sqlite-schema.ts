@@ -116,6 +116,9 @@ CREATE TABLE audit (
 
 export const schemaVersion = steps.length
 
+/** Of the writing connection: 64 MiB. */
+export const cacheSize = 'PRAGMA cache_size = -65536'
+
 /** The one index that a first import leaves for last (sqlite-first-import.ts). */
 export function buildBirthKeyIndex(db: DatabaseSync): void {
   db.exec('CREATE UNIQUE INDEX IF NOT EXISTS devices_birth_key ON devices (birth_spki_sha256) WHERE birth_spki_sha256 IS NOT NULL')

@@ -5,7 +5,7 @@
 import { DatabaseSync } from 'node:sqlite'
 import { parentPort, workerData } from 'node:worker_threads'
 import { packMessage, unpackJob } from './sqlite-message.ts'
-import { migrate } from './sqlite-schema.ts'
+import { cacheSize, migrate } from './sqlite-schema.ts'
 import { type WriteSession, type Writes, writeSession } from './sqlite-writes.ts'
 
 export type WriteName = keyof Writes
@@ -43,7 +43,7 @@ export function openWriting(options: WriterOptions): DatabaseSync {
   db.exec('PRAGMA foreign_keys = ON')
   // A WAL that a long reader once made grow is cut back to 64 MiB at the next checkpoint.
   db.exec('PRAGMA journal_size_limit = 67108864')
-  db.exec('PRAGMA cache_size = -65536')
+  db.exec(cacheSize)
   if (options.checkPages) {
     const found = Object.values(db.prepare('PRAGMA quick_check(1)').get() as object)[0]
     if (found !== 'ok') throw new Error(`the file is damaged: ${found}`)

@@ -20,7 +20,7 @@ import { profileSetReads } from './sqlite-profile-sets.ts'
 import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
 import { scepReads } from './sqlite-scep.ts'
 import type { JobAnswer, WriteArgument, WriteJob, WriteName, WriteResult, WriterMessage, WriterOptions } from './sqlite-writer.ts'
-import { manifestEntriesMax, type Store } from './store.ts'
+import type { Store } from './store.ts'
 
 /** Jobs of one transaction. At 512 the fsync is long paid for and nobody waits more than some 20 ms behind a batch. */
 const batchJobsMax = 512
@@ -280,11 +280,8 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     devices: query => read(() => reads.devices(query)),
     groups: fleet => read(() => reads.groups(fleet)),
     isClosed: (fleet, gids) => read(() => reads.isClosed(fleet, gids)),
-    importManifest(fleet, entries, audit) {
-      if (entries.length > manifestEntriesMax)
-        return Promise.reject(new EstServerError('manifest_invalid', `more than ${manifestEntriesMax} entries at once`))
-      return write('importManifest', { fleet, entries: packManifest(entries), audit })
-    },
+    importManifest: async (fleet, entries, audit) =>
+      write('importManifest', { fleet, entries: 'serials' in entries ? entries : packManifest(entries), audit }),
     mintSecret: secret => write('mintSecret', secret),
     draftRevocation: (fleet, group, rulesMax, now) =>
       read(() => {

@@ -17,6 +17,7 @@ import type { IssuancePages } from './issuance-pages.ts'
 import type { IssuerStore } from './issuers.ts'
 import type { NoticeStore } from './notice.ts'
 import type { NumberStore } from './numbers.ts'
+import type { PackedManifest } from './packed-manifest.ts'
 import type { ProfileSetStore } from './profile-sets.ts'
 import type { ScepStore, ScepTransaction } from './scep.ts'
 import type { TokenStore } from './token.ts'
@@ -359,10 +360,10 @@ export interface Store
   /** Whether any of the gids is closed. */
   isClosed(fleet: string, gids: number[]): Promise<boolean>
   /**
-   * At most manifestEntriesMax entries. Refused by row: a known serial with another birth key; a birth key under another serial; another group
+   * At most manifestEntriesMax entries, packed by the one who has judged them. Refused by row: a known serial with another birth key; a birth key under another serial; another group
    * for a device with a certificate that lacks it and neither has ended (`audit.at` counts) nor is revoked.
    */
-  importManifest(fleet: string, entries: ManifestEntry[], audit: AuditEntry): Promise<ManifestReport>
+  importManifest(fleet: string, entries: readonly ManifestEntry[] | PackedManifest, audit: AuditEntry): Promise<ManifestReport>
   /** Makes the device known, in these groups, if it is not yet; a known one must be in all of them. Anything but `minted` wrote nothing. */
   mintSecret(secret: NewSecret): Promise<SecretOutcome>
 
