@@ -3,12 +3,14 @@
 
 import { EstServerError } from '../errors.ts'
 import type { Clock, RandomBytes } from '../ports.ts'
+import { isDeviceId, isGroupName } from '../registrar/profile.ts'
 import { secretBytes, secretHash } from '../registrar/secret.ts'
-import { createManifestPacker, groupsProblem, serialProblem } from '../store/packed-manifest.ts'
+import { createManifestPacker, type EntryJudge } from '../store/packed-manifest.ts'
 import {
   type DeviceQuery,
   type DeviceRow,
   type GroupRecord,
+  groupsPerDeviceMax,
   type ManifestEntry,
   type ManifestReport,
   manifestEntriesMax,
@@ -54,6 +56,25 @@ export interface Registry {
   isClosed(gids: number[]): Promise<boolean>
 }
 
+function groupsProblem(groups: unknown): string | null {
+  return Array.isArray(groups) && groups.length <= groupsPerDeviceMax && groups.every(g => typeof g === 'string' && isGroupName(g))
+    ? null
+    : `groups are not at most ${groupsPerDeviceMax} names of printable ASCII without spaces`
+}
+
+function serialProblem(serial: unknown): string | null {
+  return typeof serial === 'string' && isDeviceId(serial) ? null : 'serial is not 1 to 64 of A-Z a-z 0-9 . _ : -'
+}
+
+function kindProblem({ groups, keyOrigin, issuerSubject }: ManifestEntry): string | null {
+  if (issuerSubject !== undefined && (typeof issuerSubject !== 'string' || issuerSubject.length > 4096))
+    return 'issuerSubject is too long'
+  if (keyOrigin !== 'device' && keyOrigin !== 'host') return 'keyOrigin is neither device nor host'
+  return groupsProblem(groups)
+}
+
+const judge: EntryJudge = { serial: serialProblem, kind: kindProblem }
+
 export function createRegistry({
   store,
   fleet,
@@ -73,7 +94,7 @@ export function createRegistry({
         total.refusedCount += rows.length
         total.refused.push(...rows.slice(0, refusedListedMax - total.refused.length))
       }
-      const packer = createManifestPacker()
+      const packer = createManifestPacker(judge)
       // One chunk is written and one waits while the next is read: the store's work and the reader's fall together.
       const away: Promise<void>[] = []
       const write = async () => {

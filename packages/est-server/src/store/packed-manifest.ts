@@ -3,8 +3,7 @@
 // left but bytes.
 
 import { EstServerError } from '../errors.ts'
-import { isDeviceId, isGroupName } from '../registrar/profile.ts'
-import { groupsPerDeviceMax, type ManifestEntry, manifestEntriesMax } from './store.ts'
+import { type ManifestEntry, manifestEntriesMax } from './store.ts'
 
 export interface PackedManifest {
   count: number
@@ -50,23 +49,6 @@ function putDigest(text: unknown, into: Uint8Array, at: number): boolean {
   return wrong < 128
 }
 
-export function groupsProblem(groups: unknown): string | null {
-  return Array.isArray(groups) && groups.length <= groupsPerDeviceMax && groups.every(g => typeof g === 'string' && isGroupName(g))
-    ? null
-    : `groups are not at most ${groupsPerDeviceMax} names of printable ASCII without spaces`
-}
-
-export function serialProblem(serial: unknown): string | null {
-  return typeof serial === 'string' && isDeviceId(serial) ? null : 'serial is not 1 to 64 of A-Z a-z 0-9 . _ : -'
-}
-
-function kindProblem({ groups, keyOrigin, issuerSubject }: ManifestEntry): string | null {
-  if (issuerSubject !== undefined && (typeof issuerSubject !== 'string' || issuerSubject.length > 4096))
-    return 'issuerSubject is too long'
-  if (keyOrigin !== 'device' && keyOrigin !== 'host') return 'keyOrigin is neither device nor host'
-  return groupsProblem(groups)
-}
-
 function isOfKind(kind: Kind, e: ManifestEntry): boolean {
   const { groups } = kind
   if (e.keyOrigin !== kind.keyOrigin || (e.birthCertificateSha256 !== undefined) !== kind.hasBirthHash) return false
@@ -76,8 +58,14 @@ function isOfKind(kind: Kind, e: ManifestEntry): boolean {
   return true
 }
 
-/** `judge`: false leaves it to the store to refuse groups, by row. */
-export function createManifestPacker(judge = true): ManifestPacker {
+/** What is wrong with an entry's serial, and with what many entries share, or null. */
+export interface EntryJudge {
+  serial(serial: unknown): string | null
+  kind(entry: ManifestEntry): string | null
+}
+
+/** `judge`: null for entries that were judged before. */
+export function createManifestPacker(judge: EntryJudge | null): ManifestPacker {
   let serials: string[] = []
   let spkis = new Uint8Array(32 * manifestEntriesMax)
   let birthHashes = new Uint8Array(32 * manifestEntriesMax)
@@ -89,7 +77,7 @@ export function createManifestPacker(judge = true): ManifestPacker {
   /** The number of the entry's kind, or what is wrong with it. What has been seen in the chunk is not judged again. */
   function kindNumber(e: ManifestEntry): number | string {
     if (kinds.length > 0 && isOfKind(kinds[last], e)) return last
-    const problem = judge ? kindProblem(e) : null
+    const problem = judge && judge.kind(e)
     if (problem !== null) return problem
     const { groups, keyOrigin, issuerSubject = null } = e
     const hasBirthHash = e.birthCertificateSha256 !== undefined
@@ -109,7 +97,7 @@ export function createManifestPacker(judge = true): ManifestPacker {
     },
     add(e) {
       const i = serials.length
-      const problem = serialProblem(e.serial)
+      const problem = judge && judge.serial(e.serial)
       if (problem !== null) return problem
       if (!putDigest(e.spkiSha256, spkis, 32 * i)) return 'spkiSha256 is not 64 lower-case hex digits'
       if (e.birthCertificateSha256 === undefined) birthHashes.fill(0, 32 * i, 32 * i + 32)
@@ -141,11 +129,11 @@ export function createManifestPacker(judge = true): ManifestPacker {
   }
 }
 
-/** Throws `manifest_invalid` for an entry whose serial or hashes are none, and for more than fit. */
+/** Throws `manifest_invalid` for an entry whose hashes are none, and for more than fit. */
 export function packManifest(entries: readonly ManifestEntry[]): PackedManifest {
   if (entries.length > manifestEntriesMax)
     throw new EstServerError('manifest_invalid', `more than ${manifestEntriesMax} entries at once`)
-  const packer = createManifestPacker(false)
+  const packer = createManifestPacker(null)
   for (const entry of entries) {
     const problem = packer.add(entry)
     if (problem !== null) throw new EstServerError('manifest_invalid', problem)
