@@ -52,7 +52,12 @@ test('metrics tell enrollments, steps, handshakes, batches, the process; readine
     expect(value(body, series), series).toBeGreaterThan(0)
   expect(value(body, 'birthmark_outbox')).toBe(0)
   const ready = await serving.monitor('/readyz')
-  expect([ready.status, ready.body]).toEqual([200, 'ready\nstore: takes records\nworkers: 1 of 1 serve\n'])
+  expect([ready.status, ready.body]).toEqual([
+    200,
+    expect.stringMatching(
+      /^ready\nstore: takes records\nworkers: 1 of 1 serve\nclock: not behind the records\npublisher: delivers\ndisk: \d+ MiB free\n$/,
+    ),
+  ])
   expect((await serving.monitor('/healthz')).status).toBe(200)
   expect((await serving.monitor('/')).status).toBe(404)
 })

@@ -51,6 +51,7 @@ import { heartbeatSecret, noticeKeysOf, noticeSigner, noticeSpki, outboxOf } fro
 import { openStore } from './open-store.ts'
 import { operationsOf } from './operations.ts'
 import { keepPublished, refuseOlderStore } from './published.ts'
+import { freeBytesOf, watchReadiness } from './readiness.ts'
 import { intentSeconds, tendSharedStore } from './shared-store.ts'
 import { announceProfiles } from './standing-profiles.ts'
 import { startWorkers } from './workers.ts'
@@ -162,7 +163,9 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     await answerQuestions(bus, { fleet, newest: () => store.newestNotice(fleet), keys: noticeKeys, clock, log })
 
     // Not what certificate status lacks: anybody can ask it about anything, and enrollments are served all the same. The doctor says it.
-    const unready = () => stopped
+    const readiness = await watchReadiness({ store, fleet, clock, freeBytes: freeBytesOf(state) })
+    closers.push(() => readiness.close())
+    const unready = () => stopped ?? readiness.unready()
     const est = await openFront(settings, ports, { store, rules, metrics, unready })
     closers.push(() => est.close())
     if (settings.status) {
@@ -180,15 +183,23 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const standing = est.standing
     metrics.gauge('outbox', async () => (await store.outboxPending(fleet, 64)).length)
     metrics.gauge('workers', () => standing().serving)
-    metrics.gauge('ready', () => (est.unready() === null ? 1 : 0))
+    metrics.gauge('ready', () => (unready() === null && est.unready() === null ? 1 : 0))
     if (broker)
       metrics.gauge('sessions', () => broker.sessions().filter(({ connected, kind }) => connected && kind === 'device').length)
+    // With workers the front speaks of them alone.
+    const whyNot = () => unready() ?? est.unready()
     if (settings.metrics) {
       const { host, port } = settings.metrics
       const text = async () => (workers > 1 ? aggregateMetrics([await metrics.json(), ...(await est.metrics())]) : metrics.text())
       const state = () =>
-        healthOf({ standing: standing(), unready: est.unready(), stopped, status: certificateStatus?.problem() ?? null })
-      const watching = await openMetricsListener(host, port, { text, unready: est.unready, state })
+        healthOf({
+          standing: standing(),
+          unready: whyNot(),
+          stopped,
+          lines: readiness.lines(),
+          status: certificateStatus?.problem() ?? null,
+        })
+      const watching = await openMetricsListener(host, port, { text, unready: whyNot, state })
       closers.push(() => watching.close())
     }
 
@@ -287,11 +298,13 @@ function countedOutbox(outbox: Outbox, metrics: Metrics): Outbox {
 function healthOf({
   standing,
   unready,
+  lines,
   stopped,
   status,
 }: {
   standing: Standing
   unready: string | null
+  lines: string[]
   stopped: string | null
   status: string | null
 }): string[] {
@@ -299,6 +312,7 @@ function healthOf({
     `store: ${stopped ?? 'takes records'}`,
     `workers: ${standing.serving} of ${standing.of} serve`,
     ...(status === null ? [] : [`certificate status: ${status}`]),
+    ...lines,
     ...(unready === null ? [] : [`reason: ${unready}`]),
   ]
 }
