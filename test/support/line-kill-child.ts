@@ -41,6 +41,11 @@ const say = (what: object): void => void writeSync(1, `${JSON.stringify(what)}\n
 const work = plan.units.values()
 const worker = async (): Promise<void> => {
   for (const { serial, csr, scrap } of work) {
+    // Scrapped by a run that died before it could say so.
+    if (station.unit(serial)?.state === 'scrapped') {
+      say({ serial, settled: true })
+      continue
+    }
     const { certificate } = await station.issue({ serial, csr: der(csr) })
     say({ serial, certificate: sha256Hex(certificate) })
     if (scrap) await station.scrap(serial, 'test', 'solder bridge')
