@@ -12,7 +12,7 @@ import {
   type RollOver,
   type Store,
 } from '@birthmark/est-server'
-import { verifyManifest } from '@birthmark/factory-line'
+import { manifestInMemory, openManifest } from '@birthmark/factory-line'
 import { type Clock, type Publisher, type RuleSet, statusOf } from '@birthmark/fleet-revocation'
 import type { EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
 import type { Administration, ClockView, DeviceView, RevocationPlan } from './administration.ts'
@@ -104,10 +104,10 @@ export function operationsOf(parts: OperationParts): Administration {
     },
 
     async importManifest(file) {
-      const manifest = verifyManifest(file, { anchors, now: Math.floor(clock.now()) })
-      const report = await registry.importManifest(manifest.entries, `${by}, manifest ${manifest.digest.slice(0, 16)}`)
+      const manifest = openManifest(manifestInMemory(file), { anchors, now: Math.floor(clock.now()) })
+      const report = await registry.importManifest(manifest.entries(), `${by}, manifest ${manifest.digest.slice(0, 16)}`)
       const { added, updated, unchanged, refused } = report
-      return { digest: manifest.digest, units: manifest.entries.length, added, updated, unchanged, refused }
+      return { digest: manifest.digest, units: manifest.units, added, updated, unchanged, refused }
     },
 
     async mintSecret({ device, groups, minutes }) {

@@ -5,7 +5,7 @@ import type { Client } from 'pg'
 import { EstServerError } from '../errors.ts'
 
 // Text is compared by its bytes (COLLATE "C"): ids page in the same order everywhere, and no upgrade of a locale library can upset an index.
-const steps = [
+export const postgresSteps: readonly string[] = [
   `
 -- One row, locked by every write before anything else: writes of all servers stand in one line, as the audit chain asks of them anyway.
 -- audit_n, audit_hash: the end of the chain. clock_at: the latest time of a write.
@@ -119,16 +119,16 @@ CREATE TABLE audit (
 `,
 ]
 
-export const postgresSchemaVersion = steps.length
+export const postgresSchemaVersion = postgresSteps.length
 
 /** Two servers that start at once take the steps one after the other. */
 const migrationLock = 0x424d524b
 
 /**
  * Brings a new or older schema to this program's version in one transaction and leaves `search_path` on it. Answers the version it found,
- * 0 for none. Throws `store_unusable` for what is newer or not ours.
+ * 0 for none. `steps`: of this program; a test gives those of the next. Throws `store_unusable` for what is newer or not ours.
  */
-export async function migratePostgres(client: Client, schema: string, target: number = postgresSchemaVersion): Promise<number> {
+export async function migratePostgres(client: Client, schema: string, steps: readonly string[] = postgresSteps): Promise<number> {
   const name = client.escapeIdentifier(schema)
   await client.query('BEGIN')
   try {
@@ -143,13 +143,10 @@ export async function migratePostgres(client: Client, schema: string, target: nu
     if (tables.length === 0)
       await client.query('CREATE TABLE birthmark_version (version integer NOT NULL); INSERT INTO birthmark_version VALUES (0)')
     const found: number = (await client.query('SELECT version FROM birthmark_version')).rows[0].version
-    if (found > postgresSchemaVersion)
-      throw new EstServerError(
-        'store_unusable',
-        `schema ${schema} has version ${found}, this program knows ${postgresSchemaVersion}`,
-      )
-    for (let step = found; step < target; step++) await client.query(steps[step])
-    if (found < target) await client.query('UPDATE birthmark_version SET version = $1', [target])
+    if (found > steps.length)
+      throw new EstServerError('store_unusable', `schema ${schema} has version ${found}, this program knows ${steps.length}`)
+    for (let step = found; step < steps.length; step++) await client.query(steps[step])
+    if (found < steps.length) await client.query('UPDATE birthmark_version SET version = $1', [steps.length])
     await client.query('COMMIT')
     return found
   } catch (error) {

@@ -7,7 +7,7 @@ import { EstServerError } from '../errors.ts'
 /** 'BMRK': tells our files from other SQLite files. */
 const applicationId = 0x424d524b
 
-const steps = [
+export const sqliteSteps: readonly string[] = [
   `
 CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), at INTEGER NOT NULL) STRICT;
 INSERT INTO clock VALUES (1, -1);
@@ -114,7 +114,7 @@ CREATE TABLE audit (
 `,
 ]
 
-export const schemaVersion = steps.length
+export const schemaVersion = sqliteSteps.length
 
 /** Of the writing connection: 64 MiB. */
 export const cacheSize = 'PRAGMA cache_size = -65536'
@@ -124,16 +124,16 @@ export function buildBirthKeyIndex(db: DatabaseSync): void {
   db.exec('CREATE UNIQUE INDEX IF NOT EXISTS devices_birth_key ON devices (birth_spki_sha256) WHERE birth_spki_sha256 IS NOT NULL')
 }
 
-/** Brings a new or older file to this program's version, one step a transaction. Throws `store_unusable` for what is not ours. */
-export function migrate(db: DatabaseSync): void {
+/** Brings a new or older file to this program's version, one step a transaction. Throws `store_unusable` for what is not ours. `steps`: of this program; a test gives those of the next. */
+export function migrate(db: DatabaseSync, steps: readonly string[] = sqliteSteps): void {
   const pragma = (name: string) => Object.values(db.prepare(`PRAGMA ${name}`).get() as object)[0] as number
   const version = pragma('user_version')
   const id = pragma('application_id')
   const empty = version === 0 && id === 0 && db.prepare('SELECT 1 FROM sqlite_schema').get() === undefined
   if (!empty && id !== applicationId) throw new EstServerError('store_unusable', 'the file is a database of another program')
-  if (version > schemaVersion)
-    throw new EstServerError('store_unusable', `the file has schema version ${version}, this program knows ${schemaVersion}`)
-  for (let step = version; step < schemaVersion; step++) {
+  if (version > steps.length)
+    throw new EstServerError('store_unusable', `the file has schema version ${version}, this program knows ${steps.length}`)
+  for (let step = version; step < steps.length; step++) {
     db.exec('BEGIN IMMEDIATE')
     // Another process may have taken this step while we waited for the lock.
     if (pragma('user_version') === step) {
