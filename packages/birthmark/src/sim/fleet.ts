@@ -121,6 +121,7 @@ export function createSimFleet(options: {
           await device.connect()
         } catch (error) {
           report(device, error)
+          comeBack(device, reconnectSecondsMin)
         }
         // A new certificate takes effect on a new session.
         device.identity.on('active', () => void device.connect().catch(() => comeBack(device, reconnectSecondsMin)))
