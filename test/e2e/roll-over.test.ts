@@ -83,7 +83,8 @@ it('prepare, switch, retire: two workers and the broker follow, and each step is
   const lagging = await s.enroll('gw-2')
   expect([issuerOf(first), await cacerts()]).toEqual([undefined, 2])
 
-  expect(await ca('prepare')).toMatchObject({ code: 3 })
+  expect(await ca('switch')).toMatchObject({ code: 3, stderr: expect.stringContaining('no issuer is prepared') })
+  expect(await ca('prepare')).toMatchObject({ code: 3, stderr: expect.stringContaining('nothing was changed') })
   expect((await ca('status')).states).toEqual(['signing 2'])
   expect(await ca('prepare', '--yes')).toMatchObject({ code: 0 })
   // The devices' folder names both roots from now on; cacerts follows within seconds in each worker.

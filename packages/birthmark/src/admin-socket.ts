@@ -126,6 +126,7 @@ const IssuerMoveInput = z.strictObject({
     .regex(/^([0-9a-f]{2}){1,64}$/)
     .optional(),
   force: z.boolean().default(false),
+  rehearse: z.boolean().default(false),
 })
 
 async function answer(administration: Administration | null, request: IncomingMessage): Promise<object> {

@@ -103,6 +103,8 @@ export interface IssuerMove {
   /** Which one to retire. */
   issuer?: string
   force: boolean
+  /** Only says what would be done, or why it cannot be. */
+  rehearse: boolean
 }
 
 /** Seconds since 1970; `lastRecord` −1 for an empty store. */

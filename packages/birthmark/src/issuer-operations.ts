@@ -9,11 +9,11 @@ export function issuerOperations(rollOver: RollOver, by: string, onMoved: () => 
   const views = async () => ({ issuers: (await rollOver.report()).map(viewOf) })
   return {
     issuers: views,
-    async moveIssuers({ step, issuer, force }: IssuerMove): Promise<{ moved: string; issuers: IssuerView[] }> {
+    async moveIssuers({ step, issuer, force, rehearse }: IssuerMove): Promise<{ moved: string; issuers: IssuerView[] }> {
       try {
         const keyId = issuer === undefined ? {} : { keyId: Buffer.from(issuer, 'hex') }
-        const moved = await rollOver.move(step, by, { force, ...keyId })
-        await onMoved()
+        const moved = await rollOver.move(step, by, { force, rehearse, ...keyId })
+        if (!rehearse) await onMoved()
         return { moved, ...(await views()) }
       } catch (error) {
         if (!(error instanceof EstServerError) || error.code !== 'roll_over_refused') throw error

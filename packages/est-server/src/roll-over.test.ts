@@ -133,6 +133,9 @@ it('goes back a step while nothing was signed, and forward only from then on', a
   const { rollOver } = s
   await expect(rollOver.move('undo', 'an operator')).rejects.toThrow(/no step to undo/)
   await expect(rollOver.move('switch', 'an operator')).rejects.toThrow(/no issuer is prepared/)
+  await expect(rollOver.move('switch', 'an operator', { rehearse: true })).rejects.toThrow(/no issuer is prepared/)
+  expect(await rollOver.move('prepare', 'an operator', { rehearse: true })).toMatch(/is next$/)
+  expect(states(rollOver)).toEqual(['signing'])
   await rollOver.move('prepare', 'an operator')
   await expect(rollOver.move('prepare', 'an operator')).rejects.toThrow(/names no issuer that is not known/)
   await rollOver.move('undo', 'an operator')

@@ -47,8 +47,15 @@ export interface RollOver {
   /** Grows whenever the answers above change. */
   version(): number
   report(): Promise<IssuerReport[]>
-  /** Rejects with `roll_over_refused` when the move is not there to be made, is contended, or (undo) something was signed. */
-  move(step: 'prepare' | 'switch' | 'undo' | 'retire', by: string, options?: { keyId?: Bytes; force?: boolean }): Promise<string>
+  /**
+   * What was done, in words. Rejects with `roll_over_refused` when the move is not there to be made, is contended, or (undo) something was
+   * signed. `rehearse` changes nothing; whether an undo comes too late shows only when it is made.
+   */
+  move(
+    step: 'prepare' | 'switch' | 'undo' | 'retire',
+    by: string,
+    options?: { keyId?: Bytes; force?: boolean; rehearse?: boolean },
+  ): Promise<string>
 }
 
 /** Devices of one read: about 10 ms of the thread that enrollments share. */
@@ -159,7 +166,7 @@ export async function openRollOver(options: RollOverOptions): Promise<RollOver> 
         report.push({ ...standing, certificate: certificateOf(standing.keyId), devices: await devicesOf(standing.keyId) })
       return report
     },
-    async move(step, by, { keyId, force = false } = {}) {
+    async move(step, by, { keyId, force = false, rehearse = false } = {}) {
       await refresh()
       const expected = standings
       let result: Moved
@@ -185,6 +192,7 @@ export async function openRollOver(options: RollOverOptions): Promise<RollOver> 
         const devices = leaving ? await devicesOf(leaving.keyId) : 0
         if (devices > 0) throw refusal(`${devices} devices still hold its certificates and would have to enroll anew`)
       }
+      if (rehearse) return result.detail
       const outcome = await store.recordIssuers({
         expected,
         standings: result.standings,

@@ -68,15 +68,17 @@ export function define(command: Command, terminal: Terminal): void {
       if (issuer !== undefined && !/^([0-9a-f]{2}){1,64}$/.test(issuer))
         throw usageError(`'${issuer}' is no key id`, 'take it from birthmark ca status')
       const administration = administrationOf(options.dir)
+      const move = { step, force: options.force ?? false, ...(issuer ? { issuer } : {}) }
       if (!options.yes) {
-        const { issuers } = await administration.issuers()
+        const { moved: would, issuers } = await administration.moveIssuers({ ...move, rehearse: true })
         show(terminal, issuers)
         terminal.line(effect)
-        terminal.result({ issuers })
+        terminal.line(`to be recorded: ${would}`)
+        terminal.result({ issuers, would })
         const again = `birthmark ca ${step}${issuer ? ` ${issuer}` : ''} --yes${options.force ? ' --force' : ''}${withDir(options.dir)}`
         throw new CommandError('confirmation_needed', 'nothing was changed', again, 'refused')
       }
-      const done = await administration.moveIssuers({ step, force: options.force ?? false, ...(issuer ? { issuer } : {}) })
+      const done = await administration.moveIssuers({ ...move, rehearse: false })
       terminal.done(done.moved)
       show(terminal, done.issuers)
       terminal.result(done)
