@@ -3,10 +3,9 @@
 // failure stays inside its connection. node:tls and node:http only, as both Node and Bun run them.
 
 import { constants } from 'node:crypto'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { AddressInfo, Socket } from 'node:net'
+import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
 import { performance } from 'node:perf_hooks'
-import type { Duplex } from 'node:stream'
 import { createServer as createTlsServer, type SecureContext, type TLSSocket } from 'node:tls'
 import { getRequestListener } from '@hono/node-server'
 import type { Peer } from '../enrollment-request.ts'
@@ -17,11 +16,11 @@ import { type App, createFront } from './app.ts'
 import { peerOf } from './client-certificate.ts'
 import { type Connection, createConnectionGate } from './connection-gate.ts'
 import type { EstService } from './est-routes.ts'
-import { type Answer, answer, type Exchange, refuse, responseOf } from './exchange.ts'
+import { type Exchange, refuse, responseOf } from './exchange.ts'
+import { createGatedHttp, type GatedRequest, send } from './gated-http.ts'
+import { createGatedServer, type GatedServer } from './gated-server.ts'
 import { defaultLimits, type Limits } from './limits.ts'
 import { type HttpObserver, nobody } from './observer.ts'
-import { problem, type RequestProblemCode } from './problem.ts'
-import { readBody } from './request-body.ts'
 
 export interface ListenerTls {
   /** PEM private key of the server's certificate. */
@@ -52,13 +51,8 @@ export interface ListenerOptions {
 }
 
 export interface Listener {
-  /**
-   * `port` 0 takes a free one. Rejects where the address cannot be had. `shared`: other processes of this user may listen there too, and the
-   * kernel spreads connections over them (SO_REUSEPORT); who else holds the port is then not noticed.
-   */
-  listen(host: string, port: number, options?: { shared?: boolean }): Promise<{ port: number }>
-  /** Accepts nothing new, finishes what was asked within `graceMs`, then cuts. */
-  close(graceMs: number): Promise<void>
+  listen: GatedServer['listen']
+  close: GatedServer['close']
   /** Cuts the live connections of matching peers; how many. For a revocation that just took effect. */
   closeConnections(match: (peer: Peer) => boolean): number
   /** A renewed server certificate, for the connections from now on. */
@@ -93,39 +87,8 @@ const handshakeBytesPerCharge = 4096
  */
 const strangerCharge = 8
 
-/** A connection with TLS standing. */
-interface Session {
-  connection: Connection
-  socket: TLSSocket
-  /** The last request was a proxy's for somebody else. */
-  forwarded: boolean
-  /** The last answer begun. */
-  current: ServerResponse | null
-}
-
-/** How often deadlines are looked at: a limit is kept to within this. */
-const sweepMs = 250
-
-/** A whole answer for a socket that HTTP gave up on. */
-function rawAnswer(code: RequestProblemCode, requestId: string): string {
-  const { status, headers, body } = problem(code)
-  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
-  return (
-    `HTTP/1.1 ${status} ${code}\r\n${lines.join('')}x-request-id: ${requestId}\r\nConnection: close\r\n` +
-    `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`
-  )
-}
-
-function send(outgoing: ServerResponse, { status, headers, body }: Answer): void {
-  outgoing.writeHead(status, headers)
-  // As long in bytes as in characters: ASCII, which needs no transcoding.
-  outgoing.end(body, headers['content-length'] === String(body.length) ? 'latin1' : 'utf8')
-}
-
-function sendProblem(outgoing: ServerResponse, code: RequestProblemCode, requestId: string): void {
-  const { status, headers, body } = problem(code)
-  send(outgoing, answer(requestId, status, { ...headers, connection: 'close' }, body))
-}
+/** Not a proxy's for somebody else. */
+const isOwn = ({ exchange, connection }: GatedRequest) => exchange.peer === connection.peer
 
 export function createListener({
   tls,
@@ -147,13 +110,10 @@ export function createListener({
     log,
     observer,
     proxies: proxies ?? null,
-    unready: () => (closing ? 'stopping' : (unready?.() ?? null)),
+    unready: () => (gated.closing ? 'stopping' : (unready?.() ?? null)),
   })
   /** By peer address and port, from accept to the end of the handshake: the socket that TLS hands out is another object on Node. */
   const accepted = new Map<string, { connection: Connection; tcp: Socket }>()
-  const sessionOf = new WeakMap<object, Session>()
-  let closing = false
-  let drained: (() => void) | null = null
 
   // All of it anew with every certificate: what is left out would fall back to Node's defaults, tickets among them.
   const contextOptions = (pair: Pick<ListenerTls, 'key' | 'cert'>) => ({
@@ -178,6 +138,7 @@ export function createListener({
     handshakeTimeout: limits.handshakeSeconds * 1000,
     ...(tls.contextOf && { SNICallback: sniCallback(tls.contextOf) }),
   })
+  const gated = createGatedServer(server, gate, log, 'listener')
 
   // Hono's own way to node:http costs 25 µs a request, as much as a signature takes: EST goes past it.
   const exchanges = new WeakMap<IncomingMessage, Exchange>()
@@ -190,113 +151,30 @@ export function createListener({
     },
   )
 
-  const http = createServer(
-    // The gate keeps the deadlines: Node's own are looked at every 30 s and only on servers that listen themselves.
-    {
-      maxHeaderSize: limits.headerBytesMax,
-      insecureHTTPParser: false,
-      // Refused further on, in our own words.
-      requireHostHeader: false,
-      ...{ keepAliveTimeout: 0, headersTimeout: 0, requestTimeout: 0 },
+  const http = createGatedHttp({
+    ...{ limits, gate, log, requestId, hostRequired: true, closing: () => gated.closing },
+    answer(request) {
+      const { exchange, incoming, outgoing } = request
+      const given = front.answer(exchange)
+      if (given === null) {
+        exchanges.set(incoming, exchange)
+        return appListener(incoming, outgoing)
+      }
+      if (!(given instanceof Promise)) return send(outgoing, given)
+      return given.then(whole => {
+        if (whole.stranger && isOwn(request)) gate.charge(request.connection, strangerCharge)
+        send(outgoing, whole)
+      })
     },
-    (incoming, outgoing) => onRequest(incoming, outgoing, false),
-  )
-  http.timeout = 0
-  http.on('checkContinue', (incoming, outgoing) => onRequest(incoming, outgoing, true))
-  http.on('checkExpectation', (_incoming, outgoing) => sendProblem(outgoing, 'expectation_refused', requestId()))
-  http.on('connect', (_incoming, socket: Duplex) =>
-    socket.end(rawAnswer('method_not_allowed', requestId()), () => socket.destroy()),
-  )
-  http.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
-    // A request that is being answered on this socket would get the wrong answer.
-    const phase = sessionOf.get(socket)?.connection.phase
-    if (!socket.writable || error.code === 'ECONNRESET' || phase === 'answer') socket.destroy()
-    else socket.end(rawAnswer(error.code === 'HPE_HEADER_OVERFLOW' ? 'header_too_large' : 'request_malformed', requestId()))
+    answered(request) {
+      const { connection, outgoing } = request
+      if (outgoing.statusCode === 401 && connection.peer?.chain && isOwn(request)) gate.charge(connection, strangerCharge)
+    },
   })
 
-  function onRequest(incoming: IncomingMessage, outgoing: ServerResponse, awaitsContinue: boolean): void {
-    const session = sessionOf.get(incoming.socket)!
-    const { connection, current } = session
-    const id = requestId()
-    if (current && !current.writableEnded) {
-      // EST clients wait for an answer before they ask again. Who does not could have any number of requests in work on one socket.
-      sendProblem(outgoing, 'pipelining_refused', id)
-      return
-    }
-    session.current = outgoing
-    connection.requests++
-    gate.enter(connection, 'answer')
-    outgoing.once('finish', () => answered(session, incoming, outgoing))
-    const { headers } = incoming
-    if (Number(headers['content-length'] ?? 0) > limits.bodyBytesMax) {
-      sendProblem(outgoing, 'body_too_large', id)
-      return
-    }
-    // RFC 9112 3.2.
-    if (headers.host === undefined) {
-      sendProblem(outgoing, 'request_malformed', id)
-      return
-    }
-    // After an answer instead of 100 (Continue) nobody can say whether the body still comes (RFC 9110 10.1.1).
-    if (awaitsContinue || closing || connection.requests >= limits.requestsPerConnectionMax)
-      outgoing.setHeader('connection', 'close')
-    const exchange: Exchange = {
-      method: incoming.method ?? '',
-      target: incoming.url ?? '',
-      peer: connection.peer!,
-      requestId: id,
-      header: name => headers[name] as string | undefined,
-      readBody: async () => {
-        const reading = readBody(incoming, limits.bodyBytesMax)
-        gate.enter(connection, 'body')
-        connection.expire = reading.expire
-        if (awaitsContinue) outgoing.writeContinue()
-        const outcome = await reading.outcome
-        connection.expire = null
-        gate.enter(connection, 'answer')
-        // The rest of the body is in the way of a next request.
-        if (outcome.kind === 'refused' && !outgoing.headersSent) outgoing.setHeader('connection', 'close')
-        return outcome
-      },
-    }
-    const given = front.answer(exchange)
-    session.forwarded = exchange.peer !== connection.peer
-    if (given === null) {
-      exchanges.set(incoming, exchange)
-      appListener(incoming, outgoing).catch(failed)
-    } else if (given instanceof Promise) given.then(sendCounted).catch(failed)
-    else send(outgoing, given)
-
-    function sendCounted(whole: Answer): void {
-      if (whole.stranger && !session.forwarded) gate.charge(connection, strangerCharge)
-      send(outgoing, whole)
-    }
-
-    function failed(error: unknown): void {
-      log.error({ requestId: id, err: error }, 'answer failed')
-      connection.destroy()
-    }
-  }
-
-  /** The answer is out. What is left of the request's body is Node's to throw away, for as long as a body may take. */
-  function answered(session: Session, incoming: IncomingMessage, outgoing: ServerResponse): void {
-    const { connection } = session
-    // The next request may have overtaken this event.
-    if (session.current !== outgoing) return
-    if (outgoing.statusCode === 401 && connection.peer?.chain && !session.forwarded) gate.charge(connection, strangerCharge)
-    if (closing) session.socket.destroySoon()
-    if (incoming.complete) gate.enter(connection, 'head')
-    else {
-      gate.enter(connection, 'body')
-      incoming.once('end', () => {
-        if (session.current === outgoing) gate.enter(connection, 'head')
-      })
-    }
-  }
-
   function onTcp(socket: Socket, secure: ((socket: Socket) => void)[]): void {
-    if (closing) observer.connectionRefused('closing')
-    const connection = closing ? null : gate.admit(socket.remoteAddress ?? '', () => socket.destroy())
+    if (gated.closing) observer.connectionRefused('closing')
+    const connection = gated.closing ? null : gate.admit(socket.remoteAddress ?? '', () => socket.destroy())
     if (!connection) {
       socket.destroy()
       return
@@ -306,8 +184,7 @@ export function createListener({
     socket.once('close', () => {
       // The port may be another connection's by now.
       if (accepted.get(name)?.connection === connection) accepted.delete(name)
-      gate.leave(connection)
-      if (closing && gate.size === 0) drained?.()
+      gated.left(connection)
     })
     for (const accept of secure) accept.call(server, socket)
   }
@@ -336,9 +213,7 @@ export function createListener({
       gate.charge(connection, Math.floor(chainBytes / handshakeBytesPerCharge))
     }
     observer.handshake('done', performance.now() / 1000 - connection.since)
-    sessionOf.set(socket, { connection, socket, current: null, forwarded: false })
-    gate.enter(connection, 'head')
-    http.emit('connection', socket)
+    http.accept(socket, connection)
   }
 
   // Between the accept and TLS: a refused socket costs no TLS state. On Node the listener taken out starts TLS; on Bun TLS stands already.
@@ -353,9 +228,6 @@ export function createListener({
     socket.destroy()
   })
 
-  const sweeper = setInterval(() => gate.sweep(), sweepMs)
-  sweeper.unref()
-
   return {
     app: front.app,
 
@@ -363,35 +235,8 @@ export function createListener({
       return gate.size
     },
 
-    listen(host, port, { shared = false } = {}) {
-      return new Promise((resolve, reject) => {
-        server.once('error', reject)
-        server.listen({ port, host, reusePort: shared }, () => {
-          server.off('error', reject)
-          server.on('error', error => log.error({ err: error }, 'listener failed'))
-          resolve({ port: (server.address() as AddressInfo).port })
-        })
-      })
-    },
-
-    async close(graceMs) {
-      closing = true
-      const closed = new Promise<void>(resolve => server.close(() => resolve()))
-      const empty = new Promise<void>(resolve => {
-        drained = resolve
-      })
-      for (const connection of [...gate.connections()]) {
-        if (connection.phase === 'handshake' || connection.phase === 'head') connection.destroy()
-      }
-      if (gate.size > 0) {
-        const timer = setTimeout(() => drained?.(), graceMs)
-        await empty
-        clearTimeout(timer)
-        for (const connection of [...gate.connections()]) connection.destroy()
-      }
-      clearInterval(sweeper)
-      await closed
-    },
+    listen: gated.listen,
+    close: gated.close,
 
     closeConnections(match) {
       let count = 0
