@@ -29,7 +29,11 @@ function plain(value: CborValue): unknown {
 
 describe('CBOR appendix A', () => {
   const file = vectorFile('cbor', 'appendix_a.json')
-  if (!file) return
+  if (!file) {
+    // A suite without a test would fail, where it is only left out.
+    it.skip('vectors at hand', () => {})
+    return
+  }
   const vectors: { hex: string; roundtrip: boolean; decoded?: unknown; diagnostic?: string }[] = JSON.parse(
     readFileSync(file, 'utf8'),
   )

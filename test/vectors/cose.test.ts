@@ -32,7 +32,11 @@ const hashes: { [algorithm: number]: string | null } = { [-7]: 'sha256', [-8]: n
 
 describe('COSE examples', () => {
   const folder = vectorFile('cose')
-  if (!folder) return
+  if (!folder) {
+    // A suite without a test would fail, where it is only left out.
+    it.skip('vectors at hand', () => {})
+    return
+  }
   let sign1 = 0
   for (const suite of readdirSync(folder).sort()) {
     if (suite.includes('.') || suite === 'LICENSE') continue

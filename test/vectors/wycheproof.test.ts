@@ -64,7 +64,11 @@ function spkiOf(group: Group): Uint8Array {
 
 for (const { file, algorithm, factory, form = (s: Uint8Array) => s } of suites) {
   const path = vectorFile('wycheproof', file)
-  if (path === null) continue
+  if (path === null) {
+    // A file without a test would fail, where it is only left out.
+    it.skip(`wycheproof: ${file}`, () => {})
+    continue
+  }
   const { testGroups, numberOfTests } = JSON.parse(readFileSync(path, 'utf8')) as { testGroups: Group[]; numberOfTests: number }
   describe(`wycheproof: ${file}`, () => {
     const fallback: Record<string, Check> =
