@@ -1,13 +1,14 @@
 // The same server on Bun and on Node under the same load, in turns: enrollments that a second of CPU buys on each. Devices are a process of
 // their own on Node. Only the ratio of one run counts.
 
-import { type ChildProcess, fork, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { ManifestEntry } from '@birthmark/est-server'
 import type { Order } from './enroll-bun-server.ts'
 import type { FromClients, ToClients } from './enroll-clients.ts'
+import { worker } from './worker.ts'
 
 const repeats = 7
 const perRepeat = 150
@@ -31,22 +32,6 @@ function startServer(program: string, args: string[]) {
   }
 }
 
-function startClients() {
-  const child: ChildProcess = fork(join(import.meta.dirname, 'enroll-clients.ts'), { serialization: 'advanced' })
-  return {
-    ask: <K extends ToClients['kind']>(message: Extract<ToClients, { kind: K }>): Promise<Extract<FromClients, { kind: K }>> =>
-      new Promise((resolve, reject) => {
-        child.once('exit', () => reject(new Error('the clients ended')))
-        child.once('message', reply => {
-          child.removeAllListeners('exit')
-          resolve(reply as Extract<FromClients, { kind: K }>)
-        })
-        child.send(message)
-      }),
-    kill: () => child.kill(),
-  }
-}
-
 export function findBun(): string | null {
   const name = process.arch === 'arm64' ? 'bun-linux-aarch64' : 'bun-linux-x64'
   const program = join(import.meta.dirname, `../node_modules/@oven/${name}/bin/bun`)
@@ -62,7 +47,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
   ].map(({ name, program, args }) => ({
     name,
     server: startServer(program, args),
-    clients: startClients(),
+    clients: worker<ToClients, FromClients>('enroll-clients.ts'),
     fresh: [] as number[],
     kept: [] as number[],
     runtime: '',

@@ -7,6 +7,7 @@ import { connect, createSecureContext, type TLSSocket } from 'node:tls'
 import { type Bytes, encodeBase64, equalBytes, hexOf, parseCertificate, parseCertsOnly } from '@birthmark/device-sdk/core'
 import type { ManifestEntry } from '@birthmark/est-server'
 import { bear, manufacturer, request } from '../test/support/devices.ts'
+import { exchange } from './exchange.ts'
 
 export type ToClients =
   | { kind: 'bear'; count: number }
@@ -70,27 +71,6 @@ function dial(tls: Device['tls'], port = target.port): Promise<TLSSocket> {
     })
     socket.once('secureConnect', () => resolve(socket))
     socket.once('error', reject)
-  })
-}
-
-function exchange(socket: TLSSocket, wire: Buffer): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let received = ''
-    const hear = (data: Buffer): void => {
-      received += data.toString('latin1')
-      const end = received.indexOf('\r\n\r\n')
-      if (end < 0) return
-      const length = Number(/content-length: (\d+)/i.exec(received.slice(0, end))?.[1])
-      if (received.length < end + 4 + length) return
-      socket.off('data', hear)
-      socket.off('close', fail)
-      if (!received.startsWith('HTTP/1.1 200 ')) reject(new Error(received))
-      else resolve(received.slice(end + 4))
-    }
-    const fail = () => reject(new Error(`closed after ${received.slice(0, 200)}`))
-    socket.on('data', hear)
-    socket.once('close', fail)
-    socket.write(wire)
   })
 }
 

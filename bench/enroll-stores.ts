@@ -5,8 +5,8 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { startPostgres } from '../test/support/postgres.ts'
 import type { FromClients, ToClients } from './enroll-clients.ts'
-import { worker } from './enroll-process.ts'
 import type { FromServer, ToServer } from './enroll-server.ts'
+import { worker } from './worker.ts'
 
 const repeats = 9
 /** Devices of one repeat on each store. */

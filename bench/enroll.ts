@@ -4,12 +4,12 @@
 
 import type { FromClients, ToClients } from './enroll-clients.ts'
 import { run as runKernel } from './enroll-kernel.ts'
-import { worker } from './enroll-process.ts'
 import { createRawMeter } from './enroll-raw.ts'
 import type { FromServer, ToServer } from './enroll-server.ts'
 import { run as runStores } from './enroll-stores.ts'
 import { run as runGroupCommit } from './group-commit.ts'
 import { UsageError } from './usage-error.ts'
+import { worker } from './worker.ts'
 
 const repeats = 9
 /** Devices of one repeat: each enrolls twice. */

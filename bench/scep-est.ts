@@ -5,6 +5,7 @@ import { connect, type TLSSocket } from 'node:tls'
 import { type Bytes, encodeBase64 } from '@birthmark/device-sdk/core'
 import type { ManifestEntry } from '@birthmark/est-server'
 import { bear, manufacturer, request, type TestDevice } from '../test/support/devices.ts'
+import { exchange } from './exchange.ts'
 import { answering } from './worker.ts'
 
 export type ToScepEst =
@@ -26,25 +27,6 @@ interface Client {
 
 const clients: Client[] = []
 let turn = 0
-
-function exchange(socket: TLSSocket, wire: Buffer): Promise<void> {
-  return new Promise((resolve, reject) => {
-    let received = ''
-    const hear = (data: Buffer): void => {
-      received += data.toString('latin1')
-      const end = received.indexOf('\r\n\r\n')
-      if (end < 0 || received.length < end + 4 + Number(/content-length: (\d+)/i.exec(received.slice(0, end))?.[1])) return
-      socket.off('data', hear)
-      socket.off('close', gone)
-      if (received.startsWith('HTTP/1.1 200 ')) resolve()
-      else reject(new Error(received.slice(0, 300)))
-    }
-    const gone = () => reject(new Error(`closed after ${received.slice(0, 100)}`))
-    socket.on('data', hear)
-    socket.once('close', gone)
-    socket.write(wire)
-  })
-}
 
 answering<ToScepEst, FromScepEst>(async message => {
   switch (message.kind) {
