@@ -16,58 +16,72 @@ function bytesOf(text: string): Uint8Array {
   return new Uint8Array(buffer, byteOffset, byteLength)
 }
 
-/** A record as a list and back: `bytes` are its fields of bytes or null, `plain` all the others. */
-function packing<T extends object>(bytes: readonly (keyof T)[], plain: readonly (keyof T)[]) {
+/**
+ * Every field of a record, in the order of the list, and whether it is bytes: a field that is missing here or called what it is not does not
+ * compile, since it would be lost between the threads without a word.
+ */
+type Fields<T> = { readonly [F in keyof T]-?: NonNullable<T[F]> extends Uint8Array ? 'bytes' : 'plain' }
+
+/** A record as a list and back. */
+function packing<T extends object>(all: Fields<T>) {
+  const fields = Object.entries(all) as [keyof T & string, 'bytes' | 'plain'][]
   return {
-    pack(value: T): Packed {
-      const out: Packed = []
-      for (const field of bytes) {
-        const content = value[field] as Uint8Array | null | undefined
-        out.push(content && textOf(content))
-      }
-      for (const field of plain) out.push(value[field])
-      return out
-    },
+    pack: (value: T): Packed =>
+      fields.map(([field, kind]) => {
+        const content: unknown = value[field]
+        return kind === 'bytes' && content ? textOf(content as Uint8Array) : content
+      }),
     unpack(packed: Packed): T {
       const out: { [field in keyof T]?: unknown } = {}
-      let at = 0
-      for (const field of bytes) {
-        const text = packed[at++] as string | null | undefined
-        if (text !== undefined) out[field] = text === null ? null : bytesOf(text)
-      }
-      for (const field of plain) {
-        const value = packed[at++]
-        if (value !== undefined) out[field] = value
-      }
+      fields.forEach(([field, kind], at) => {
+        const content = packed[at]
+        if (content !== undefined) out[field] = kind === 'bytes' && content !== null ? bytesOf(content as string) : content
+      })
       return out as T
     },
   }
 }
 
-const query = packing<FactsQuery>(['spkiSha256', 'contentSha256'], ['fleet', 'deviceId'])
-const intent = packing<IssuanceIntent>(
-  ['issuer', 'serial', 'spkiSha256', 'contentSha256', 'secret', 'tbs', 'profiles'],
-  [
-    ...(['fleet', 'device', 'deviceVersion', 'idx', 'gids', 'epoch'] as const),
-    ...(['notBefore', 'notAfter', 'requestId', 'at', 'transaction'] as const),
-  ],
-)
-const issued = packing<Omit<IssuedRecord, 'audit'>>(
-  ['issuer', 'serial', 'der'],
-  ['idxFloor', 'supersedes', 'supersedesSince', 'at'],
-)
-const audit = packing<AuditEntry>([], ['at', 'kind', 'requestId', 'fleet', 'device', 'by', 'code', 'detail'])
-const device = packing<DeviceRecord>(
-  ['birthSpkiSha256'],
-  [
-    ...(['key', 'fleet', 'id', 'keyOrigin', 'gids', 'closedGids', 'version', 'idxFloor'] as const),
-    ...(['supersedes', 'supersedesSince', 'suspectedAt', 'knownAt', 'seenAt'] as const),
-  ],
-)
-const certificate = packing<CertificateRecord>(
-  ['issuer', 'serial', 'spkiSha256', 'contentSha256', 'secret', 'der'],
-  ['fleet', 'deviceId', 'idx', 'gids', 'epoch', 'notBefore', 'notAfter'],
-)
+const bytes = 'bytes'
+const plain = 'plain'
+
+const query = packing<FactsQuery>({ fleet: plain, deviceId: plain, spkiSha256: bytes, contentSha256: bytes })
+const intent = packing<IssuanceIntent>({
+  ...{ issuer: bytes, serial: bytes, fleet: plain, device: plain, deviceVersion: plain, idx: plain, gids: plain },
+  ...{ spkiSha256: bytes, contentSha256: bytes, epoch: plain, notBefore: plain, notAfter: plain, secret: bytes },
+  ...{ requestId: plain, tbs: bytes, at: plain, transaction: plain, profiles: bytes },
+})
+const issued = packing<Omit<IssuedRecord, 'audit'>>({
+  ...{ issuer: bytes, serial: bytes, der: bytes, idxFloor: plain, supersedes: plain, supersedesSince: plain, at: plain },
+})
+const audit = packing<AuditEntry>({
+  ...{ at: plain, kind: plain, requestId: plain, fleet: plain, device: plain, by: plain, code: plain, detail: plain },
+})
+const device = packing<DeviceRecord>({
+  ...{ key: plain, fleet: plain, id: plain, birthSpkiSha256: bytes, keyOrigin: plain, gids: plain, closedGids: plain },
+  ...{
+    version: plain,
+    idxFloor: plain,
+    supersedes: plain,
+    supersedesSince: plain,
+    suspectedAt: plain,
+    knownAt: plain,
+    seenAt: plain,
+  },
+})
+const certificate = packing<CertificateRecord>({
+  ...{
+    issuer: bytes,
+    serial: bytes,
+    fleet: plain,
+    deviceId: plain,
+    idx: plain,
+    gids: plain,
+    spkiSha256: bytes,
+    contentSha256: bytes,
+  },
+  ...{ epoch: plain, notBefore: plain, notAfter: plain, secret: bytes, der: bytes },
+})
 
 export function packJob(job: WriteJob): WriteJob | Packed {
   const { argument } = job

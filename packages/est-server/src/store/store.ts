@@ -15,7 +15,7 @@ import type { CrlStore } from './crl.ts'
 
 import type { IssuancePages } from './issuance-pages.ts'
 import type { IssuerStore } from './issuers.ts'
-import type { NoticeStore } from './notice.ts'
+import type { NoticeStore, PlainNotice } from './notice.ts'
 import type { NumberStore } from './numbers.ts'
 import type { PackedManifest } from './packed-manifest.ts'
 import type { ProfileSetStore } from './profile-sets.ts'
@@ -258,17 +258,11 @@ export interface RevocationDraft {
   rules: GroupRule[]
 }
 
-export interface RevocationRecord {
-  fleet: string
+/** A notice, and the group that it closes. */
+export interface RevocationRecord extends PlainNotice {
   gid: number
   bound: number
   reason: number | null
-  seq: number
-  previousSha256: Bytes | null
-  notice: Bytes
-  noticeSha256: Bytes
-  at: number
-  audit: AuditEntry
 }
 
 export interface DeviceQuery {
