@@ -4,11 +4,11 @@
 import { constants } from 'node:crypto'
 import type { AddressInfo, Socket } from 'node:net'
 import { createServer, type TLSSocket } from 'node:tls'
-import type { Bytes } from '@birthmark/device-sdk/core'
 import { RevocationError } from '../errors.ts'
 import type { Clock, Log } from '../ports.ts'
 import type { BrokerLimits } from './limits.ts'
 import { identifyPeer, type Peer, type PeerRules } from './peer.ts'
+import { chainOf } from './tls-chain.ts'
 
 export interface MutualTlsOptions {
   host: string
@@ -58,14 +58,6 @@ export function accountName(address: string): string {
   const after = tail ? tail.split(':').length : 0
   if (tail !== undefined) while (groups.length + after < 8) groups.push('0')
   return groups.slice(0, 4).join(':')
-}
-
-/** Leaf first, as received; bounded, since a chain may be cyclic in node's linked form. */
-function chainOf(socket: TLSSocket): Bytes[] {
-  const chain: Bytes[] = []
-  for (let at = socket.getPeerX509Certificate(); at && chain.length < 10; at = at.issuerCertificate)
-    chain.push(new Uint8Array(at.raw))
-  return chain
 }
 
 /** Resolves when it listens. Rejects with `configuration_invalid` for an unusable key, certificate or address. */
