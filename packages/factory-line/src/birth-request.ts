@@ -3,7 +3,7 @@
 
 import { type Bytes, codeOf, csrAssemble, csrInfo, encodeName, parseCsr, SERIAL_NUMBER } from '@birthmark/device-sdk/core'
 import { FactoryError } from './errors.ts'
-import { judgeKey, verifyWithKey } from './signing-key.ts'
+import { importKey, refuseKey, verifyOnce } from './signing-key.ts'
 
 declare const proven: unique symbol
 export interface ProvenBirthRequest {
@@ -20,11 +20,23 @@ export function proveBirthRequest(der: Bytes): ProvenBirthRequest {
     if (codeOf(error) === null) throw error
     throw new FactoryError('csr_malformed', (error as Error).message, error)
   }
-  const judged = judgeKey(csr.spki, csr.keyAlgorithm)
-  if ('reason' in judged) throw new FactoryError('key_refused', judged.reason)
-  if (!verifyWithKey(judged.key, csr.signatureAlgorithm, csr.info, csr.signature))
+  const refused = refuseKey(csr.spki, csr.keyAlgorithm)
+  if (refused !== null) throw new FactoryError('key_refused', refused)
+  if (!verifyOnce(csr.spki, csr.keyAlgorithm, csr.signatureAlgorithm, csr.info, csr.signature)) {
+    if (!isKey(csr.spki)) throw new FactoryError('key_refused', 'the public key does not parse')
     throw new FactoryError('csr_signature', 'the CSR is not signed by the key it carries')
+  }
   return { spki: csr.spki } as ProvenBirthRequest
+}
+
+/** Asked only to tell the sender what is wrong. */
+function isKey(spki: Bytes): boolean {
+  try {
+    importKey(spki)
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** A key that never leaves its device: a slot of the SDK's key store, a secure element, a PKCS#11 object. */

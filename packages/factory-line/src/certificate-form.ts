@@ -3,13 +3,14 @@
 
 import type { KeyObject } from 'node:crypto'
 import {
+  BIT_STRING,
   type Bytes,
-  encodeBits,
   encodeElement,
   encodeInteger,
   encodeSequence,
   encodeUnsigned,
   GENERALIZED_TIME,
+  SEQUENCE,
   signatureAlgorithmIdentifier,
   UTC_TIME,
   utf8Bytes,
@@ -69,7 +70,40 @@ export async function signAndVerify(toBeSigned: Bytes, key: SigningKey, verifier
 /** The whole certificate, verified. */
 export async function signCertificate(toBeSigned: Bytes, key: SigningKey): Promise<Bytes> {
   const signature = await signAndVerify(toBeSigned, key)
-  return encodeSequence([toBeSigned, signatureAlgorithmIdentifier(key.algorithm), encodeBits(signature)])
+  return assembleCertificate(toBeSigned, signatureAlgorithmIdentifier(key.algorithm), signature)
+}
+
+/** Certificate (RFC 5280 4.1) of what was signed. `algorithm`: its AlgorithmIdentifier. In one copy, since every unit passes here. */
+export function assembleCertificate(toBeSigned: Bytes, algorithm: Bytes, signature: Bytes): Bytes {
+  const bits = 1 + lengthBytes(signature.length + 1) + 1 + signature.length
+  const body = toBeSigned.length + algorithm.length + bits
+  const bytes = Buffer.allocUnsafe(1 + lengthBytes(body) + body)
+  let at = writeHeader(bytes, 0, SEQUENCE, body)
+  bytes.set(toBeSigned, at)
+  at += toBeSigned.length
+  bytes.set(algorithm, at)
+  at = writeHeader(bytes, at + algorithm.length, BIT_STRING, signature.length + 1)
+  bytes[at++] = 0
+  bytes.set(signature, at)
+  return bytes
+}
+
+/** Octets of a DER length below 64 KiB, which no certificate of the line comes near. */
+function lengthBytes(length: number): number {
+  return length < 0x80 ? 1 : length < 0x100 ? 2 : 3
+}
+
+/** Returns where the content begins. */
+function writeHeader(bytes: Buffer, at: number, tag: number, length: number): number {
+  bytes[at] = tag
+  const octets = lengthBytes(length)
+  if (octets === 1) bytes[at + 1] = length
+  else {
+    bytes[at + 1] = 0x7f + octets
+    if (octets === 2) bytes[at + 2] = length
+    else bytes.writeUInt16BE(length, at + 2)
+  }
+  return at + 1 + octets
 }
 
 /** 16 octets: time-ordered prefix (milliseconds), then 80 bits from `random`; top bit clear, so positive within RFC 5280's 20. */

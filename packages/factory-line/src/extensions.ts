@@ -18,7 +18,7 @@ import {
   utf8Bytes,
 } from '@birthmark/device-sdk/core'
 
-const HARDWARE_MODULE_NAME = '2b06010505070804' // 1.3.6.1.5.5.7.8.4, RFC 4108 5
+export const HARDWARE_MODULE_NAME = '2b06010505070804' // 1.3.6.1.5.5.7.8.4, RFC 4108 5
 
 export const SERVER_AUTH = '2b06010505070301' // 1.3.6.1.5.5.7.3.1
 export const CLIENT_AUTH = '2b06010505070302' // 1.3.6.1.5.5.7.3.2

@@ -19,8 +19,9 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { type Bytes, encodeBits, encodeSequence, signatureAlgorithmIdentifier } from '@birthmark/device-sdk/core'
+import { type Bytes, signatureAlgorithmIdentifier } from '@birthmark/device-sdk/core'
 import type { Authority } from './authority.ts'
+import { assembleCertificate } from './certificate-form.ts'
 import { FactoryError } from './errors.ts'
 import {
   type Entry,
@@ -29,9 +30,11 @@ import {
   hashOf,
   journalLineBytesMax,
   type Line,
+  lineText,
   type OpenedLine,
   type ReservedLine,
   readJournal,
+  type SealLine,
   sealInput,
 } from './journal-line.ts'
 import { verifySignature } from './signing-key.ts'
@@ -158,7 +161,7 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
       groups: line.groups,
       keyOrigin: line.origin,
       toBeSigned,
-      certificate: signature && encodeSequence([toBeSigned, algorithmDer, encodeBits(signature)]),
+      certificate: signature && assembleCertificate(toBeSigned, algorithmDer, signature),
       state: STATES[table.state(index)],
     }
   }
@@ -271,16 +274,22 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
     if (closing) finish()
   }
 
+  // One group is written at a time, and each into the same room.
+  let room = Buffer.alloc(1 << 16)
   const commit = async (group: Waiting[]): Promise<void> => {
-    const texts: string[] = []
-    const chain = (entry: object, at: number): number => {
-      const text = JSON.stringify({ n: count + 1, at, ...entry, prev: previous })
-      const bytes = Buffer.from(text)
+    let filled = 0
+    const chain = (entry: Entry | SealLine, at: number): number => {
+      const text = lineText({ n: count + 1, at, prev: previous }, entry)
+      // Three octets are the most that UTF-8 makes of one unit of a string.
+      const most = filled + 3 * text.length + 1
+      if (most > room.length) room = Buffer.concat([room.subarray(0, filled)], 2 * most)
+      const length = room.write(text, filled)
       const offset = size
-      previous = hashOf(bytes)
+      previous = hashOf(room.subarray(filled, filled + length))
+      room[filled + length] = 0x0a
+      filled += length + 1
       count++
-      size += bytes.length + 1
-      texts.push(text, '\n')
+      size += length + 1
       return offset
     }
     if (count === 0) {
@@ -291,7 +300,7 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
     const offsets = group.map(({ entry, at }) => chain(entry, at))
     const signature = await signer.key.sign(sealInput(count + 1, previous))
     chain({ kind: 'seal', signature: Buffer.from(signature).toString('base64') }, group[group.length - 1].at)
-    const data = Buffer.from(texts.join(''))
+    const data = room.subarray(0, filled)
     failpoint('before-write')
     for (let at = 0; at < data.length; ) at += await writeSome(fd, data, at)
     failpoint('before-sync')

@@ -3,7 +3,7 @@
 
 import { createPrivateKey, createPublicKey, generateKeyPairSync, hash, type KeyObject, sign, verify } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
-import type { Bytes } from '@birthmark/device-sdk/core'
+import { algorithmFitsKey, type Bytes, hexOf, type RsaKey, rsaKeyOf } from '@birthmark/device-sdk/core'
 import { FactoryError } from './errors.ts'
 
 export interface SigningKey {
@@ -80,15 +80,15 @@ function algorithmOf(key: KeyObject): [algorithm: string, hash: string | null] {
   throw new FactoryError('authority_mismatch', `the line does not sign with keys of type ${namedCurve ?? type}`)
 }
 
-/** Throws when the bytes are no key. Node would collect a stack trace for an error that does not happen: half of the cost (SPEED). */
+/** As PEM: Node takes a string straight to OpenSSL, and DER in an object only after it was taken for two other things by throwing. */
+function pemOf(spki: Bytes): string {
+  const base64 = Buffer.from(spki.buffer, spki.byteOffset, spki.length).toString('base64')
+  return `-----BEGIN PUBLIC KEY-----\n${base64}\n-----END PUBLIC KEY-----`
+}
+
+/** Throws when the bytes are no key. */
 export function importKey(spki: Bytes): KeyObject {
-  const limit = Error.stackTraceLimit
-  Error.stackTraceLimit = 0
-  try {
-    return createPublicKey({ key: Buffer.from(spki.buffer, spki.byteOffset, spki.length), format: 'der', type: 'spki' })
-  } finally {
-    Error.stackTraceLimit = limit
-  }
+  return createPublicKey(pemOf(spki))
 }
 
 /** Whether `signature` over `message` is by `spki`. Algorithms that are not named here, and keys that do not parse, are false. */
@@ -102,12 +102,24 @@ export function verifySignature(spki: Bytes, algorithm: string, message: Bytes, 
   return verifyWithKey(key, algorithm, message, signature)
 }
 
+/**
+ * The same for a key that is used this once and that the core has read as `keyAlgorithm`: a KeyObject is neither made nor collected. A key that
+ * does not parse is false.
+ */
+export function verifyOnce(spki: Bytes, keyAlgorithm: string, algorithm: string, message: Bytes, signature: Bytes): boolean {
+  const known = VERIFIERS[algorithm]
+  return !!known && algorithmFitsKey(algorithm, keyAlgorithm) && check(pemOf(spki), known.hash, message, signature)
+}
+
 /** The same with a key that was imported before. */
 export function verifyWithKey(key: KeyObject, algorithm: string, message: Bytes, signature: Bytes): boolean {
   const known = VERIFIERS[algorithm]
-  if (!known || key.asymmetricKeyType !== known.type) return false
+  return !!known && key.asymmetricKeyType === known.type && check(key, known.hash, message, signature)
+}
+
+function check(key: KeyObject | string, hash: string | null, message: Bytes, signature: Bytes): boolean {
   try {
-    return verify(known.hash, message, key, signature)
+    return verify(hash, message, key, signature)
   } catch {
     // A malformed signature: what it claims was not proven.
     return false
@@ -135,38 +147,26 @@ const VERIFIERS: Record<string, { type: string; hash: string | null } | undefine
 }
 
 /**
- * Judges a public key for a birth certificate: the key, or why not. FAULTS 73: judged before any signature is verified with it.
- * `algorithm`: what the core read in the same bytes; asking Node for a curve's name costs as much as importing the key.
+ * Why a public key is not for a birth certificate, or null. FAULTS 73: judged before any signature is verified with it, and from the DER alone,
+ * so that OpenSSL meets only keys of sizes that it handles quickly. `algorithm`: what the core read in the same bytes.
  */
-export function judgeKey(spki: Bytes, algorithm: string): { key: KeyObject } | { reason: string } {
-  let key: KeyObject
-  try {
-    key = importKey(spki)
-  } catch {
-    return { reason: 'the public key does not parse' }
-  }
-  const reason = refuse(key, algorithm)
-  return reason ? { reason } : { key }
-}
-
-function refuse(key: KeyObject, algorithm: string): string | null {
+export function refuseKey(spki: Bytes, algorithm: string): string | null {
   switch (algorithm) {
+    case 'RSA': {
+      const { modulus, exponent } = rsaKeyOf(spki) as RsaKey
+      const bits = modulus.length * 8 - Math.clz32(modulus[0]) + 24
+      // Above 4096 bits a verify costs more than a birth certificate is worth; e ≠ 65537 is a sign of a home-made generator.
+      if (bits < 2048 || bits > 4096) return `RSA of ${bits} bits; 2048 to 4096 are accepted`
+      return hexOf(exponent) === '010001' ? null : 'RSA exponent other than 65537'
+    }
     case 'P-256':
     case 'P-384':
-      return key.asymmetricKeyType === 'ec' ? null : `key type ${key.asymmetricKeyType}`
-    case 'RSA': {
-      const { modulusLength, publicExponent } = key.asymmetricKeyDetails ?? {}
-      // Above 4096 bits a verify costs more than a birth certificate is worth; e ≠ 65537 is a sign of a home-made generator.
-      if (modulusLength === undefined || modulusLength < 2048 || modulusLength > 4096)
-        return `RSA of ${modulusLength} bits; 2048 to 4096 are accepted`
-      return publicExponent === 65537n ? null : 'RSA exponent other than 65537'
-    }
     case 'Ed25519':
     case 'ML-DSA-44':
     case 'ML-DSA-65':
       return null
     default:
-      return `key type ${key.asymmetricKeyDetails?.namedCurve ?? key.asymmetricKeyType}`
+      return `keys of type ${algorithm || 'unknown'}`
   }
 }
 

@@ -4,23 +4,16 @@
 //
 // Asking twice for the same unit with the same key gives the same certificate; anything else about a known serial or key is refused.
 
-import { randomBytes } from 'node:crypto'
-import {
-  type Bytes,
-  encodeBits,
-  encodeSequence,
-  equalBytes,
-  parseCertificate,
-  signatureAlgorithmIdentifier,
-} from '@birthmark/device-sdk/core'
+import { type Bytes, equalBytes, parseCertificate, signatureAlgorithmIdentifier } from '@birthmark/device-sdk/core'
 import type { Authority, Moment } from './authority.ts'
 import { type BirthProfile, birthForm } from './birth-form.ts'
 import { proveBirthRequest } from './birth-request.ts'
-import { signAndVerify } from './certificate-form.ts'
+import { assembleCertificate, signAndVerify } from './certificate-form.ts'
 import { FactoryError } from './errors.ts'
 import { type Failpoint, openJournal, type Tally, type Unit } from './journal.ts'
 import { type Mandate, mandateOf } from './mandate.ts'
 import { type ManifestEntry, manifestLines } from './manifest.ts'
+import { pooledRandom } from './random-pool.ts'
 import { importKey, sha256Hex, verifySignature } from './signing-key.ts'
 
 export interface BirthRequest {
@@ -96,7 +89,7 @@ export function openStation(options: {
   failpoint?: Failpoint
 }): Station {
   const { folder, issuing, manifestSigner, profile, clock, failpoint = () => {} } = options
-  const random = options.random ?? randomBytes
+  const random = options.random ?? pooledRandom()
   const issuer = parseCertificate(issuing.certificate)
   const mandate = mandateOf(issuer)
   const own = mandate?.stations.find(({ keySha256 }) => keySha256 === sha256Hex(manifestSigner.key.spki)) ?? null
@@ -143,7 +136,7 @@ export function openStation(options: {
     failpoint('signed')
     // A crash before the next line loses a signature that nobody has seen; the reservation signs the same bytes again.
     await journal.issued(serial, signature, clock.now())
-    return { serial, certificate: encodeSequence([toBeSigned, algorithmDer, encodeBits(signature)]), chain, again: false }
+    return { serial, certificate: assembleCertificate(toBeSigned, algorithmDer, signature), chain, again: false }
   }
 
   const judgeFate = (serial: string, step: string, cause: string): void => {
@@ -203,7 +196,7 @@ export function openStation(options: {
       let reserved = Promise.resolve()
       if (!toBeSigned) {
         permit(now)
-        toBeSigned = encodeForm({ serial, spki }, now, random)
+        toBeSigned = encodeForm({ serial, spki, spkiSha256 }, now, random)
         reserved = journal.reserve({ serial, spkiSha256, groups, keyOrigin, toBeSigned }, now)
       }
       const work = complete(serial, toBeSigned, reserved).finally(() => inProgress.delete(serial))
