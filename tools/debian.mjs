@@ -13,10 +13,12 @@ export const debianPackages = [
   'make',
   'mosquitto',
   'mosquitto-clients',
+  'nats-server',
   'nginx-light',
   'openssl',
   'postgresql',
   'python3',
+  'rabbitmq-server',
   'scep',
   'softhsm2',
 ]
