@@ -3,19 +3,19 @@
 // after a revocation was recorded knows of it; a serial that we never signed is `unknown`; everything kept or waiting is bounded.
 
 import { hash } from 'node:crypto'
-import { type Bytes, bytesOfHex, encodeElement, OCTET_STRING } from '@birthmark/device-sdk/core'
+import { type Bytes, bytesOfHex, concatBytes, encodeElement, OCTET_STRING } from '@birthmark/device-sdk/core'
 import type { RevocationFact } from './ca/crl.ts'
 import type { Issuer } from './ca/issuer-key.ts'
-import { type OcspEncoder, type OcspStatement, ocspEncoder, ocspErrorResponse } from './ca/ocsp.ts'
+import { type OcspDraft, type OcspEncoder, type OcspStatement, ocspEncoder, ocspErrorResponse } from './ca/ocsp.ts'
 import { issuerAsSigner, type OcspSigner, publicKeyBits } from './ca/ocsp-signer.ts'
 import { clockToleranceSeconds } from './enrollment.ts'
 import { EstServerError, failureCode } from './errors.ts'
 import type { Clock, Log } from './ports.ts'
 import { createRuleView, type RevocationRules } from './revocation-rules.ts'
-import type { CertificateStanding } from './store/crl.ts'
+import { type Place, standingTable } from './standing-table.ts'
 import type { Store } from './store/store.ts'
 import { twoGenerations } from './two-generations.ts'
-import { type CertId, type OcspError, ocspErrors, parseOcspRequest } from './wire/ocsp.ts'
+import { type CertIdPlace, type OcspError, type OcspQuestion, ocspErrors, parseOcspRequest, sameOctets } from './wire/ocsp.ts'
 
 export interface OcspResponderOptions {
   store: Store
@@ -37,8 +37,8 @@ export interface OcspAnswer {
 }
 
 export interface OcspResponder {
-  /** Never rejects. */
-  answer(request: Bytes): Promise<OcspAnswer>
+  /** Never throws nor rejects. A promise where something has to be waited for. */
+  answer(request: Bytes): OcspAnswer | Promise<OcspAnswer>
   /** Why questions cannot be answered at present, or null. */
   problem(): string | null
   readonly signatures: number
@@ -46,7 +46,7 @@ export interface OcspResponder {
 
 /** Answers that are kept, about a kilobyte each. */
 const keptMax = 10_000
-/** Certificates whose place in their fleet is remembered, about 250 bytes each. */
+/** Certificates whose place in their fleet is remembered, 32 bytes each. */
 const standingsMax = 65_536
 /** Signatures that are being made at once. A key in a token makes some hundred a second; who waits longer asks elsewhere or again. */
 const signingMax = 256
@@ -58,8 +58,10 @@ const SHA_256 = '0609608648016503040201' // 2.16.840.1.101.3.4.2.1
 
 interface Side {
   issuer: Issuer
-  /** Tells the issuers apart in the names of kept answers. */
-  name: string
+  /** Tells the issuers apart in what is kept. */
+  number: number
+  /** Contents of a CertID before its serial that mean this issuer. */
+  names: Bytes[]
   signer: OcspSigner
   encoder: OcspEncoder
 }
@@ -75,7 +77,7 @@ interface Kept {
 }
 
 /** The contents of a CertID before its serial that mean this issuer: with either hash, its NULL parameters written or not. */
-function namesOf({ certificate }: Issuer): string[] {
+function namesOf({ certificate }: Issuer): Bytes[] {
   const key = publicKeyBits(certificate.spki)
   return (
     [
@@ -86,26 +88,21 @@ function namesOf({ certificate }: Issuer): string[] {
     const hashes = [certificate.subject, key].map(bytes => encodeElement(OCTET_STRING, [hash(digest, bytes, 'buffer')]))
     return ['0500', ''].map(parameters => {
       const algorithm = encodeElement(0x30, [bytesOfHex(oid + parameters)])
-      return Buffer.concat([algorithm, ...hashes]).toString('latin1')
+      return concatBytes([algorithm, ...hashes])
     })
   })
 }
 
-/** As a key of a map. A question from a socket is a Buffer, and so are its parts. */
-const textOf = (bytes: Bytes) =>
-  bytes instanceof Buffer
-    ? bytes.toString('latin1')
-    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
+/** As a key of a map. */
+const textOf = (bytes: Bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
 
 export function createOcspResponder(options: OcspResponderOptions): OcspResponder {
   const { store, issuers, lifetimeSeconds, clock, log } = options
   const rulesOf = createRuleView(store)
-  const sides = new Map<string, Side>()
-  for (const issuer of issuers) {
+  const sides = issuers.map((issuer, number): Side => {
     const signer = options.delegate?.(issuer) ?? issuerAsSigner(issuer)
-    const side = { issuer, name: textOf(issuer.keyId), signer, encoder: ocspEncoder(signer) }
-    for (const name of namesOf(issuer)) sides.set(name, side)
-  }
+    return { issuer, number, names: namesOf(issuer), signer, encoder: ocspEncoder(signer) }
+  })
   const answers = twoGenerations<Kept>(keptMax)
   let signing = 0
   let signatures = 0
@@ -115,8 +112,7 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
   const failed = (error: OcspError): OcspAnswer => ({ body: ocspErrorResponse(ocspErrors[error]), cacheable: null, error })
 
   /** The time, when it goes forward as it should; a promise of it, or of a refusal, where that has to be looked up. */
-  function forwardTime(): number | Promise<number> {
-    const now = Math.floor(clock.now())
+  function forwardTime(now: number): number | Promise<number> {
     if (latestTime < 0 || now < latestTime) return checkedTime(now)
     latestTime = now
     return now
@@ -138,24 +134,24 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
   }
 
   /** A promise only where the key answers with one: each would cost as much as reading the question. */
-  function signed(side: Side, statements: OcspStatement[], now: number, nonce: Bytes | null): Signed | Promise<Signed> {
+  function signed(side: Side, question: OcspQuestion, statements: OcspStatement[], now: number): Signed | Promise<Signed> {
     const { signer, encoder } = side
     if (signing >= signingMax) throw new EstServerError('store_busy', `${signing} answers are being signed`)
     if (now >= signer.notAfter) throw new EstServerError('issuer_unusable', 'the responder’s certificate has ended')
     // Clients hold a response to the life of the certificate that signed it.
     const nextUpdate = Math.min(now + lifetimeSeconds, signer.notAfter)
-    const data = encoder.data(statements, now, nextUpdate, nonce)
+    const draft = encoder.draft(question, statements, now, nextUpdate)
     let made: Bytes | Promise<Bytes>
     try {
-      made = signer.sign(data)
+      made = signer.sign(draft.data)
     } catch (error) {
       throw new EstServerError('issuer_failed', 'the key did not sign', error)
     }
-    if (!(made instanceof Uint8Array)) return signedLater(side, data, made, nextUpdate)
-    return released(side, data, made, nextUpdate)
+    if (!(made instanceof Uint8Array)) return signedLater(side, draft, made, nextUpdate)
+    return released(side, draft, made, nextUpdate)
   }
 
-  async function signedLater({ signer, ...side }: Side, data: Bytes, made: Promise<Bytes>, nextUpdate: number): Promise<Signed> {
+  async function signedLater(side: Side, draft: OcspDraft, made: Promise<Bytes>, nextUpdate: number): Promise<Signed> {
     signing++
     let signature: Bytes
     try {
@@ -167,28 +163,22 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
     }
     // A key that answers later is in another device, and what that gives is looked at before it leaves; our own cipher is believed, since
     // looking would cost three times the signature.
-    if (!signer.verify(data, signature))
+    if (!side.signer.verify(draft.data, signature))
       throw new EstServerError('signature_wrong', 'the key gave a signature that does not verify')
-    return released({ signer, ...side }, data, signature, nextUpdate)
+    return released(side, draft, signature, nextUpdate)
   }
 
-  function released({ encoder }: Side, data: Bytes, signature: Bytes, nextUpdate: number): Signed {
+  function released({ encoder }: Side, draft: OcspDraft, signature: Bytes, nextUpdate: number): Signed {
     signatures++
     if (failing !== null) {
       log.info({ since: failing.since }, 'OCSP answers are signed again')
       failing = null
     }
-    return { body: encoder.response(data, signature), nextUpdate }
+    return { body: encoder.response(draft, signature), nextUpdate }
   }
 
   // What a certificate is never changes once it is recorded; only the rules do. So it is looked up once, and the rules are asked each time.
-  const standings = twoGenerations<CertificateStanding>(standingsMax)
-
-  async function standingOf(id: string, side: Side, serial: Bytes): Promise<CertificateStanding | null> {
-    const standing = await store.standing(side.issuer.keyId, serial)
-    if (standing !== null) standings.set(id, standing)
-    return standing
-  }
+  const standings = standingTable(standingsMax)
 
   /** Counts that were read in this turn of the event loop: nobody can have heard of a later revocation and asked within it. */
   const counted = new Map<string, number>()
@@ -221,30 +211,27 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
     return rules?.revocations === revocations ? rules : readRules(fleet, revocations)
   }
 
-  interface Verdict {
-    standing: CertificateStanding
+  interface Verdict extends Place {
+    idx: number
     revocations: number
     fact: RevocationFact | null
   }
 
-  const verdictOf = (standing: CertificateStanding, rules: RevocationRules): Verdict => ({
-    standing,
-    revocations: rules.revocations,
-    fact: rules.verdict(standing.idx, standing.gids),
-  })
-
-  /** Null for what this issuer never signed. */
-  function judged(side: Side, serial: Bytes): Verdict | null | Promise<Verdict | null> {
-    const id = side.name + textOf(serial)
-    const standing = standings.get(id)
-    if (standing === undefined) return judgedLater(id, side, serial)
-    const rules = rulesNow(standing.fleet)
-    return rules instanceof Promise ? rules.then(read => verdictOf(standing, read)) : verdictOf(standing, rules)
+  function verdictOf({ fleet, gids }: Place, idx: number, rules: RevocationRules): Verdict {
+    return { fleet, gids, idx, revocations: rules.revocations, fact: rules.verdict(idx, gids) }
   }
 
-  async function judgedLater(id: string, side: Side, serial: Bytes): Promise<Verdict | null> {
-    const standing = await standingOf(id, side, serial)
-    return standing === null ? null : verdictOf(standing, await rulesNow(standing.fleet))
+  /** Null for what this issuer never signed. */
+  async function judged({ issuer, number }: Side, { der }: OcspQuestion, { serial, end }: CertIdPlace): Promise<Verdict | null> {
+    const entry = standings.find(number, der, serial, end)
+    if (entry >= 0) {
+      const [idx, place] = [standings.idx(entry), standings.place(entry)]
+      return verdictOf(place, idx, await rulesNow(place.fleet))
+    }
+    const standing = await store.standing(issuer.keyId, der.subarray(serial, end))
+    if (standing === null) return null
+    standings.set(number, der, serial, end, standing)
+    return verdictOf(standing, standing.idx, await rulesNow(standing.fleet))
   }
 
   /** A kept answer, when it is young and still what would be said. */
@@ -261,41 +248,62 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
     return kept.answer
   }
 
-  async function one(side: Side, { der, serial }: CertId, nonce: Bytes | null): Promise<OcspAnswer> {
-    const time = forwardTime()
-    const now = typeof time === 'number' ? time : await time
-    // By the question's own bytes, since they are repeated in the answer.
-    const id = nonce === null ? side.name + textOf(der) : ''
-    if (nonce === null) {
-      const same = await fromKept(id, now)
-      if (same !== null) return same
+  /** The answer about one certificate. Without a promise where a nonce asks for a signature and all that goes into it is at hand. */
+  function one(side: Side, question: OcspQuestion, time: number | Promise<number>): OcspAnswer | Promise<OcspAnswer> {
+    if (typeof time !== 'number' || question.nonceAt === question.nonceEnd) return oneLater(side, question, time)
+    const { serial, end } = question.certIds[0]
+    const entry = standings.find(side.number, question.der, serial, end)
+    if (entry < 0) return oneLater(side, question, time)
+    const place = standings.place(entry)
+    const rules = rulesNow(place.fleet)
+    if (rules instanceof Promise) return oneLater(side, question, time)
+    return told(side, question, rules.verdict(standings.idx(entry), place.gids) ?? 'good', time)
+  }
+
+  async function oneLater(side: Side, question: OcspQuestion, time: number | Promise<number>): Promise<OcspAnswer> {
+    const now = await time
+    const [certId] = question.certIds
+    if (question.nonceAt < question.nonceEnd) {
+      const verdict = await judged(side, question, certId)
+      return told(side, question, verdict && (verdict.fact ?? 'good'), now)
     }
-    const judging = judged(side, serial)
-    const verdict = judging instanceof Promise ? await judging : judging
-    const status = verdict === null ? null : (verdict.fact ?? 'good')
-    const made = signed(side, [{ certId: der, status }], now, nonce)
-    const { body: pooled, nextUpdate } = made instanceof Promise ? await made : made
+    // By the question's own bytes, since they are repeated in the answer.
+    const id = `${side.number} ${textOf(question.der.subarray(certId.at, certId.end))}`
+    const same = await fromKept(id, now)
+    if (same !== null) return same
+    const verdict = await judged(side, question, certId)
     // What was never issued may be at any moment, and anybody can invent serials enough to fill what is kept.
-    if (nonce !== null || verdict === null) return { body: pooled, cacheable: null, error: null }
+    if (verdict === null) return told(side, question, null, now)
+    const { body: pooled, nextUpdate } = await signed(side, question, [{ certId, status: verdict.fact ?? 'good' }], now)
     const body = new Uint8Array(pooled)
     const etag = `"${hash('sha256', body, 'hex').slice(0, 32)}"`
     const answer: OcspAnswer = { body, cacheable: { thisUpdate: now, nextUpdate, etag }, error: null }
-    const { standing, revocations, fact } = verdict
-    const { fleet, idx, gids } = standing
-    answers.set(id, { answer, fleet, idx, gids, fact, revocations, refreshAt: now + (nextUpdate - now) * refreshFraction })
+    answers.set(id, { answer, ...verdict, refreshAt: now + (nextUpdate - now) * refreshFraction })
     return answer
   }
 
-  async function several(side: Side, certIds: CertId[], nonce: Bytes | null): Promise<OcspAnswer> {
-    const now = await forwardTime()
+  const notKept = ({ body }: Signed): OcspAnswer => ({ body, cacheable: null, error: null })
+
+  /** An answer that is signed for its asker alone. */
+  function told(
+    side: Side,
+    question: OcspQuestion,
+    status: OcspStatement['status'],
+    now: number,
+  ): OcspAnswer | Promise<OcspAnswer> {
+    const made = signed(side, question, [{ certId: question.certIds[0], status }], now)
+    return made instanceof Promise ? made.then(notKept) : notKept(made)
+  }
+
+  async function several(side: Side, question: OcspQuestion, time: number | Promise<number>): Promise<OcspAnswer> {
+    const now = await time
     const statements: OcspStatement[] = []
-    for (const certId of certIds) {
+    for (const certId of question.certIds) {
       // Of another issuer, even of ours, this one has nothing to say.
-      const verdict = sides.get(textOf(certId.issuer)) === side ? await judged(side, certId.serial) : null
-      statements.push({ certId: certId.der, status: verdict === null ? null : (verdict.fact ?? 'good') })
+      const verdict = sideOf(question, certId) === side ? await judged(side, question, certId) : null
+      statements.push({ certId, status: verdict === null ? null : (verdict.fact ?? 'good') })
     }
-    const { body } = await signed(side, statements, now, nonce)
-    return { body, cacheable: null, error: null }
+    return notKept(await signed(side, question, statements, now))
   }
 
   function complain(error: unknown): OcspAnswer {
@@ -307,29 +315,41 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
     return failed(code === 'internal' ? 'internalError' : 'tryLater')
   }
 
+  function sideOf({ der }: OcspQuestion, { issuer, serialElement }: CertIdPlace): Side | undefined {
+    for (const side of sides) for (const name of side.names) if (sameOctets(der, issuer, serialElement, name)) return side
+    return undefined
+  }
+
+  /** The side that is asked: that of the first certificate of an issuer of ours. */
+  function sideAsked(question: OcspQuestion): Side | undefined {
+    for (const certId of question.certIds) {
+      const side = sideOf(question, certId)
+      if (side !== undefined) return side
+    }
+    return undefined
+  }
+
   return {
     answer(request) {
       const question = parseOcspRequest(request)
-      if (question === null) return Promise.resolve(failed('malformedRequest'))
-      const { certIds, nonce } = question
+      if (question === null) return failed('malformedRequest')
       // RFC 5019 2.2.3: unauthorized says that we have nothing to say with authority, and costs no signature.
-      const side = certIds.length === 1 ? sides.get(textOf(certIds[0].issuer)) : sideOf(certIds)
+      const side = sideAsked(question)
       // What an issuer signed ends with it at the latest, and its word on anything ended too. Nobody is to be alarmed about that: anybody can ask.
-      if (side === undefined || clock.now() >= side.issuer.certificate.notAfter) return Promise.resolve(failed('unauthorized'))
-      return (certIds.length === 1 ? one(side, certIds[0], nonce) : several(side, certIds, nonce)).catch(complain)
+      const now = Math.floor(clock.now())
+      if (side === undefined || now >= side.issuer.certificate.notAfter) return failed('unauthorized')
+      try {
+        const time = forwardTime(now)
+        const given = question.certIds.length === 1 ? one(side, question, time) : several(side, question, time)
+        return given instanceof Promise ? given.catch(complain) : given
+      } catch (error) {
+        return complain(error)
+      }
     },
     problem: () =>
       failing && `OCSP questions cannot be answered since ${new Date(failing.since * 1000).toISOString()} (${failing.code})`,
     get signatures() {
       return signatures
     },
-  }
-
-  function sideOf(certIds: CertId[]): Side | undefined {
-    for (const certId of certIds) {
-      const side = sides.get(textOf(certId.issuer))
-      if (side !== undefined) return side
-    }
-    return undefined
   }
 }

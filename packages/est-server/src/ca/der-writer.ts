@@ -17,8 +17,6 @@ export interface DerWriter {
   wrap(tag: number, end: number): void
   /** A copy of what was written; the writer is empty again. */
   take(): Bytes
-  /** The same as a part of Node's pool: a fifth of the cost, for what is soon forgotten; what is kept or sent to a thread would keep or take 8 KB. */
-  takePooled(): Buffer
 }
 
 /** `bytesMax`: room for the longest element it will write. */
@@ -58,12 +56,6 @@ export function derWriter(bytesMax: number = certificateBytesMax): DerWriter {
         buffer[at + 3] = length & 0xff
       }
       buffer[at] = tag
-    },
-    takePooled() {
-      const out = Buffer.allocUnsafe(bytesMax - at)
-      out.set(buffer.subarray(at))
-      at = bytesMax
-      return out
     },
     take() {
       const out = buffer.slice(at)

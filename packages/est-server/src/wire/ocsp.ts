@@ -37,19 +37,24 @@ export const ocspRequestBytesMax = 8192
 const nonceOctetsMax = 128
 const extensionsMax = 16
 
-export interface CertId {
-  /** As received, to be repeated in the answer. */
-  der: Bytes
-  /** Hash algorithm and the two hashes, by which the issuer is found: the content before the serial. */
-  issuer: Bytes
-  /** Content octets. */
-  serial: Bytes
+/** Where a CertID stands in its question. All are offsets, so that reading one leaves nothing behind but these numbers. */
+export interface CertIdPlace {
+  at: number
+  /** Hash algorithm and the two hashes, by which the issuer is found, up to the serial's element. */
+  issuer: number
+  serialElement: number
+  /** Content octets, up to `end`. */
+  serial: number
+  end: number
 }
 
 export interface OcspQuestion {
-  certIds: CertId[]
-  /** The whole Nonce extension as received, to be repeated; null for none. */
-  nonce: Bytes | null
+  /** As received. The CertIDs and the nonce are repeated from it. */
+  der: Bytes
+  certIds: CertIdPlace[]
+  /** The whole Nonce extension; both the same for none. */
+  nonceAt: number
+  nonceEnd: number
 }
 
 // A question is read by offsets, without an object for each of its elements: at a signature every forty microseconds, what the reader leaves to be
@@ -84,12 +89,6 @@ function enterWhole(bytes: Bytes, at: number, limit: number, tag: number): numbe
   const content = enter(bytes, at, limit, tag)
   if (end !== limit) throw malformed
   return content
-}
-
-function same(bytes: Bytes, from: number, to: number, expected: Bytes): boolean {
-  if (to - from !== expected.length) return false
-  for (let i = 0; i < expected.length; i++) if (bytes[from + i] !== expected[i]) return false
-  return true
 }
 
 const NONCE_OCTETS = bytesOfHex(NONCE)
@@ -127,7 +126,7 @@ function readRequest(der: Bytes): OcspQuestion {
   }
   let request = enter(der, at, fieldsEnd, SEQUENCE)
   const listEnd = end
-  const certIds: CertId[] = []
+  const certIds: CertIdPlace[] = []
   while (request < listEnd) {
     if (certIds.length === ocspRequestsMax) throw malformed
     const certId = enter(der, request, listEnd, SEQUENCE)
@@ -138,10 +137,11 @@ function readRequest(der: Bytes): OcspQuestion {
     request = requestEnd
   }
   if (certIds.length === 0) throw malformed
-  return { certIds, nonce: listEnd < fieldsEnd ? nonceWithin(der, listEnd, fieldsEnd, 0xa2, true) : null }
+  const nonceAt = listEnd < fieldsEnd ? nonceWithin(der, listEnd, fieldsEnd, 0xa2, true) : -1
+  return { der, certIds, nonceAt, nonceEnd: nonceAt < 0 ? nonceAt : end }
 }
 
-function readCertId(der: Bytes, at: number, limit: number): CertId {
+function readCertId(der: Bytes, at: number, limit: number): CertIdPlace {
   const content = enter(der, at, limit, SEQUENCE)
   const certIdEnd = end
   enter(der, content, certIdEnd, SEQUENCE)
@@ -154,13 +154,24 @@ function readCertId(der: Bytes, at: number, limit: number): CertId {
   const octets = certIdEnd - serial
   if (octets === 0 || (octets > 1 && ((first === 0 && second < 0x80) || (first === 0xff && second >= 0x80)))) throw malformed
   end = certIdEnd
-  return { der: der.subarray(at, certIdEnd), issuer: der.subarray(content, issuerEnd), serial: der.subarray(serial, certIdEnd) }
+  return { at, issuer: content, serialElement: issuerEnd, serial, end: certIdEnd }
 }
 
-/** The Nonce among the extensions in the element of `tag` from `at` to `limit`, null for none. `known`: here a nonce is known. */
-function nonceWithin(der: Bytes, at: number, limit: number, tag: number, known: boolean): Bytes | null {
+/** Whether the octets of a question from `from` to `to` are these. */
+export function sameOctets(bytes: Bytes, from: number, to: number, expected: Bytes): boolean {
+  if (to - from !== expected.length) return false
+  for (let i = 0; i < expected.length; i++) if (bytes[from + i] !== expected[i]) return false
+  return true
+}
+
+/**
+ * Where the Nonce stands among the extensions in the element of `tag` from `at` to `limit`, and `end` at its end; -1 for none. `known`: here a nonce
+ * is known.
+ */
+function nonceWithin(der: Bytes, at: number, limit: number, tag: number, known: boolean): number {
   let extension = enterWhole(der, enterWhole(der, at, limit, tag), limit, SEQUENCE)
-  let nonce: Bytes | null = null
+  let nonce = -1
+  let nonceEnd = -1
   if (extension === limit) throw malformed
   for (let count = 0; extension < limit; count++) {
     if (count === extensionsMax) throw malformed
@@ -177,15 +188,17 @@ function nonceWithin(der: Bytes, at: number, limit: number, tag: number, known: 
       value = end
     }
     const content = enterWhole(der, value, extensionEnd, OCTET_STRING)
-    if (known && same(der, name, nameEnd, NONCE_OCTETS)) {
+    if (known && sameOctets(der, name, nameEnd, NONCE_OCTETS)) {
       // RFC 9654 2.1: an OCTET STRING of 1 to 128 octets within the extension's own.
       const inner = enterWhole(der, content, extensionEnd, OCTET_STRING)
       const octets = extensionEnd - inner
-      if (nonce !== null || octets < 1 || octets > nonceOctetsMax) throw malformed
-      nonce = der.subarray(extension, extensionEnd)
+      if (nonce >= 0 || octets < 1 || octets > nonceOctetsMax) throw malformed
+      nonce = extension
+      nonceEnd = extensionEnd
     } else if (critical) throw malformed
     extension = extensionEnd
   }
+  end = nonceEnd
   return nonce
 }
 
@@ -220,7 +233,8 @@ export function encodeOcspRequest(issuerNameSha256: Bytes, issuerKeySha256: Byte
 }
 
 export interface SingleStatus {
-  certId: CertId
+  /** DER CertID, and the content octets of its serial. */
+  certId: { der: Bytes; serial: Bytes }
   status: { kind: 'good' } | { kind: 'revoked'; at: number; reason: number | null } | { kind: 'unknown' }
   thisUpdate: number
   nextUpdate: number | null
@@ -238,7 +252,7 @@ export interface OcspResponse {
   responder: { name: Bytes } | { keyHash: Bytes }
   producedAt: number
   responses: SingleStatus[]
-  /** As OcspQuestion.nonce. */
+  /** The whole Nonce extension as received; null for none. */
   nonce: Bytes | null
 }
 
@@ -296,9 +310,10 @@ function singleOf(element: Element): SingleStatus {
 }
 
 /** In an answer: refused by the reader's errors. */
-function answeredCertId({ bytes, head, end: limit }: Element): CertId {
+function answeredCertId({ bytes, head, end: limit }: Element): SingleStatus['certId'] {
   try {
-    return readCertId(bytes, head, limit)
+    const { at, serial, end } = readCertId(bytes, head, limit)
+    return { der: bytes.subarray(at, end), serial: bytes.subarray(serial, end) }
   } catch (error) {
     if (error !== malformed) throw error
     throw deviceError('der_malformed', 'CertID')
