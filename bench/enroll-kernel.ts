@@ -70,7 +70,16 @@ function kernelWork(): { issuerKey: KeyObject; work: (request: Request) => Promi
   const birthSpkiSha256 = new Uint8Array(randomBytes(32))
   const subject = encodeName([{ oid: COMMON_NAME, value: 'as born' }])
   const caKeys = [new Uint8Array(32), new Uint8Array(32)]
-  const standing = { idxFloor: 0, supersedes: 0, supersedesSince: 0, suspectedAt: null, version: 0, closedGids: [], gids: [3, 17] }
+  const standing = {
+    idxFloor: 0,
+    supersedes: 0,
+    supersedesSince: 0,
+    suspectedAt: null,
+    hold: null,
+    version: 0,
+    closedGids: [],
+    gids: [3, 17],
+  }
   const nextSerial = serialSource(clock, randomBytes)
   let idx = 0
   const work = async ({ id, csr }: Request) => {

@@ -7,12 +7,14 @@ import { dumpPostgresStore, openPostgresStore, type PostgresStoreOptions, restor
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { startPostgres, type TestPostgres } from '../support/postgres.ts'
 import { approvalsContract } from './approvals-contract.ts'
+import { campaignsContract } from './campaigns-contract.ts'
 import { auditEntry, manifestEntry, storeContract } from './contract.ts'
 import { crlContract } from './crl-contract.ts'
 import { issuersContract } from './issuers-contract.ts'
 import { noticeContract } from './notice-contract.ts'
 import { numbersContract } from './numbers-contract.ts'
 import { profileSetsContract } from './profile-sets-contract.ts'
+import { selectionContract } from './selection-contract.ts'
 import { tokenContract } from './token-contract.ts'
 
 let server: TestPostgres
@@ -37,6 +39,8 @@ approvalsContract('postgres', driver)
 numbersContract('postgres', driver)
 profileSetsContract('postgres', driver)
 noticeContract('postgres', driver)
+selectionContract('postgres', driver)
+campaignsContract('postgres', driver)
 
 describe('postgres driver', () => {
   let schema: string

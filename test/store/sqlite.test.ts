@@ -14,6 +14,7 @@ import {
 } from '@birthmark/est-server'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { approvalsContract } from './approvals-contract.ts'
+import { campaignsContract } from './campaigns-contract.ts'
 import { auditEntry, manifestEntry, storeContract } from './contract.ts'
 import { crlContract } from './crl-contract.ts'
 
@@ -21,6 +22,7 @@ import { issuersContract } from './issuers-contract.ts'
 import { noticeContract } from './notice-contract.ts'
 import { numbersContract } from './numbers-contract.ts'
 import { profileSetsContract } from './profile-sets-contract.ts'
+import { selectionContract } from './selection-contract.ts'
 import { tokenContract } from './token-contract.ts'
 
 const driver = () => {
@@ -34,6 +36,8 @@ storeContract('sqlite', driver)
 crlContract('sqlite', driver)
 issuersContract('sqlite', driver)
 noticeContract('sqlite', driver)
+selectionContract('sqlite', driver)
+campaignsContract('sqlite', driver)
 tokenContract('sqlite', driver)
 approvalsContract('sqlite', driver)
 numbersContract('sqlite', driver)

@@ -28,6 +28,13 @@ export type EstServerErrorCode =
   | 'group_not_covered'
   | 'revocation_contended'
   | 'roll_over_refused'
+  /** A selector that cannot be read; the message names the character. */
+  | 'selector_invalid'
+  | 'campaign_unknown'
+  /** The campaign is past what was asked for, or has not come to it. */
+  | 'campaign_refused'
+  | 'plan_changed'
+  | 'approval_refused'
 
 export class EstServerError extends Error {
   readonly code: EstServerErrorCode

@@ -95,6 +95,7 @@ export function createExplanation(parts: ExplanationParts): (request: Explanatio
       gids: of.map(({ gid }) => gid),
       closedGids: of.flatMap(({ gid, bound }) => (bound === null ? [] : [gid])),
       suspectedAt: null,
+      hold: null,
     }
     return { device: made, groups: profile.groups }
   }

@@ -122,6 +122,7 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
       fleet,
       device: device.key,
       deviceVersion: device.version,
+      hold: device.hold,
       idx,
       gids,
       spkiSha256,

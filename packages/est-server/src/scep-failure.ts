@@ -22,6 +22,7 @@ const table: Record<RefusalCode, FailInfo> = {
   device_key_mismatch: 'badRequest',
   device_id_not_allowed: 'badRequest',
   device_revoked: 'badRequest',
+  device_quarantined: 'badRequest',
   group_revoked: 'badRequest',
   status_unknown: 'badRequest',
   operation_unknown: 'badRequest',

@@ -8,7 +8,10 @@ import { readList } from './list-decoder.ts'
 import { listSpanMax } from './list-model.ts'
 import { type GroupRule, idxEnd, type Rule, readGroups } from './rule.ts'
 
-export type Status = 'good' | 'revoked' | 'unknown'
+/** `quarantined`: denied like `revoked`, until an operator says otherwise; no rule says it, only the server whose store holds the device. */
+export type Status = 'good' | 'quarantined' | 'revoked' | 'unknown'
+/** What rules say. */
+export type RuleStatus = Exclude<Status, 'quarantined'>
 
 export interface RuleSet {
   /** Takes in more rules; true when something is revoked that was not before. Throws `rules_limit` or `notice_malformed` and changes nothing. */
@@ -156,7 +159,7 @@ export function createRuleSet(initial: Rule[] = [], initialFloor = 0): RuleSet {
 }
 
 /** The status function that est-server and the broker ask. A certificate of another fleet, or none, is unknown, and unknown is refused. */
-export function statusOf(set: RuleSet, fleet: string): (membership: Membership | null, issuerKeyId: Bytes | null) => Status {
+export function statusOf(set: RuleSet, fleet: string): (membership: Membership | null, issuerKeyId: Bytes | null) => RuleStatus {
   return (membership, issuerKeyId) => {
     if (!membership || membership.fleet !== fleet) return 'unknown'
     return set.isRevoked(membership, issuerKeyId) ? 'revoked' : 'good'

@@ -78,6 +78,11 @@ const table: Record<ProblemCode, Row> = {
     next: `${fleetOps}: either the manifest is old or the device is not what it says`,
   },
   device_revoked: { status: 403, sentence: 'the device is revoked', next: `${fleetOps}: it has to be admitted anew` },
+  device_quarantined: {
+    status: 403,
+    sentence: 'the device is in quarantine',
+    next: `Keep the identity and retry later; ${fleetOps}: birthmark revoke list`,
+  },
   group_revoked: {
     status: 403,
     sentence: 'a group of the device is revoked',

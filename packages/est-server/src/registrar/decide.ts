@@ -24,6 +24,8 @@ export interface DeviceFacts {
   supersedes: number
   supersedesSince: number
   suspectedAt: number | null
+  /** `quarantined`: denied for now. `revoked`: a campaign took it back, with or without a certificate. */
+  hold: 'quarantined' | 'revoked' | null
 }
 
 export interface CertificateFacts {
@@ -178,12 +180,22 @@ const standing: Rule[] = [
   },
   {
     name: 'device.status',
-    judge: ({ device, status }) => {
-      if (status === 'revoked') return refusal('device_revoked', `device ${device.id} is revoked`)
+    judge: ({ device, status, latest }) => {
+      // No rule speaks about a device that never had a certificate.
+      if (status === 'revoked' || (device.hold === 'revoked' && latest === null))
+        return refusal('device_revoked', `device ${device.id} is revoked`)
       // Anything but a plain yes is a no.
       return status === 'good' ? null : refusal('status_unknown', `whether device ${device.id} is revoked cannot be told now`)
     },
     passed: () => 'it is not revoked',
+  },
+  {
+    name: 'device.quarantine',
+    judge: ({ device }) =>
+      device.hold === 'quarantined'
+        ? refusal('device_quarantined', `device ${device.id} is in quarantine, which an operator may still lift`)
+        : null,
+    passed: () => 'it is not in quarantine',
   },
   {
     name: 'device.clone',

@@ -20,6 +20,7 @@ export type RefusalCode =
   | 'device_key_mismatch'
   | 'device_id_not_allowed'
   | 'device_revoked'
+  | 'device_quarantined'
   | 'group_revoked'
   | 'status_unknown'
   | 'operation_unknown'

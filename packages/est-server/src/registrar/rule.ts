@@ -24,6 +24,7 @@ const table = {
   device_key_mismatch: 'birth.key',
   device_id_not_allowed: 'device.id',
   device_revoked: 'device.status',
+  device_quarantined: 'device.quarantine',
   status_unknown: 'device.status',
   group_revoked: 'device.groups',
   clone_suspected: 'device.clone',

@@ -3,6 +3,7 @@
 
 import { postgresScepWrites } from './postgres-scep.ts'
 import type { Transaction } from './postgres-writer.ts'
+import type { HoldsOfFleets } from './quarantine.ts'
 import type { IntentConflict, IssuanceIntent, IssuedRecord } from './store.ts'
 
 interface Placed<T> {
@@ -220,5 +221,27 @@ export async function recordIntents(tx: Transaction, jobs: Placed<IssuanceIntent
         'UPDATE secrets s SET content_sha256 = j.content FROM unnest($1::bytea[], $2::bytea[]) AS j (hash, content) WHERE s.hash = j.hash',
         [spent.map(i => i.secret), spent.map(i => i.contentSha256)],
       )
+  }
+}
+
+/**
+ * Takes back the intents of devices that a campaign holds otherwise than their decisions knew. What is held is a set and no row, so only the one
+ * who has the lock knows; there is something to take back for those alone that were decided in the moment before.
+ */
+export async function dropHeldIntents(
+  tx: Transaction,
+  jobs: Placed<IssuanceIntent>[],
+  values: readonly unknown[],
+  holds: HoldsOfFleets,
+  put: Put,
+): Promise<void> {
+  for (const { argument: intent, i } of jobs) {
+    const isRecorded = (values[i] as { kind: string } | undefined)?.kind === 'recorded'
+    if (!isRecorded || holds.of(intent.fleet, intent.device) === (intent.hold ?? null)) continue
+    await tx.run('drop-held', "DELETE FROM issuances WHERE issuer = $1 AND serial = $2 AND state = 'intent'", [
+      intent.issuer,
+      intent.serial,
+    ])
+    put(i, { kind: 'conflict', on: 'device' satisfies IntentConflict })
   }
 }

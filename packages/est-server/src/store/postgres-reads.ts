@@ -1,6 +1,7 @@
 // Every read of the PostgreSQL driver, as prepared statements. What every enrollment asks is gathered: the questions that wait while one
 // statement is away go together in the next, so that a round trip is shared by all of them.
 
+import type { PostgresHolds } from './postgres-campaigns.ts'
 import { unrevoked } from './postgres-manifest.ts'
 import {
   type CertificateSqlRow,
@@ -13,6 +14,9 @@ import {
   prefixedCertificate,
   type Rows,
 } from './postgres-rows.ts'
+import { postgresSelectorCondition } from './postgres-selection.ts'
+import type { HoldsOfFleets } from './quarantine.ts'
+import type { Selector } from './selection.ts'
 import type {
   AuditRecord,
   CertificateRecord,
@@ -29,9 +33,12 @@ import type {
 import { pageRowsMax } from './store.ts'
 
 interface ListedDevice {
+  key: number
   id: string
   key_origin: string
   groups: string
+  labels: string
+  holds_version: number
   seen_at: number | null
   suspected_at: number | null
   state: DeviceRow['state']
@@ -41,7 +48,7 @@ interface ListedDevice {
   not_after: number
 }
 
-const listedDevice = (row: ListedDevice): DeviceRow => ({
+const listedDevice = (fleet: string, row: ListedDevice, holds: HoldsOfFleets): DeviceRow => ({
   id: row.id,
   state: row.state,
   groups: JSON.parse(row.groups) as string[],
@@ -49,11 +56,15 @@ const listedDevice = (row: ListedDevice): DeviceRow => ({
   certificate: row.serial && { serial: row.serial, idx: row.idx, notBefore: row.not_before, notAfter: row.not_after },
   seenAt: row.seen_at,
   suspectedAt: row.suspected_at,
+  labels: Object.fromEntries(JSON.parse(row.labels) as [string, string][]),
+  quarantinedBy: holds.campaignOf(fleet, row.key),
 })
 
 // The names of a device's groups in the order of their numbers, and how it stands.
-const listed = `SELECT d.id, d.key_origin, d.seen_at, d.suspected_at, i.serial, i.idx, i.not_before, i.not_after,
-  (SELECT coalesce(json_agg(g.name ORDER BY g.gid), '[]')::text FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids)) AS groups, s.state`
+const listed = `SELECT d.key, d.id, d.key_origin, d.seen_at, d.suspected_at, i.serial, i.idx, i.not_before, i.not_after,
+  (SELECT coalesce(json_agg(g.name ORDER BY g.gid), '[]')::text FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids)) AS groups,
+  (SELECT coalesce(json_agg(json_build_array(v.name, v.value) ORDER BY v.lid), '[]')::text FROM label_values v
+    WHERE v.fleet = d.fleet AND v.lid = ANY (d.lids)) AS labels, (SELECT holds_version FROM head) AS holds_version, s.state`
 const standing = `LEFT JOIN issuances i ON i.key = d.latest CROSS JOIN LATERAL (SELECT CASE
   WHEN EXISTS (SELECT 1 FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids) AND g.bound IS NOT NULL) THEN 'revoked'
   WHEN d.latest IS NULL THEN 'known' ELSE 'enrolled' END AS state) s`
@@ -70,10 +81,11 @@ type FactsRow = DeviceSqlRow & {
   holder_idx: number
   birth_holder: string | null
   clock_at: number
+  holds_version: number
 }
 
 const facts = `SELECT j.n, ${deviceColumns}, ${certificateColumns('l', 'latest_')}, ${certificateColumns('s', 'same_')},
-  h.id AS holder_id, h.fleet AS holder_fleet, h.idx AS holder_idx, b.id AS birth_holder, head.clock_at
+  h.id AS holder_id, h.fleet AS holder_fleet, h.idx AS holder_idx, b.id AS birth_holder, head.clock_at, head.holds_version
 FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::integer[]) AS j (fleet, id, spki, content, n) CROSS JOIN head
 LEFT JOIN devices d ON d.fleet = j.fleet AND d.id = j.id
 LEFT JOIN issuances l ON l.key = d.latest
@@ -96,12 +108,12 @@ interface Question {
 /** Questions of one statement. */
 const questionsMax = 256
 
-function gatheredFacts(rows: Rows): (question: Omit<Question, 'done' | 'failed'>) => Promise<EnrollmentFacts> {
+function gatheredFacts(rows: Rows, held: PostgresHolds): (question: Omit<Question, 'done' | 'failed'>) => Promise<EnrollmentFacts> {
   const waiting: Question[] = []
   let away = false
 
-  const recordOf = (row: FactsRow, { deviceId }: Question): EnrollmentFacts => ({
-    device: row.key === null ? null : deviceRecord(row),
+  const recordOf = (row: FactsRow, { deviceId }: Question, holds: HoldsOfFleets): EnrollmentFacts => ({
+    device: row.key === null ? null : deviceRecord(row, holds.of(row.fleet, row.key)),
     latest: prefixedCertificate(row as never, 'latest_', deviceId),
     same: prefixedCertificate(row as never, 'same_', deviceId),
     keyHolder: row.holder_id === null ? null : { deviceId: row.holder_id, fleet: row.holder_fleet, idx: row.holder_idx },
@@ -126,7 +138,8 @@ function gatheredFacts(rows: Rows): (question: Omit<Question, 'done' | 'failed'>
     void answered.then(send, send)
     try {
       const answers = await answered
-      for (const [n, question] of batch.entries()) question.done(recordOf(answers[n], question))
+      const holds = await held.at(answers[0].holds_version, rows)
+      for (const [n, question] of batch.entries()) question.done(recordOf(answers[n], question, holds))
     } catch (error) {
       for (const question of batch) question.failed(error)
     }
@@ -141,8 +154,13 @@ function gatheredFacts(rows: Rows): (question: Omit<Question, 'done' | 'failed'>
     })
 }
 
-export function postgresReads(rows: Rows) {
-  const ask = gatheredFacts(rows)
+export function postgresReads(rows: Rows, held: PostgresHolds) {
+  const ask = gatheredFacts(rows, held)
+  const listedDevices = async (fleet: string, found: ListedDevice[]): Promise<DeviceRow[]> => {
+    if (found.length === 0) return []
+    const holds = await held.at(found[0].holds_version, rows)
+    return found.map(row => listedDevice(fleet, row, holds))
+  }
   const one = async <Row>(name: string, sql: string, values: unknown[] = []): Promise<Row | undefined> =>
     (await rows<Row>(name, sql, values))[0]
   const groupByName = (fleet: string, name: string) =>
@@ -201,7 +219,7 @@ export function postgresReads(rows: Rows) {
         fleet,
         id,
       ])
-      return row ? listedDevice(row) : null
+      return row ? listedDevice(fleet, row, await held.at(row.holds_version, rows)) : null
     },
 
     async devices(query: DeviceQuery): Promise<DeviceRow[]> {
@@ -209,13 +227,23 @@ export function postgresReads(rows: Rows) {
       const page = [state, fleet, after, Math.min(query.limit, pageRowsMax)]
       if (name === undefined) {
         const sql = `${listed} FROM devices d ${standing} WHERE d.fleet = $2 AND d.id > $3 AND ($1::text IS NULL OR s.state = $1) ORDER BY d.id LIMIT $4`
-        return (await rows<ListedDevice>('list', sql, page)).map(listedDevice)
+        return listedDevices(fleet, await rows<ListedDevice>('list', sql, page))
       }
       const group = await groupByName(fleet, name)
       if (group === undefined) return []
       const sql = `${listed} FROM memberships m JOIN devices d ON d.fleet = m.fleet AND d.id = m.id ${standing}
         WHERE m.fleet = $2 AND m.gid = $5 AND m.id > $3 AND ($1::text IS NULL OR s.state = $1) ORDER BY m.id LIMIT $4`
-      return (await rows<ListedDevice>('list-group', sql, [...page, group.gid])).map(listedDevice)
+      return listedDevices(fleet, await rows<ListedDevice>('list-group', sql, [...page, group.gid]))
+    },
+
+    async selected(query: { fleet: string; selector: Selector; now: number; after: string; limit: number }): Promise<DeviceRow[]> {
+      const condition = await postgresSelectorCondition((sql, values) => rows('', sql, values), query)
+      const [after, limit] = [condition.values.length + 1, condition.values.length + 2]
+      const sql = `${listed} FROM devices d ${standing} WHERE d.fleet = $1 AND ${condition.sql} AND d.id > $${after} ORDER BY d.id LIMIT $${limit}`
+      return listedDevices(
+        query.fleet,
+        await rows<ListedDevice>('', sql, [...condition.values, query.after, Math.min(query.limit, pageRowsMax)]),
+      )
     },
 
     groups: (fleet: string): Promise<GroupRecord[]> =>

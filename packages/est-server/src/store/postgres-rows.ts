@@ -1,5 +1,6 @@
 // Rows of the PostgreSQL schema as records of the contract.
 
+import type { DeviceHold } from './quarantine.ts'
 import type { CertificateRecord, DeviceRecord } from './store.ts'
 
 /** A statement by name: prepared once a connection. */
@@ -27,7 +28,7 @@ export const deviceColumns = `d.key, d.fleet, d.id, d.birth_spki_sha256, d.key_o
   ARRAY (SELECT g.gid FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids) AND g.bound IS NOT NULL ORDER BY g.gid) AS closed_gids,
   d.version, d.idx_floor, d.supersedes, d.supersedes_since, d.suspected_at, d.known_at, d.seen_at`
 
-export function deviceRecord(row: DeviceSqlRow): DeviceRecord {
+export function deviceRecord(row: DeviceSqlRow, hold: DeviceHold | null): DeviceRecord {
   return {
     key: row.key,
     fleet: row.fleet,
@@ -43,6 +44,7 @@ export function deviceRecord(row: DeviceSqlRow): DeviceRecord {
     suspectedAt: row.suspected_at,
     knownAt: row.known_at,
     seenAt: row.seen_at,
+    hold,
   }
 }
 

@@ -10,8 +10,12 @@ export const postgresSteps: readonly string[] = [
 -- One row, locked by every write before anything else: writes of all servers stand in one line, as the audit chain asks of them anyway.
 -- audit_n, audit_hash: the end of the chain. clock_at: the latest time of a write.
 CREATE TABLE head (
-  one boolean PRIMARY KEY DEFAULT true CHECK (one), audit_n bigint NOT NULL, audit_hash bytea NOT NULL, clock_at bigint NOT NULL
+  one boolean PRIMARY KEY DEFAULT true CHECK (one), audit_n bigint NOT NULL, audit_hash bytea NOT NULL, clock_at bigint NOT NULL,
+  -- Grows with each change of what campaigns hold: here, since every write locks this row and sees it as it is.
+  holds_version integer NOT NULL DEFAULT 0
 ) WITH (fillfactor = 20);
+-- Never the same number twice, also where the transaction that drew it is undone.
+CREATE SEQUENCE holds_versions;
 INSERT INTO head VALUES (true, 0, decode(repeat('00', 32), 'hex'), -1);
 
 -- bound, reason and closed_seq are set once, when the group is revoked.
@@ -26,7 +30,7 @@ CREATE TABLE devices (
   birth_spki_sha256 bytea, key_origin text COLLATE "C" NOT NULL, issuer_subject text, birth_certificate_sha256 bytea, gids integer[] NOT NULL,
   version integer NOT NULL DEFAULT 0, latest bigint, idx_floor integer NOT NULL DEFAULT 0,
   supersedes integer NOT NULL DEFAULT 0, supersedes_since bigint NOT NULL DEFAULT 0,
-  suspected_at bigint, known_at bigint NOT NULL, seen_at bigint,
+  suspected_at bigint, known_at bigint NOT NULL, seen_at bigint, lids integer[] NOT NULL DEFAULT '{}',
   CONSTRAINT devices_id UNIQUE (fleet, id)
 ) WITH (fillfactor = 80);
 -- Not per fleet: one birth key is one device.
@@ -39,6 +43,26 @@ CREATE TABLE memberships (
   PRIMARY KEY (fleet, gid, id)
 );
 CREATE INDEX memberships_late ON memberships (fleet, gid) WHERE joined_after > 0;
+
+-- Labels, of the registry alone: their values by number, devices.lids, and the same again from the label's side.
+CREATE TABLE label_values (
+  fleet text COLLATE "C" NOT NULL, lid integer NOT NULL, name text COLLATE "C" NOT NULL, value text COLLATE "C" NOT NULL,
+  devices integer NOT NULL DEFAULT 0, PRIMARY KEY (fleet, lid), UNIQUE (fleet, name, value)
+);
+CREATE TABLE label_members (
+  fleet text COLLATE "C" NOT NULL, lid integer NOT NULL, id text COLLATE "C" NOT NULL, PRIMARY KEY (fleet, lid, id)
+);
+
+-- Sets are apart, so that moving a campaign does not write them again. A held campaign's sets are what every process denies.
+CREATE TABLE campaigns (
+  fleet text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,
+  state text COLLATE "C" NOT NULL CHECK (state IN ('planned', 'submitted', 'quarantined', 'committing', 'committed', 'undone', 'expired')),
+  version integer NOT NULL, plan text NOT NULL, plan_sha256 bytea NOT NULL, planned_at bigint NOT NULL, expires_at bigint NOT NULL,
+  window_ends_at bigint, held_since bigint, issued_through bigint NOT NULL, story text NOT NULL, PRIMARY KEY (fleet, id)
+);
+CREATE TABLE campaign_sets (
+  fleet text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, devices bytea NOT NULL, certificates bytea NOT NULL, PRIMARY KEY (fleet, id)
+);
 
 -- One row from intent to certificate. der: what is to be signed while 'intent' and for ever when 'void'; the certificate when 'issued'.
 CREATE TABLE issuances (

@@ -5,8 +5,9 @@
 import type { Client } from 'pg'
 import { EstServerError } from '../errors.ts'
 import { auditHash, boundEntry } from './audit-chain.ts'
+import type { PostgresHolds } from './postgres-campaigns.ts'
 import { isServerTrouble, sqlState } from './postgres-connection.ts'
-import { recordCertificates, recordIntents } from './postgres-issuance.ts'
+import { dropHeldIntents, recordCertificates, recordIntents } from './postgres-issuance.ts'
 import type { AuditEntry, IntentConflict, IssuanceIntent, IssuedRecord } from './store.ts'
 
 /** Jobs of one transaction: as for SQLite. */
@@ -47,6 +48,7 @@ export interface AuditHead {
 }
 
 interface HeadRow {
+  holds_version: number
   audit_n: number
   audit_hash: Uint8Array
   clock_at: number
@@ -54,6 +56,7 @@ interface HeadRow {
 
 export interface PostgresWriterOptions {
   queueMax: number
+  holds: PostgresHolds
   /** As for SQLite: writes of a transaction, seconds to its commit, writes that wait behind it. */
   onBatch: ((jobs: number, seconds: number, waiting: number) => void) | undefined
   /** The connection cannot be used any further. `fork`: the database is not the one that acknowledged the last write. */
@@ -94,6 +97,7 @@ async function runBatch(
   jobs: PostgresJob[],
   seen: { head: AuditHead | null },
   committing: { sent: boolean },
+  holds: PostgresHolds,
 ): Promise<Answer[]> {
   const entries: AuditEntry[] = []
   let latestTime = -1
@@ -118,7 +122,10 @@ async function runBatch(
   try {
     // Not awaited one by one: the statements travel together and the server takes them in order.
     const begun = client.query('BEGIN')
-    const locked = client.query<HeadRow>({ name: 'head', text: 'SELECT audit_n, audit_hash, clock_at FROM head FOR UPDATE' })
+    const locked = client.query<HeadRow>({
+      name: 'head',
+      text: 'SELECT audit_n, audit_hash, clock_at, holds_version FROM head FOR UPDATE',
+    })
     const indexed = jobs.map((job, i) => ({ job, i }))
     const put = (i: number, value: unknown) => {
       values[i] = value
@@ -130,6 +137,7 @@ async function runBatch(
     // All of them, also behind a failure: nothing of this batch may be sent after its ROLLBACK.
     await settled([begun, locked, ...sets])
     const lock = await locked
+    if (intents.length > 0) await dropHeldIntents(tx, intents, values, await holds.at(lock.rows[0].holds_version, tx.rows), put)
     for (const { job, i } of indexed) if (job.kind === 'work') put(i, await job.work(tx))
 
     const head = lock.rows[0]
@@ -179,7 +187,7 @@ async function runBatch(
     const answers: Answer[] = []
     for (const job of jobs) {
       try {
-        answers.push(...(await runBatch(client, [job], seen, committing)))
+        answers.push(...(await runBatch(client, [job], seen, committing, holds)))
       } catch (broken) {
         // What came before is committed, but the batch is answered as a whole: the caller must read before trying again.
         committing.sent ||= answers.length > 0
@@ -258,6 +266,7 @@ export function postgresWriter(options: PostgresWriterOptions): PostgresWriter {
         batch.map(w => w.job),
         seen,
         committing,
+        options.holds,
       )
     } catch (error) {
       const fork = error instanceof BrokenConnection && error.fork

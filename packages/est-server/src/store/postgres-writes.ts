@@ -2,6 +2,7 @@
 // without having written. The transaction holds the line (postgres-writer.ts), so what a write has read stays so until COMMIT.
 
 import type { PackedManifest } from './packed-manifest.ts'
+import type { PostgresHolds } from './postgres-campaigns.ts'
 import { admitEntry, importEntries, lackingGroup } from './postgres-manifest.ts'
 import { nextIdxSql } from './postgres-reads.ts'
 import { type DeviceSqlRow, deviceColumns, deviceRecord } from './postgres-rows.ts'
@@ -9,12 +10,13 @@ import type { Transaction } from './postgres-writer.ts'
 import type { AuditEntry, DeviceRecord, ManifestReport, NewDevice, NewSecret, RevocationRecord, SecretOutcome } from './store.ts'
 
 export const postgresWrites = {
-  async admitDevice(tx: Transaction, d: NewDevice): Promise<DeviceRecord | null> {
+  async admitDevice(tx: Transaction, d: NewDevice, held: PostgresHolds): Promise<DeviceRecord | null> {
     const seen = await admitEntry(tx, d.fleet, d.id, d.birthSpkiSha256, d.groups, d.at)
     if (seen === 'refused') return null
     if (seen !== 'unchanged') tx.audit(d.audit)
-    const sql = `SELECT ${deviceColumns} FROM devices d WHERE d.fleet = $1 AND d.id = $2`
-    return deviceRecord((await tx.rows<DeviceSqlRow>('device', sql, [d.fleet, d.id]))[0])
+    const sql = `SELECT ${deviceColumns}, (SELECT holds_version FROM head) FROM devices d WHERE d.fleet = $1 AND d.id = $2`
+    const [row] = await tx.rows<DeviceSqlRow & { holds_version: number }>('device', sql, [d.fleet, d.id])
+    return deviceRecord(row, (await held.at(row.holds_version, tx.rows)).of(d.fleet, row.key))
   },
 
   async leaseIdx(tx: Transaction, fleet: string, count: number): Promise<number> {

@@ -8,6 +8,7 @@ import { EstServerError } from '../errors.ts'
 import { createIdxBlocks } from './idx-blocks.ts'
 import { packManifest } from './packed-manifest.ts'
 import { postgresApprovalReads, postgresApprovalWrites } from './postgres-approvals.ts'
+import { postgresCampaignReads, postgresCampaignWrites, postgresHolds } from './postgres-campaigns.ts'
 import { postgresCheck } from './postgres-check.ts'
 import { connectPostgres, type PostgresAddress, requireDurable, tunePostgres } from './postgres-connection.ts'
 import { postgresCrlReads, postgresCrlWrites } from './postgres-crl.ts'
@@ -19,6 +20,7 @@ import { announcePostgresProfiles, postgresProfileSetReads } from './postgres-pr
 import { postgresReads } from './postgres-reads.ts'
 import { postgresScepReads, postgresScepWrites } from './postgres-scep.ts'
 import { migratePostgres } from './postgres-schema.ts'
+import { freezePostgresSelection, labelPostgresDevices, postgresSelectionReads } from './postgres-selection.ts'
 import { spendPostgresToken } from './postgres-token.ts'
 import { type AuditHead, type IntentResult, postgresWriter, type Transaction } from './postgres-writer.ts'
 import { postgresWrites } from './postgres-writes.ts'
@@ -79,7 +81,9 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
   let reconnecting: Promise<void> | null = null
   let wait: { timer: NodeJS.Timeout; done: () => void } | null = null
 
+  const held = postgresHolds()
   const writer = postgresWriter({
+    holds: held,
     queueMax: options.queueMax ?? 8192,
     onBatch: options.onBatch,
     onBroken: (error, fork) => lose(error, fork),
@@ -148,9 +152,24 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
       throw new EstServerError('store_failed', `read: ${(error as Error).message}`, error)
     }
   }
-  const { lastTime, ...reads } = postgresReads(rows)
+  const { lastTime, ...reads } = postgresReads(rows, held)
   const work = <T>(job: (tx: Transaction) => Promise<T> | T): Promise<T> => writer.write({ kind: 'work', work: job }) as Promise<T>
   const blocks = createIdxBlocks((fleet, count) => work(tx => postgresWrites.leaseIdx(tx, fleet, count)))
+
+  /** On a connection of its own, for what takes long. */
+  const alone = async <T>(purpose: string, job: (client: Client) => Promise<T>): Promise<T> => {
+    const client = await connectPostgres(options, purpose)
+    try {
+      await client.query(`SET search_path = ${client.escapeIdentifier(schema)}`)
+      return await job(client)
+    } catch (error) {
+      throw error instanceof EstServerError
+        ? error
+        : new EstServerError('store_failed', `${purpose}: ${(error as Error).message}`, error)
+    } finally {
+      await client.end()
+    }
+  }
 
   return {
     ...reads,
@@ -162,8 +181,10 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     ...postgresProfileSetReads(rows),
     ...postgresIssuancePages(rows),
     ...postgresApprovalReads(rows),
+    ...postgresCampaignReads(rows, held),
+    ...postgresSelectionReads(rows),
     reserveIdx: fleet => blocks.reserve(fleet),
-    admitDevice: device => work(tx => postgresWrites.admitDevice(tx, device)),
+    admitDevice: device => work(tx => postgresWrites.admitDevice(tx, device, held)),
     async recordIntent(intent) {
       const result = (await writer.write({ kind: 'intent', argument: intent })) as IntentResult
       // What is left of the block lies below somebody else's: draw another.
@@ -202,16 +223,12 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     recordIssuers: change => work(tx => recordPostgresIssuers(tx, change)),
     spendToken: token => work(tx => spendPostgresToken(tx, token)),
     awaitApproval: (request, waitingMax) => work(tx => postgresApprovalWrites.awaitApproval(tx, request, waitingMax)),
+    recordCampaign: (campaign, plansMax) => work(tx => postgresCampaignWrites.recordCampaign(tx, campaign, plansMax)),
+    moveCampaign: move => work(tx => postgresCampaignWrites.moveCampaign(tx, move)),
+    labelDevices: (fleet, changes, audit) => work(tx => labelPostgresDevices(tx, { fleet, changes, audit })),
+    freeze: query => alone('freeze', client => freezePostgresSelection(client, query)),
     decideApproval: decision => work(tx => postgresApprovalWrites.decideApproval(tx, decision)),
-    async check() {
-      const client = await connectPostgres(options, 'check')
-      try {
-        await client.query(`SET search_path = ${client.escapeIdentifier(schema)}`)
-        return await postgresCheck(client)
-      } finally {
-        await client.end()
-      }
-    },
+    check: () => alone('check', postgresCheck),
     close() {
       closing ??= (async () => {
         await writer.close()

@@ -3,6 +3,7 @@
 // and an enrollment that reads after every commit would read from the file.
 
 import type { DatabaseSync } from 'node:sqlite'
+import type { DeviceHold } from './quarantine.ts'
 import {
   type CertificateSqlRow,
   certificateRecord,
@@ -37,6 +38,8 @@ export interface IssuanceSession {
   audit(entry: AuditEntry): void
   seen(at: number): void
   isClosed(fleet: string, gid: number): boolean
+  /** What a campaign has made of the device with this key. */
+  hold(fleet: string, key: number): DeviceHold | null
   /** Whether the store's roll-over lets this issuer sign. */
   maySign(issuer: Uint8Array): boolean
   /** Whether the fleet is served by these profiles. */
@@ -127,7 +130,7 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
       const latest = recordOf(row.latest)
       const holder = row.holder === row.latest ? latest : recordOf(row.holder)
       return {
-        device: row.key === null ? null : deviceRecord(row as DeviceSqlRow, isClosed),
+        device: row.key === null ? null : deviceRecord(row as DeviceSqlRow, isClosed, session.hold),
         latest,
         same: row.same_content === row.latest ? latest : recordOf(row.same_content),
         keyHolder: holder && { deviceId: holder.deviceId, fleet: holder.fleet, idx: holder.idx },
@@ -146,6 +149,8 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
       const conflict = (on: IntentConflict) => ({ kind: 'conflict' as const, on })
       const device = deviceState.get(i.device)
       if (device === undefined || device.version !== i.deviceVersion) return conflict('device')
+      // Quarantine is no change of the device's row: a set holds it, from that set's commit on.
+      if (session.hold(i.fleet, i.device) !== (i.hold ?? null)) return conflict('device')
       // Indices order a device's certificates; another process may have drawn the last one from a higher block.
       if (device.idx !== null && device.idx >= i.idx) return conflict('idx')
       if (!session.maySign(i.issuer)) return conflict('issuer')

@@ -49,7 +49,7 @@ const query = packing<FactsQuery>({ fleet: plain, deviceId: plain, spkiSha256: b
 const intent = packing<IssuanceIntent>({
   ...{ issuer: bytes, serial: bytes, fleet: plain, device: plain, deviceVersion: plain, idx: plain, gids: plain },
   ...{ spkiSha256: bytes, contentSha256: bytes, epoch: plain, notBefore: plain, notAfter: plain, secret: bytes },
-  ...{ requestId: plain, tbs: bytes, at: plain, transaction: plain, profiles: bytes },
+  ...{ requestId: plain, tbs: bytes, at: plain, transaction: plain, profiles: bytes, hold: plain },
 })
 const issued = packing<Omit<IssuedRecord, 'audit'>>({
   ...{ issuer: bytes, serial: bytes, der: bytes, idxFloor: plain, supersedes: plain, supersedesSince: plain, at: plain },
@@ -67,6 +67,7 @@ const device = packing<DeviceRecord>({
     suspectedAt: plain,
     knownAt: plain,
     seenAt: plain,
+    hold: plain,
   },
 })
 const certificate = packing<CertificateRecord>({

@@ -3,7 +3,10 @@
 
 import type { DatabaseSync } from 'node:sqlite'
 import { auditHash, chainStart } from './audit-chain.ts'
+import type { Selector } from './selection.ts'
+import { rememberedHolds } from './sqlite-campaigns.ts'
 import { type CertificateSqlRow, certificateRecord, certificateSelect, prepare, unrevoked } from './sqlite-rows.ts'
+import { selectorCondition } from './sqlite-selection.ts'
 import type {
   AuditEntry,
   AuditRecord,
@@ -20,9 +23,11 @@ import type {
 import { pageRowsMax } from './store.ts'
 
 type ListedDevice = {
+  key: number
   id: string
   key_origin: string
   gids: string
+  lids: string
   seen_at: number | null
   suspected_at: number | null
   closed: number
@@ -66,7 +71,7 @@ export function sqliteReads(db: DatabaseSync) {
      WHERE i.state = 'intent' LIMIT ?`,
   )
   // CROSS JOIN keeps the order of the loops: from the few to what each of them points at.
-  const listed = `SELECT d.id, d.key_origin, d.gids, d.seen_at, d.suspected_at, i.serial, i.idx, i.not_before, i.not_after,
+  const listed = `SELECT d.key, d.id, d.key_origin, d.gids, d.lids, d.seen_at, d.suspected_at, i.serial, i.idx, i.not_before, i.not_after,
     EXISTS (SELECT 1 FROM json_each(d.gids) m CROSS JOIN groups g ON g.fleet = d.fleet AND g.gid = m.value WHERE g.bound IS NOT NULL) AS closed`
   const inState = `(?1 IS NULL OR ?1 = CASE WHEN closed THEN 'revoked' WHEN d.latest IS NULL THEN 'known' ELSE 'enrolled' END)`
   const deviceRow = prepare<ListedDevice>(
@@ -94,6 +99,11 @@ export function sqliteReads(db: DatabaseSync) {
      CROSS JOIN issuances i ON i.device = d.key
      WHERE s.fleet = ? AND s.gid = ? AND s.joined_after > 0 AND i.state <> 'void' AND i.idx <= s.joined_after AND i.not_after >= ? AND ${unrevoked}`,
   )
+  const labelByLid = prepare<{ name: string; value: string }>(
+    db,
+    'SELECT name, value FROM label_values WHERE fleet = ? AND lid = ?',
+  )
+  const holds = rememberedHolds(db)
   const groupName = prepare<{ name: string }>(db, 'SELECT name FROM groups WHERE fleet = ? AND gid = ?')
   const rules = prepare<{ gid: number; bound: number; reason: number | null }>(
     db,
@@ -126,6 +136,13 @@ export function sqliteReads(db: DatabaseSync) {
       row.serial === null ? null : { serial: row.serial, idx: row.idx, notBefore: row.not_before, notAfter: row.not_after },
     seenAt: row.seen_at,
     suspectedAt: row.suspected_at,
+    labels: Object.fromEntries(
+      (JSON.parse(row.lids) as number[]).flatMap(lid => {
+        const label = labelByLid.get(fleet, lid)
+        return label ? [[label.name, label.value]] : []
+      }),
+    ),
+    quarantinedBy: holds.now().campaignOf(fleet, row.key),
   })
 
   return {
@@ -164,6 +181,17 @@ export function sqliteReads(db: DatabaseSync) {
       if (group === undefined) return []
       const rows = group ? groupRows.all(state, fleet, after, limit, group.gid) : deviceRows.all(state, fleet, after, limit)
       return rows.map(row => listedDevice(fleet, row))
+    },
+
+    selected(query: { fleet: string; selector: Selector; now: number; after: string; limit: number }): DeviceRow[] {
+      const condition = selectorCondition(db, query)
+      const [after, limit] = [`?${condition.values.length + 1}`, `?${condition.values.length + 2}`]
+      const rows = prepare<ListedDevice>(
+        db,
+        `${listed} FROM devices d LEFT JOIN issuances i ON i.key = d.latest WHERE d.fleet = ?1 AND ${condition.sql} AND d.id > ${after}
+         ORDER BY d.id LIMIT ${limit}`,
+      ).all(...condition.values, query.after, Math.min(query.limit, pageRowsMax))
+      return rows.map(row => listedDevice(query.fleet, row))
     },
 
     groups: (fleet: string): GroupRecord[] => groups.all(fleet).map(g => ({ ...g })),

@@ -1,6 +1,7 @@
 // Rows of the SQLite schema as records of the contract, for the reader and the writer alike.
 
 import type { DatabaseSync, SQLInputValue } from 'node:sqlite'
+import type { DeviceHold } from './quarantine.ts'
 import type { CertificateRecord, DeviceRecord } from './store.ts'
 
 export interface DeviceSqlRow {
@@ -23,7 +24,11 @@ export interface DeviceSqlRow {
 export const deviceColumns =
   'key, fleet, id, birth_spki_sha256, key_origin, gids, version, latest, idx_floor, supersedes, supersedes_since, suspected_at, known_at, seen_at'
 
-export function deviceRecord(row: DeviceSqlRow, isClosed: (fleet: string, gid: number) => boolean): DeviceRecord {
+export function deviceRecord(
+  row: DeviceSqlRow,
+  isClosed: (fleet: string, gid: number) => boolean,
+  hold: (fleet: string, key: number) => DeviceHold | null,
+): DeviceRecord {
   const gids = JSON.parse(row.gids) as number[]
   return {
     key: row.key,
@@ -40,6 +45,7 @@ export function deviceRecord(row: DeviceSqlRow, isClosed: (fleet: string, gid: n
     suspectedAt: row.suspected_at,
     knownAt: row.known_at,
     seenAt: row.seen_at,
+    hold: hold(row.fleet, row.key),
   }
 }
 
@@ -96,3 +102,8 @@ export function prepare<Row>(db: DatabaseSync, sql: string): Query<Row> {
 /** Of an issuance `i`: no closed group of its certificate covers it, so that only its end takes it out of use. Superseded or not: a relying
  * party knows the rules, and floors of devices are ours alone. */
 export const unrevoked = `NOT EXISTS (SELECT 1 FROM json_each(i.gids) m CROSS JOIN groups g ON g.fleet = i.fleet AND g.gid = m.value WHERE g.bound > i.idx)`
+
+/** Row by row, for what is more than one answer should hold. As `prepare`. */
+export function iterate<Row>(db: DatabaseSync, sql: string, values: SQLInputValue[]): Iterable<Row> {
+  return db.prepare(sql).iterate(...values) as unknown as Iterable<Row>
+}

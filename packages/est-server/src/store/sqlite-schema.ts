@@ -24,7 +24,7 @@ CREATE TABLE devices (
   issuer_subject TEXT, birth_certificate_sha256 BLOB, gids TEXT NOT NULL,
   version INTEGER NOT NULL DEFAULT 0, latest INTEGER, idx_floor INTEGER NOT NULL DEFAULT 0,
   supersedes INTEGER NOT NULL DEFAULT 0, supersedes_since INTEGER NOT NULL DEFAULT 0,
-  suspected_at INTEGER, known_at INTEGER NOT NULL, seen_at INTEGER,
+  suspected_at INTEGER, known_at INTEGER NOT NULL, seen_at INTEGER, lids TEXT NOT NULL DEFAULT '[]',
   UNIQUE (fleet, id)
 ) STRICT;
 -- Not per fleet: one birth key is one device.
@@ -36,6 +36,26 @@ CREATE TABLE memberships (
   fleet TEXT NOT NULL, gid INTEGER NOT NULL, id TEXT NOT NULL, joined_after INTEGER NOT NULL, PRIMARY KEY (fleet, gid, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX memberships_late ON memberships (fleet, gid) WHERE joined_after > 0;
+
+-- Labels, of the registry alone: their values by number, devices.lids, and the same again from the label's side.
+CREATE TABLE label_values (
+  fleet TEXT NOT NULL, lid INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, devices INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (fleet, lid), UNIQUE (fleet, name, value)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE label_members (fleet TEXT NOT NULL, lid INTEGER NOT NULL, id TEXT NOT NULL, PRIMARY KEY (fleet, lid, id)) STRICT, WITHOUT ROWID;
+
+-- Sets are apart, so that moving a campaign does not write them again. A held campaign's sets are what every process denies.
+CREATE TABLE campaigns (
+  fleet TEXT NOT NULL, id TEXT NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('planned', 'submitted', 'quarantined', 'committing', 'committed', 'undone', 'expired')),
+  version INTEGER NOT NULL, plan TEXT NOT NULL, plan_sha256 BLOB NOT NULL, planned_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
+  window_ends_at INTEGER, held_since INTEGER, issued_through INTEGER NOT NULL, story TEXT NOT NULL, PRIMARY KEY (fleet, id)
+) STRICT;
+CREATE TABLE campaign_sets (
+  fleet TEXT NOT NULL, id TEXT NOT NULL, devices BLOB NOT NULL, certificates BLOB NOT NULL, PRIMARY KEY (fleet, id)
+) STRICT;
+CREATE TABLE holds_version (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL) STRICT;
+INSERT INTO holds_version VALUES (1, 0);
 
 -- One row from intent to certificate. der: what is to be signed while 'intent' and for ever when 'void'; the certificate when 'issued'.
 CREATE TABLE issuances (

@@ -4,7 +4,9 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { auditHash, boundEntry, chainStart } from './audit-chain.ts'
 import type { PackedManifest } from './packed-manifest.ts'
+import type { HoldsOfFleets } from './quarantine.ts'
 import { type ApprovalWrites, approvalWrites } from './sqlite-approvals.ts'
+import { type CampaignWrites, campaignWrites, rememberedHolds } from './sqlite-campaigns.ts'
 import { closedGroups } from './sqlite-closed-groups.ts'
 import { type CrlWrites, crlWrites } from './sqlite-crl.ts'
 import { type IssuanceWrites, issuanceWrites } from './sqlite-issuance.ts'
@@ -15,18 +17,21 @@ import { type NumberWrites, numberWrites } from './sqlite-numbers.ts'
 import { type ProfileSetWrites, profileSetWrites } from './sqlite-profile-sets.ts'
 import { type DeviceSqlRow, deviceColumns, deviceRecord, prepare } from './sqlite-rows.ts'
 import { type ScepWrites, scepWrites } from './sqlite-scep.ts'
+import { type SelectionWrites, selectionWrites } from './sqlite-selection.ts'
 import { type TokenWrites, tokenWrites } from './sqlite-token.ts'
 import type { AuditEntry, DeviceRecord, ManifestReport, NewDevice, NewSecret, RevocationRecord, SecretOutcome } from './store.ts'
 
 export interface Writes
   extends IssuanceWrites,
     ApprovalWrites,
+    CampaignWrites,
     CrlWrites,
     IssuerWrites,
     NoticeWrites,
     NumberWrites,
     ProfileSetWrites,
     ScepWrites,
+    SelectionWrites,
     TokenWrites {
   admitDevice(device: NewDevice): DeviceRecord | null
   acceptTime(audit: AuditEntry): null
@@ -79,6 +84,14 @@ export function writeSession(db: DatabaseSync): WriteSession {
   }
 
   const groups = closedGroups(db)
+  const holds = rememberedHolds(db)
+  // Asked once a transaction: inside one, only its own moves change it.
+  let held: HoldsOfFleets | null = null
+  const hold = (fleet: string, key: number) => {
+    held ??= holds.now()
+    return held.of(fleet, key)
+  }
+  const campaigns = campaignWrites(db, audit, seen)
   const deviceById = prepare<DeviceSqlRow>(db, `SELECT ${deviceColumns} FROM devices WHERE fleet = ? AND id = ?`)
   const manifest = manifestWrites(db)
   const scep = scepWrites(db)
@@ -89,6 +102,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
     audit,
     seen,
     isClosed: groups.isClosed,
+    hold,
     maySign: issuers.maySign,
     areNewest: profiles.areNewest,
     scep,
@@ -123,7 +137,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
       const admitted = manifest.admit(d.fleet, d.id, d.birthSpkiSha256, d.groups, d.at)
       if (admitted === 'refused') return null
       if (admitted !== 'unchanged') audit(d.audit)
-      return deviceRecord(deviceById.get(d.fleet, d.id)!, groups.isClosed)
+      return deviceRecord(deviceById.get(d.fleet, d.id)!, groups.isClosed, hold)
     },
 
     acceptTime(entry) {
@@ -192,6 +206,12 @@ export function writeSession(db: DatabaseSync): WriteSession {
     ...noticeWrites(db, audit),
     ...scep.writes,
     ...approvalWrites(db, audit),
+    recordCampaign: campaigns.recordCampaign,
+    moveCampaign(move) {
+      held = null
+      return campaigns.moveCampaign(move)
+    },
+    ...selectionWrites(db, audit),
     ...issuers.writes,
     ...profiles.writes,
     ...numberWrites(db, audit),
@@ -203,6 +223,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
       if (latestTime >= 0) moveClock.run(latestTime)
       latestTime = -1
       last = null
+      held = null
       groups.forget('what others changed')
       issuers.forget()
       profiles.forget()
@@ -212,6 +233,8 @@ export function writeSession(db: DatabaseSync): WriteSession {
       manifest.first.forget()
       latestTime = -1
       last = null
+      held = null
+      holds.forget()
       groups.forget('all')
       issuers.forget()
       profiles.forget()

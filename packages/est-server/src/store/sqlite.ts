@@ -10,6 +10,7 @@ import { EstServerError } from '../errors.ts'
 import { createIdxBlocks } from './idx-blocks.ts'
 import { packManifest } from './packed-manifest.ts'
 import { approvalReads } from './sqlite-approvals.ts'
+import { campaignReads } from './sqlite-campaigns.ts'
 import { crlReads } from './sqlite-crl.ts'
 import { issuancePageReads } from './sqlite-issuance-pages.ts'
 import { issuerReads } from './sqlite-issuers.ts'
@@ -18,7 +19,9 @@ import { noticeReads } from './sqlite-notice.ts'
 import { numberReads } from './sqlite-numbers.ts'
 import { profileSetReads } from './sqlite-profile-sets.ts'
 import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
+import { scanSqlite } from './sqlite-scan.ts'
 import { scepReads } from './sqlite-scep.ts'
+import { selectionReads } from './sqlite-selection.ts'
 import type { JobAnswer, WriteArgument, WriteJob, WriteName, WriteResult, WriterMessage, WriterOptions } from './sqlite-writer.ts'
 import type { Store } from './store.ts'
 
@@ -214,6 +217,8 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const notices = noticeReads(reading)
   const approvals = approvalReads(reading)
   const issuers = issuerReads(reading)
+  const campaigns = campaignReads(reading)
+  const selection = selectionReads(reading)
   const profiles = profileSetReads(reading)
   const numbers = numberReads(reading, reads.nextIdx)
   const pages = issuancePageReads(scanning)
@@ -328,6 +333,19 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     approvals: query => read(() => approvals.approvals(query)),
     awaitApproval: (request, waitingMax) => write('awaitApproval', { request, waitingMax }),
     decideApproval: decision => write('decideApproval', decision),
+    campaigns: query => read(() => campaigns.campaigns(query)),
+    campaignSets: (fleet, id) => read(() => campaigns.campaignSets(fleet, id)),
+    recordCampaign: (campaign, plansMax) => write('recordCampaign', { campaign, plansMax }),
+    moveCampaign: move => write('moveCampaign', move),
+    holdsVersion: () => read(campaigns.holdsVersion),
+    holds: fleet => read(() => campaigns.holds(fleet)),
+    quarantine: (fleet, deviceId) => read(() => campaigns.quarantine(fleet, deviceId)),
+    selected: query => read(() => reads.selected(query)),
+    freeze: query => scanSqlite(path, 'freeze', query),
+    certificatesSince: (fleet, devices, issuedThrough) => scanSqlite(path, 'certificatesSince', { fleet, devices, issuedThrough }),
+    deviceIds: (devices, after, limit) => read(() => selection.deviceIds(devices, after, limit)),
+    labelDevices: (fleet, changes, audit) => write('labelDevices', { fleet, changes, audit }),
+    labelValues: fleet => read(() => selection.labelValues(fleet)),
     issuerStandings: () => read(issuers.issuerStandings),
     issuerDevices: query => read(() => issuers.issuerDevices(query)),
     recordIssuers: change => write('recordIssuers', change),

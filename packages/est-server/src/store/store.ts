@@ -11,6 +11,7 @@
 
 import type { Bytes } from '@birthmark/device-sdk/core'
 import type { ApprovalStore } from './approvals.ts'
+import type { CampaignStore } from './campaigns.ts'
 import type { CrlStore } from './crl.ts'
 
 import type { IssuancePages } from './issuance-pages.ts'
@@ -19,7 +20,9 @@ import type { NoticeStore, PlainNotice } from './notice.ts'
 import type { NumberStore } from './numbers.ts'
 import type { PackedManifest } from './packed-manifest.ts'
 import type { ProfileSetStore } from './profile-sets.ts'
+import type { DeviceHold, QuarantineStore } from './quarantine.ts'
 import type { ScepStore, ScepTransaction } from './scep.ts'
+import type { SelectionStore } from './selection.ts'
 import type { TokenStore } from './token.ts'
 
 /** Rows of a manifest one call may carry: about 50 ms of the writer, which enrollments wait behind. */
@@ -73,6 +76,8 @@ export interface DeviceRecord {
   suspectedAt: number | null
   knownAt: number
   seenAt: number | null
+  /** What a campaign has made of it (quarantine.ts): `quarantined` for now, or `revoked` before it had a certificate. */
+  hold: DeviceHold | null
 }
 
 export interface CertificateRecord {
@@ -114,6 +119,8 @@ export interface IssuanceIntent {
   fleet: string
   device: number
   deviceVersion: number
+  /** The device's hold that the decision rests on; none where it knew of none. */
+  hold?: DeviceHold | null
   idx: number
   gids: number[]
   spkiSha256: Bytes
@@ -186,6 +193,9 @@ export type AuditKind =
   | 'approval_granted'
   | 'approval_denied'
   | 'issuer_moved'
+  | 'devices_labelled'
+  | 'campaign_planned'
+  | 'campaign_moved'
   | 'profiles_changed'
   | 'failure'
 
@@ -287,6 +297,9 @@ export interface DeviceRow {
   seenAt: number | null
   /** As in DeviceRecord. */
   suspectedAt: number | null
+  labels: { [name: string]: string }
+  /** The campaign that holds it in quarantine. */
+  quarantinedBy: string | null
 }
 
 export interface NewDevice {
@@ -314,13 +327,16 @@ export type SecretOutcome = { kind: 'minted' } | { kind: 'not_in_group'; group: 
 
 export interface Store
   extends ApprovalStore,
+    CampaignStore,
     CrlStore,
     IssuancePages,
     IssuerStore,
     NoticeStore,
     NumberStore,
     ProfileSetStore,
+    QuarantineStore,
     ScepStore,
+    SelectionStore,
     TokenStore {
   // Enrollment.
   enrollmentFacts(fleet: string, deviceId: string, spkiSha256: Bytes, contentSha256: Bytes): Promise<EnrollmentFacts>

@@ -55,7 +55,7 @@ export interface Enforcement {
 
 export interface EmbeddedBroker extends Bus {
   readonly port: number
-  /** Ends every session that the status function now calls revoked, or whose certificate has expired. */
+  /** Ends every session that the status function now calls revoked or quarantined, or whose certificate has expired. */
   enforce(): Promise<Enforcement>
   sessions(): SessionFacts[]
   close(): Promise<void>
@@ -118,10 +118,16 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
     return peer.membership.fleet === fleet ? options.status(peer.membership, peer.issuerKeyId) : 'unknown'
   }
 
+  /** For good or for now. */
+  function isDenied(peer: Peer): boolean {
+    const status = statusOf(peer)
+    return status === 'revoked' || status === 'quarantined'
+  }
+
   /** The session behind an aedes client if it may still do anything. A status that became unknown keeps what stands. */
   function live(client: Client | null): Session | null {
     const session = client && sessionOf.get(client.conn)
-    return session && !session.ended && statusOf(session.peer) !== 'revoked' ? session : null
+    return session && !session.ended && !isDenied(session.peer) ? session : null
   }
 
   function clientIdFits(peer: Peer, clientId: string): boolean {
@@ -235,7 +241,7 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
 
   async function enforce(): Promise<Enforcement> {
     const started = performance.now()
-    const doomed = [...sessions].filter(session => !session.ended && statusOf(session.peer) === 'revoked')
+    const doomed = [...sessions].filter(session => !session.ended && isDenied(session.peer))
     // All are deaf and mute before the first is cut.
     for (const session of doomed) session.ended = true
     let cut = 0
