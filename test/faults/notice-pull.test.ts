@@ -5,7 +5,7 @@ import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { encodePem } from '@birthmark/device-sdk/core'
+import { encodePem, judgeTime, timeRequest } from '@birthmark/device-sdk/core'
 import {
   createPull,
   createRelyingParty,
@@ -104,4 +104,25 @@ test('[F55] the server answers a device’s nonce on the bus', async () => {
     if (body && Buffer.from(body.nonce).equals(nonce)) seq = body.seq
   })
   expect(seq).toBe(1)
+})
+
+test('[F55] the server signs the time over a nonce of 16 to 32 bytes, for anybody and for nothing else', async () => {
+  const { running, fleet, ca, signers } = await start()
+  const get = httpsGet({ url: running.est, tls: { ca } })
+  const nonce = new Uint8Array(randomBytes(16))
+  const body = (await get(timeRequest(nonce).path, 256)) ?? new Uint8Array(0)
+  const judged: unknown[] = []
+  for (const [asked, of] of [
+    [nonce, fleet],
+    [new Uint8Array(16), fleet],
+    [nonce, 'other'],
+  ] as const)
+    judgeTime({ status: 200, headers: {}, body }, asked, of, signers, nodeVerify(), (error, time) =>
+      judged.push(error?.message ?? Math.abs(time - Date.now() / 1000) < 60),
+    )
+  expect(judged).toEqual([true, 'time_rejected: another nonce', 'time_rejected: another fleet'])
+  for (const query of ['', '?nonce=00', `?nonce=${'ab'.repeat(33)}`, `?nonce=${'AB'.repeat(16)}`, `?nonce=${'ab'.repeat(16)}&x=1`])
+    await expect(get(`/.well-known/birthmark/time${query}`, 256).then(given => given === null || 'given')).resolves.not.toBe(
+      'given',
+    )
 })

@@ -24,6 +24,7 @@ import { openConfiguredIssuers } from './configured-issuers.ts'
 import { named } from './listening.ts'
 import { noticePull } from './notice-pull.ts'
 import { openScepFront } from './scep-front.ts'
+import { signedTime } from './signed-time.ts'
 import { watchProfiles } from './standing-profiles.ts'
 
 export interface EnrollmentFront {
@@ -107,6 +108,8 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
   })
   const pull = noticePull(settings, store, clock)
   listener.app.get(pull.path, pull.answer)
+  const time = signedTime(settings, clock)
+  listener.app.get(time.path, time.answer)
   metrics.gauge('connections', () => listener.connections)
   const { host } = settings.est
   const { port } = await named('est', host, parts.port, () => listener.listen(host, parts.port, { shared }))

@@ -44,6 +44,8 @@ export type DeviceErrorCode =
   | 'identity_missing'
   | 'identity_expired'
   | 'revoked'
+  | 'quarantined'
+  | 'time_rejected'
   | 'notice_rejected'
   | 'internal'
 

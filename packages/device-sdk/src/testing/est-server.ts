@@ -1,7 +1,7 @@
 // An EST server (RFC 7030) inside the test's own process: real certificates, real TLS on loopback, and faults on demand. For a firmware
 // team's CI: what does the device do when the server answers like this? It keeps everything in memory and admits every device born here.
 
-import { createPublicKey, generateKeyPairSync, verify, X509Certificate } from 'node:crypto'
+import { createHash, createPublicKey, generateKeyPairSync, sign, verify, X509Certificate } from 'node:crypto'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -9,12 +9,14 @@ import type { TLSSocket } from 'node:tls'
 import { gzipSync } from 'node:zlib'
 import type { Http, HttpRequest, HttpResponse, KeyStore, Store } from '../agent/ports.ts'
 import { decodeBase64, encodeBase64 } from '../core/base64.ts'
-import { type Bytes, concatBytes, equalBytes, hexOf, utf8Bytes } from '../core/bytes.ts'
+import { type Bytes, bytesOfHex, concatBytes, equalBytes, hexOf, utf8Bytes } from '../core/bytes.ts'
 import { parseCertificate } from '../core/certificate.ts'
 import { encodeCertsOnly } from '../core/cms.ts'
+import { encodeSign1, sign1Header } from '../core/cose.ts'
 import { parseCsr } from '../core/csr.ts'
 import { COMMON_NAME, encodeName, SERIAL_NUMBER } from '../core/distinguished-name.ts'
 import { type DeviceErrorCode, deviceError } from '../core/errors.ts'
+import { encodeTime, timeToBeSigned } from '../core/signed-time.ts'
 import { loopbackNames, neverExpires, type TestAuthority, testAuthority } from './authority.ts'
 
 /** What goes wrong with one answer. Those marked (socket) need the real connection; over `direct()` they are a cut connection. */
@@ -41,13 +43,18 @@ export type Fault =
   | { fault: 'cut' }
   /** The certificate is issued and recorded, and then the connection is closed. */
   | { fault: 'lost-reply' }
+  /** For `time`: the first answer it ever gave, to another nonce. */
+  | { fault: 'replayed' }
+  /** For `time`: another time, by a key that nobody trusts, or by the right one. */
+  | { fault: 'lying'; at: number; signed?: boolean }
 
-export type EstOperation = 'cacerts' | 'simpleenroll' | 'simplereenroll'
+/** EST's, and the signed time. */
+export type EstOperation = 'cacerts' | 'simpleenroll' | 'simplereenroll' | 'time'
 
 export interface SeenRequest {
   operation: EstOperation
   label: string | null
-  /** DER, null for cacerts. */
+  /** DER, null for cacerts and time. */
   csr: Bytes | null
   /** Subject of the client certificate as OpenSSL prints it, null without one. */
   client: string | null
@@ -70,6 +77,8 @@ export interface TestEst {
   url: string
   /** PEM: what a device's `trust` would hold. The server's root is none of the devices'. */
   trust: { server: string; birth: string; operational: string }
+  /** For an identity's `time`: the fleet, and the public key (PEM) that signs the time. */
+  time: { fleet: string; signers: string[] }
   /** Everything asked so far. */
   requests: SeenRequest[]
   /** How many certificates were signed for devices; the same CSR again adds none. */
@@ -140,10 +149,32 @@ export async function startTestEst(options: TestEstOptions = {}): Promise<TestEs
   const stranger = testAuthority('Stranger')
 
   const requests: SeenRequest[] = []
-  const faults: Record<EstOperation, Fault[]> = { cacerts: [], simpleenroll: [], simplereenroll: [] }
+  const faults: Record<EstOperation, Fault[]> = { cacerts: [], simpleenroll: [], simplereenroll: [], time: [] }
   const revoked = new Set<string>()
   const byRequest = new Map<string, Bytes>()
   let renewAfter: string | null = null
+
+  const clockKey = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const clockSpki = clockKey.publicKey.export({ type: 'spki', format: 'der' })
+  let firstTime: Bytes | null = null
+
+  const timeAnswer = (path: string, fault: Fault | undefined): Answer => {
+    const nonce = /\?nonce=((?:[0-9a-f]{2}){16,32})$/.exec(path)?.[1]
+    if (nonce === undefined) return text(400, 'request_malformed: no nonce')
+    const lying = fault?.fault === 'lying' ? fault : null
+    const key = lying && !lying.signed ? generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey : clockKey.privateKey
+    const header = sign1Header(-7)
+    const payload = encodeTime('test', bytesOfHex(nonce), lying ? lying.at : Math.floor(now()))
+    const signature = sign('sha256', timeToBeSigned(header, payload), { key, dsaEncoding: 'ieee-p1363' })
+    const keyId = new Uint8Array(createHash('sha256').update(clockSpki).digest().subarray(0, 8))
+    const body = encodeSign1(header, keyId, payload, new Uint8Array(signature))
+    firstTime ??= body
+    return {
+      status: 200,
+      headers: { 'content-type': 'application/cose; cose-type="cose-sign1"' },
+      body: fault?.fault === 'replayed' ? firstTime : body,
+    }
+  }
 
   const issue = (authority: TestAuthority, id: string, spki: Bytes) =>
     authority.issue({ profile: 'client', subject: deviceName(id), spki, notBefore: now() - 60, notAfter: now() + lifetime })
@@ -194,8 +225,8 @@ export async function startTestEst(options: TestEstOptions = {}): Promise<TestEs
 
   /** Null: cut the connection. */
   const answer = (request: HttpRequest, client: X509Certificate | null): { answer: Answer | null; fault: Fault | undefined } => {
-    const [, label, operation] =
-      /^\/\.well-known\/est\/(?:([^/]+)\/)?(cacerts|simpleenroll|simplereenroll)$/.exec(request.path) ?? []
+    const [, label, est] = /^\/\.well-known\/est\/(?:([^/]+)\/)?(cacerts|simpleenroll|simplereenroll)$/.exec(request.path) ?? []
+    const operation = request.path.startsWith('/.well-known/birthmark/time') ? 'time' : est
     if (!operation) return { answer: text(404, 'no such operation'), fault: undefined }
     const fault = faults[operation as EstOperation].shift()
     const seen: SeenRequest = {
@@ -218,6 +249,7 @@ export async function startTestEst(options: TestEstOptions = {}): Promise<TestEs
       }
     else if (fault?.fault === 'pending') out = text(202, 'wait for a person', { 'retry-after': fault.retryAfter })
     else if (fault?.fault === 'empty') out = certsOnly([])
+    else if (seen.operation === 'time') out = timeAnswer(request.path, fault)
     else if (seen.operation === 'cacerts') out = certsOnly([root.certificate, operational.certificate])
     else out = enroll(seen.operation, seen, client, fault)
     if (fault?.fault === 'lost-reply') return { answer: null, fault }
@@ -303,6 +335,7 @@ export async function startTestEst(options: TestEstOptions = {}): Promise<TestEs
   return {
     url: `https://127.0.0.1:${(server.address() as AddressInfo).port}`,
     trust: { server: serverRoot.pem, birth: birth.pem, operational: root.pem },
+    time: { fleet: 'test', signers: [clockKey.publicKey.export({ type: 'spki', format: 'pem' }).toString()] },
     requests,
     issued: () => byRequest.size,
     fail: (operation, ...more) => void faults[operation].push(...more),

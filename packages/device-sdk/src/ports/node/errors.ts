@@ -115,6 +115,14 @@ const advice: Record<DeviceErrorCode, Advice> = {
     retryable: false,
     hint: 'This identity was revoked. Once an operator has admitted the device again: enroll({ readmitted: true }).',
   },
+  quarantined: {
+    retryable: true,
+    hint: 'An operator holds this device back for now. Its identity is kept, and it asks again by itself; ask fleet operations.',
+  },
+  time_rejected: {
+    retryable: true,
+    hint: 'No signed time that this device believes. Compare time.signers and time.fleet with the notice keys of the server.',
+  },
   notice_rejected: { retryable: false, hint: 'A revocation notice was not valid and was ignored.' },
   internal: { retryable: false, hint: 'This is a bug in the SDK or in a port passed to it. Please report it with the cause.' },
 }
@@ -154,5 +162,8 @@ export function birthmarkError(error: unknown): BirthmarkError {
   const message = error instanceof Error ? error.message : String(error)
   if (!code || !Object.hasOwn(advice, code)) return new BirthmarkError('internal', message, { cause: error })
   const { retryAfterSeconds, cause } = error as { retryAfterSeconds?: number; cause?: unknown }
+  // The agent knows refusals apart only as far as it acts on them; this one it sits out like any other.
+  if (code === 'est_refused' && /^est_refused: 403 device_quarantined\b/.test(message))
+    return new BirthmarkError('quarantined', message, { cause: error, retryAfterSeconds })
   return new BirthmarkError(code, message, { cause: cause ?? error, retryAfterSeconds })
 }

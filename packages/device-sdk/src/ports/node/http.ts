@@ -10,6 +10,7 @@ import { csrBytesMax } from '../../core/csr.ts'
 import { type DeviceError, type DeviceErrorCode, deviceError } from '../../core/errors.ts'
 import { bindCsr, channelBindingOf } from './channel-binding.ts'
 import type { NodeKeyStore } from './keys.ts'
+import { judgeServer, type ServerTime } from './server-path.ts'
 
 /** PEM certificates one after the other, as node:tls takes chains and anchors. */
 export function pemChain(certificates: Uint8Array[]): string {
@@ -39,6 +40,8 @@ export interface HttpOptions {
   timeoutSecondsMax?: number
   /** `channel`: every CSR names the TLS connection that carries it (RFC 7030 3.5). Absent: from the first time that the server demands it. */
   possession?: 'channel' | undefined
+  /** What the server's certificate is judged against; null, and without it, the machine's clock. */
+  time?: () => ServerTime | null
 }
 
 /** How the server says that it takes no CSR without the channel binding (docs/est.md). */
@@ -87,6 +90,7 @@ export function nodeHttp(url: string, anchors: Uint8Array[], keys: NodeKeyStore,
     }
     // From the first packet to the last: a server that drips a byte a second is not slow, it is hostile or broken.
     const seconds = Math.min(request.timeoutSeconds, options.timeoutSecondsMax ?? Number.POSITIVE_INFINITY)
+    const time = options.time?.() ?? null
     const timer = setTimeout(() => failed('timeout', `no answer within ${seconds} s`), seconds * 1000)
     let sent: ReturnType<typeof httpsRequest> | undefined
     try {
@@ -100,6 +104,8 @@ export function nodeHttp(url: string, anchors: Uint8Array[], keys: NodeKeyStore,
         agent: false,
         maxHeaderSize: 16384,
         ...tlsCredentials(anchors, keys, tls),
+        // Judged below, before a byte of the request is written.
+        ...(time && { rejectUnauthorized: false }),
       })
     } catch (error) {
       end((error as DeviceError).code ? (error as DeviceError) : deviceError('internal', (error as Error).message), null)
@@ -129,22 +135,29 @@ export function nodeHttp(url: string, anchors: Uint8Array[], keys: NodeKeyStore,
       })
     })
     const { body } = request
-    if (body && binding) {
-      const post = sent
-      const send = (socket: TLSSocket) => {
-        try {
-          bindCsr(decodeBase64(body, csrBytesMax), channelBindingOf(socket), keys, (error, csr) => {
-            if (!csr) return end(error, null)
-            const bytes = utf8Bytes(encodeBase64(csr, 64))
-            post.setHeader('content-length', bytes.length)
-            post.end(bytes)
-          })
-        } catch (error) {
-          end(error as DeviceError, null)
-        }
+    const post = sent
+    const write = (socket: TLSSocket | null) => {
+      if (!body || !binding || !socket) return void post.end(body ?? undefined)
+      try {
+        bindCsr(decodeBase64(body, csrBytesMax), channelBindingOf(socket), keys, (error, csr) => {
+          if (!csr) return end(error, null)
+          const bytes = utf8Bytes(encodeBase64(csr, 64))
+          post.setHeader('content-length', bytes.length)
+          post.end(bytes)
+        })
+      } catch (error) {
+        end(error as DeviceError, null)
       }
-      sent.on('socket', socket => socket.once('secureConnect', () => send(socket as TLSSocket)))
-    } else sent.end(body ?? undefined)
+    }
+    if (time || (body && binding))
+      sent.on('socket', socket =>
+        socket.once('secureConnect', () => {
+          const against = time && judgeServer(socket as TLSSocket, host, anchors, time)
+          if (against) end(against, null)
+          else write(socket as TLSSocket)
+        }),
+      )
+    else write(null)
     return () => failed('aborted', 'given up')
   }
 }

@@ -5,6 +5,7 @@ import { createAgent } from '../../agent/agent.ts'
 import type { Agent, AgentEvents, AgentState, AgentStatus } from '../../agent/agent-interface.ts'
 import { type Identity as SlotIdentity, slotOf } from '../../agent/identity-slots.ts'
 import type { Bus, Clock, Http, NoticeReceiver, Rng, Store, Verify } from '../../agent/ports.ts'
+import type { TimeStatus, TimeTrust, TrustedClock } from '../../agent/time-trust.ts'
 import { decodePem } from '../../core/base64.ts'
 import { parseCertificate } from '../../core/certificate.ts'
 import { encodeDeviceName } from '../../core/distinguished-name.ts'
@@ -17,6 +18,7 @@ import { nodeHttp, pemChain, tlsCredentials } from './http.ts'
 import type { NodeKeyStore } from './keys.ts'
 import { listenToNotices } from './notices.ts'
 import { type RenewalHints, renewalHints } from './renewal-hint.ts'
+import { nodeTime, timeSigners } from './time.ts'
 
 /** PEM text (any number of certificates, text around them is fine), one DER certificate, or a list of these. */
 export type Anchors = string | Uint8Array | readonly (string | Uint8Array)[]
@@ -59,6 +61,18 @@ export interface IdentityOptions {
     operational?: Anchors | undefined
   }
   clock?: Clock | undefined
+  /**
+   * Which time to go by; `network`, the machine's clock, unless told. For `signed`: the fleet, and the public keys whose word is taken (the server's
+   * `device` folder names them), SPKI as DER or PEM.
+   */
+  time?:
+    | {
+        trust: TimeTrust
+        fleet?: string
+        signers?: readonly (string | Uint8Array)[] /** For tests: seconds that only grow. */
+        elapsed?: () => number
+      }
+    | undefined
   log?: Log | undefined
   /** Closes the identity. */
   signal?: AbortSignal | undefined
@@ -92,6 +106,8 @@ export interface IdentityOptions {
 export interface IdentityStatus extends Omit<AgentStatus, 'lastError' | 'state'> {
   state: AgentState | 'closed'
   lastError: BirthmarkError | null
+  /** Which trust in the time is in force, and why, where it is not the one that was wanted. */
+  time: Omit<TimeStatus, 'error'> & { error: BirthmarkError | null }
 }
 
 /** What one recorded identity says of itself. Times are seconds since 1970; `notAfter` is 0 until a certificate was issued. */
@@ -175,6 +191,9 @@ export function createIdentity(options: IdentityOptions): Identity {
     }
   }
   const serverAnchors = anchors('server')
+  const signers = timeSigners(options.time?.signers ?? [])
+  if (options.time?.trust === 'signed' && (signers.length === 0 || !options.time.fleet))
+    throw new TypeError('time: signed needs fleet and signers')
   const listeners = new Map<keyof IdentityEvents, Set<(event: never) => void>>()
   let closed = false
 
@@ -203,7 +222,7 @@ export function createIdentity(options: IdentityOptions): Identity {
     active: identity =>
       tell('active', { ...generationOf(identity), deviceId: agent.status().deviceId, renewAt: agent.status().renewAt }),
     dropped: identity => tell('dropped', generationOf(identity)),
-    failed: error => tell('failed', { error: birthmarkError(error) }),
+    failed: error => tell('failed', { error: told(error) }),
     revoked: by => tell('revoked', { by: by === 'server' ? 'server' : 'notice' }),
     scheduled: seconds => tell('scheduled', { seconds }),
   }
@@ -219,10 +238,22 @@ export function createIdentity(options: IdentityOptions): Identity {
   }
 
   const timeoutSecondsMax = options.timeoutSeconds ?? 60
-  const http = options.http ?? nodeHttp(server.url, serverAnchors, keys, { timeoutSecondsMax, possession: options.possession })
+  const { possession } = options
+  // Until the store was read, and where that fails, the machine's clock.
+  let time: TrustedClock
+  const serverTime = () => {
+    const { trust, floor } = time.status()
+    return trust === 'network' ? null : { now: time.now(), floor }
+  }
+  const http = options.http ?? nodeHttp(server.url, serverAnchors, keys, { timeoutSecondsMax, possession, time: serverTime })
   let agent: Agent
   let hints: RenewalHints
   try {
+    time = nodeTime({
+      ...options,
+      ...{ trust: options.time?.trust ?? 'network', fleet: options.time?.fleet ?? '', signers, elapsed: options.time?.elapsed },
+      ...{ http, floor: options.timeFloor ?? releaseTime, clock: options.clock ?? systemClock },
+    })
     hints = renewalHints(store)
     agent = createAgent(
       {
@@ -232,7 +263,7 @@ export function createIdentity(options: IdentityOptions): Identity {
         verify: options.verify ?? nodeVerify,
         rng: options.rng ?? nodeRng,
         http: hints.watch(http),
-        clock: options.clock ?? systemClock,
+        clock: time,
       },
       {
         label: server.label ?? null,
@@ -241,7 +272,7 @@ export function createIdentity(options: IdentityOptions): Identity {
         secret: options.secret ?? null,
         name: options.secret ? encodeDeviceName(options.secret.user) : new Uint8Array([0x30, 0]),
         algorithms: options.algorithms ?? defaultAlgorithms,
-        timeFloor: options.timeFloor ?? releaseTime,
+        timeFloor: time.status().floor,
         renewAt: hints.renewAt,
         prove: options.prove
           ? (identity, done) => {
@@ -264,9 +295,24 @@ export function createIdentity(options: IdentityOptions): Identity {
     throw birthmarkError(error)
   }
 
+  /** What went wrong, and by which time it was judged where time matters. */
+  const told = (error: unknown): BirthmarkError => {
+    const out = birthmarkError(error)
+    const { trust, wanted } = time.status()
+    if (trust === 'network' || !/^(path_(expired|not_yet_valid|time_untrusted)|server_untrusted|identity_expired)$/.test(out.code))
+      return out
+    const message = `${out.message} (time trust: ${trust}${wanted === trust ? '' : `, ${wanted} wanted`})`
+    return new BirthmarkError(out.code, message, { cause: out.cause, retryAfterSeconds: out.retryAfterSeconds })
+  }
+
   const status = (): IdentityStatus => {
     const { lastError, ...rest } = agent.status()
-    const out: IdentityStatus = { ...rest, lastError: lastError && birthmarkError(lastError) }
+    const { error, ...trust } = time.status()
+    const out: IdentityStatus = {
+      ...rest,
+      lastError: lastError && told(lastError),
+      time: { ...trust, error: error && birthmarkError(error) },
+    }
     if (closed) out.state = 'closed'
     return out
   }
@@ -294,12 +340,18 @@ export function createIdentity(options: IdentityOptions): Identity {
       }
       waiting++
       signal?.addEventListener('abort', onAbort)
-      begin(error => end(() => (error ? reject(birthmarkError(error)) : resolve(status()))))
+      begin(error => end(() => (error ? reject(told(error)) : resolve(status()))))
     })
 
+  /** Asks for a signed time first, where one is wanted and none came yet; without an answer the floor is in force, and status() says so. */
+  const timed = (next: () => void): void => {
+    if (time.status().wanted === 'signed' && time.now() < 0) time.ask(next)
+    else next()
+  }
+
   const identity: Identity = {
-    enroll: ({ signal, readmitted } = {}) => call(signal, done => agent.enroll(readmitted === true, done)),
-    renew: ({ signal } = {}) => call(signal, done => agent.renew(done)),
+    enroll: ({ signal, readmitted } = {}) => call(signal, done => timed(() => agent.enroll(readmitted === true, done))),
+    renew: ({ signal } = {}) => call(signal, done => timed(() => agent.renew(done))),
     status,
     on(type, listener) {
       const set = listeners.get(type) ?? new Set()
@@ -311,8 +363,7 @@ export function createIdentity(options: IdentityOptions): Identity {
       const active = agent.identity()
       if (state === 'revoked') throw new BirthmarkError('revoked', 'this identity was revoked')
       if (!active) throw new BirthmarkError('identity_missing', 'not enrolled yet')
-      if (agent.status().notAfter < (options.clock ?? systemClock).now())
-        throw new BirthmarkError('identity_expired', 'the operational certificate is over')
+      if (agent.status().notAfter < time.now()) throw new BirthmarkError('identity_expired', 'the operational certificate is over')
       try {
         return tlsOf(active)
       } catch (error) {
@@ -332,13 +383,18 @@ export function createIdentity(options: IdentityOptions): Identity {
           () => agent.revoke('notice'),
           error => tell('notice', { error: birthmarkError(error) }),
         )
-      agent.start()
+      if (time.status().wanted !== 'signed' || time.now() >= 0) agent.start()
+      else
+        time.start(() => {
+          if (!closed) agent.start()
+        })
       return identity
     },
     close() {
       closed = true
       options.signal?.removeEventListener('abort', identity.close)
       stopListening()
+      time.stop()
       agent.stop()
     },
   }
