@@ -9,6 +9,7 @@ export const debianPackages = [
   'default-jdk-headless',
   'duktape',
   'g++',
+  'gcc-multilib',
   'libbcpkix-java',
   'make',
   'mosquitto',

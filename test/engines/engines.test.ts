@@ -1,24 +1,20 @@
-// The same bytes that a device flashes, on engines that nobody here wrote. QuickJS comes from the registry as WebAssembly, Duktape from Debian.
-import { spawnSync } from 'node:child_process'
+// The same bytes that a device flashes, on engines that nobody here wrote.
 import { createHash, generateKeyPairSync, sign } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { runInNewContext } from 'node:vm'
 import { newQuickJSWASMModuleFromVariant } from 'quickjs-emscripten-core'
-import { beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { flashBundle } from '../../tools/device-bundle.ts'
-import { es5 } from '../../tools/es5.ts'
-import { type Recorded, recordStory } from './recorded.ts'
+import { type Asked, deviceScripts, linesOf, type Recorded, recordStory } from './recorded.ts'
+import { engines } from './runners.ts'
+import { playOnXs } from './xs.ts'
 
 let recorded: Recorded
 // Most of the time goes into trying names for the flashed script.
 beforeAll(async () => {
-  recorded = await recordStory()
+  recorded = await recordStory(await deviceScripts())
 }, 180_000)
 
 it('the story is birth check, two refusals, enrollment, reboot, renewal, notice and the end', () => {
-  expect(recorded.lines.filter(line => !line.startsWith('event scheduled'))).toMatchInlineSnapshot(`
+  expect(linesOf(recorded.transcript).filter(line => !line.startsWith('event scheduled'))).toMatchInlineSnapshot(`
     [
       "boot unenrolled  0 0 0 false",
       "event birth unit-7",
@@ -49,32 +45,29 @@ it('the story is birth check, two refusals, enrollment, reboot, renewal, notice 
   `)
 })
 
-it('Node plays the recording as it ran', () => {
-  const engine = {} as { told: string }
-  runInNewContext(`${recorded.bundles}\n${recorded.replay}`, engine)
-  expect(engine.told.split('\n')).toEqual(recorded.lines)
+const table: string[] = []
+
+describe('the same story, byte for byte', () => {
+  for (const { name, from, play } of engines)
+    it(`on ${name}`, async () => {
+      const { version, lines } = await play(recorded)
+      expect(lines).toEqual(linesOf(recorded.transcript))
+      table.push(`${name.padEnd(9)} ${version.padEnd(32)} ${String(lines.length).padStart(3)} lines  ${from}`)
+    }, 120_000)
 })
 
-it('QuickJS tells the same story, in 1 MB', async () => {
-  const runtime = (await newQuickJSWASMModuleFromVariant(import('@jitl/quickjs-wasmfile-release-sync'))).newRuntime()
-  runtime.setMemoryLimit(1 << 20)
-  const context = runtime.newContext()
-  context.unwrapResult(context.evalCode(`${recorded.bundles}\n${recorded.replay}`)).dispose()
-  expect(context.getProp(context.global, 'told').consume(context.getString).split('\n')).toEqual(recorded.lines)
-  context.dispose()
-  runtime.dispose()
+afterAll(() => {
+  process.stdout.write(`${table.join('\n')}\n`)
 })
 
-it('Duktape tells the same story, lowered to ES5', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'duktape-'))
-  const file = join(folder, 'story.js')
-  writeFileSync(file, `${await es5(recorded.bundles)}\n${await es5(recorded.replay)}\nprint(told)\n`)
-  const { status, stdout, stderr } = spawnSync('duk', [file], { encoding: 'utf8', timeout: 60_000 })
-  rmSync(folder, { recursive: true })
-  expect(stderr).toBe('')
-  expect(stdout.trimEnd().split('\n')).toEqual(recorded.lines)
-  expect(status).toBe(0)
-}, 90_000)
+it('XS is refused what is beyond its heap, and says so', async () => {
+  await expect(playOnXs(recorded, 16_384)).rejects.toThrow('not enough memory')
+})
+
+it('XS that asks for anything else than what was recorded fails', async () => {
+  const transcript = recorded.transcript.map((asked, at) => (at === 9 ? (['say', 'nothing', [], null] as Asked) : asked))
+  await expect(playOnXs({ ...recorded, transcript })).rejects.toThrow('instead of say,nothing')
+})
 
 it('the P-256 fallback believes a signature and no changed one on QuickJS, which has BigInt and nothing else', async () => {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })

@@ -1,26 +1,35 @@
 // One run of story.ts on Node with real keys and a real EST server, and the same as a script that any engine can be given.
 import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 import { runInNewContext } from 'node:vm'
-import { type Bytes, defaultAlgorithms } from '@birthmark/device-sdk/core'
+import { type Bytes, concatBytes, defaultAlgorithms, utf8Bytes } from '@birthmark/device-sdk/core'
 import { memoryKeys, memoryStore, nodeHash, nodeRng, nodeVerify } from '@birthmark/device-sdk/node'
 import { startTestEst } from '@birthmark/device-sdk/testing'
 import { build } from 'esbuild'
 import { createTestHistory } from '../../packages/fleet-revocation/src/testing/history.ts'
 import { createTestNoticeKey } from '../../packages/fleet-revocation/src/testing/notice-key.ts'
-import { deviceScript, entries, minifiedBundle } from '../../tools/device-bundle.ts'
-import type { Bundles, Given, Lend, startStory } from './story.ts'
+import { deviceScript, entries, flashBundle, minifiedBundle } from '../../tools/device-bundle.ts'
+import { type Bundles, type Given, type Lend, lives, type startStory, type Waiting } from './story.ts'
 
-const hex = (bytes: Bytes): string => Buffer.from(bytes).toString('hex')
-const unhex = (text: string): Bytes => new Uint8Array(Buffer.from(text, 'hex'))
+export const hexOf = (bytes: Bytes): string => Buffer.from(bytes).toString('hex')
 const spkiOf = (key: KeyObject): Bytes => new Uint8Array(key.export({ type: 'spki', format: 'der' }))
 
-export interface Recorded {
-  /** What the story says on Node. */
-  lines: string[]
+/** A port's function, its text and bytes, and its answer; bytes in hex. */
+export type Asked = [name: string, text: string, bytes: string[], answer: string | null]
+
+export interface Scripts {
   /** What every engine is given first: the device's script as flashed, and the notice receiver's. */
   bundles: string
-  /** Plays the story to the engine and leaves its lines, joined, in the global `told`; throws where the engine asks for anything else. */
-  replay: string
+  story: string
+}
+
+export interface Recorded extends Scripts {
+  given: Given
+  transcript: Asked[]
+}
+
+/** What a story said. */
+export function linesOf(transcript: Asked[]): string[] {
+  return transcript.filter(([name]) => name === 'say').map(([, line]) => line)
 }
 
 async function storyScript(): Promise<string> {
@@ -40,15 +49,20 @@ async function storyScript(): Promise<string> {
   return outputFiles[0].text
 }
 
-export async function recordStory(): Promise<Recorded> {
+/** `fallback`: notices are verified by the engine itself, as where it has BigInt and no cryptography. */
+export async function deviceScripts(fallback = false): Promise<Scripts> {
+  const verifier = 'packages/device-sdk/src/ports/p256-verify.ts'
   const bundles = [
     await deviceScript(),
     'globalThis.lent = { createAgent: birthmark.createAgent };',
     await minifiedBundle({ [entries.receiver]: ['createDeviceReceiver'] }),
     'lent.createDeviceReceiver = birthmark.createDeviceReceiver;',
-  ].join('\n')
-  const script = await storyScript()
+  ]
+  if (fallback) bundles.push(await flashBundle({ [verifier]: ['p256Verify'] }), 'lent.p256Verify = birthmark.p256Verify;')
+  return { bundles: bundles.join('\n'), story: await storyScript() }
+}
 
+export async function recordStory(scripts: Scripts): Promise<Recorded> {
   const now = Date.UTC(2026, 10, 22) / 1000
   const est = await startTestEst({ now: () => now })
   est.fail('simpleenroll', { fault: 'wrong-ca' }, { fault: 'lost-reply' })
@@ -58,86 +72,136 @@ export async function recordStory(): Promise<Recorded> {
   const history = createTestHistory(noticeKey)
   await history.add([{ kind: 'group', gid: 7, bound: 10 }])
   await history.add([{ kind: 'group', gid: 9, bound: 11 }])
-  const given: Given = {
-    now,
-    birthChain: hex(born.store.get('birth.chain') as Bytes),
-    birthAnchor: hex(est.authorities.birth.certificate),
-    algorithms: defaultAlgorithms,
-    signer: { keyId: hex(noticeKey.keyId), algorithm: noticeKey.algorithm, spki: hex(noticeKey.signer.spki) },
-    notices: history.notices.map(({ notice }) => hex(notice)),
-  }
+  const given: Given = { now, algorithms: defaultAlgorithms, noticeAlgorithm: noticeKey.algorithm, notices: history.notices.length }
+  const furnished = new Map<string, Bytes>([
+    ['birthAnchor', est.authorities.birth.certificate],
+    ['keyId', noticeKey.keyId],
+    ['spki', noticeKey.signer.spki],
+    ...history.notices.map(({ notice }, at): [string, Bytes] => [`notice-${at}`, notice]),
+  ])
 
   const keys = new Map<string, { privateKey: KeyObject; publicKey: KeyObject }>()
-  let birthSpki = ''
+  let birthSpki: Bytes | null = null
   born.keys.publicKey('birth', (_, spki) => {
-    birthSpki = hex(spki as Bytes)
+    birthSpki = spki
   })
-  const hosts: Record<string, (argument: string) => string> = {
-    sha256: bytes => hex(nodeHash.sha256(unhex(bytes))),
-    verify(argument) {
-      const [spki, algorithm, message, signature] = argument.split(' ')
-      let verdict = ''
-      nodeVerify.verify(unhex(spki), algorithm, unhex(message), unhex(signature), good => {
-        verdict = good ? 'good' : 'bad'
+  const nothing = new Uint8Array(0)
+  const hosts: Record<string, (text: string, one: Bytes, two: Bytes, three: Bytes) => Bytes | null> = {
+    say: () => null,
+    given: name => furnished.get(name) ?? null,
+    sha256: (_, bytes) => nodeHash.sha256(bytes),
+    verify(algorithm, spki, message, signature) {
+      let verdict: Bytes | null = null
+      nodeVerify.verify(spki, algorithm, message, signature, good => {
+        verdict = good ? nothing : null
       })
       return verdict
     },
     generate(slot) {
       const pair = generateKeyPairSync('ec', { namedCurve: 'P-256' })
       keys.set(slot, pair)
-      return hex(spkiOf(pair.publicKey))
+      return spkiOf(pair.publicKey)
     },
     publicKey(slot) {
       const pair = keys.get(slot)
-      return slot === 'birth' ? birthSpki : pair ? hex(spkiOf(pair.publicKey)) : ''
+      return slot === 'birth' ? birthSpki : pair ? spkiOf(pair.publicKey) : null
     },
-    sign(argument) {
-      const [slot, message] = argument.split(' ')
-      return hex(new Uint8Array(sign('sha256', unhex(message), keys.get(slot)?.privateKey as KeyObject)))
+    sign: (slot, message) => new Uint8Array(sign('sha256', message, keys.get(slot)?.privateKey as KeyObject)),
+    random: length => nodeRng.random(Number(length)),
+    get: name => born.store.get(name),
+    put(name, value) {
+      born.store.put(name, value)
+      return null
     },
-    random: length => hex(nodeRng.random(Number(length))),
+    remove(name) {
+      born.store.remove(name)
+      return null
+    },
   }
-  const transcript: string[][] = []
-  const lend: Lend = (name, argument) => {
-    const answer = hosts[name](argument)
-    transcript.push([name, argument, answer])
-    return answer
+  const transcript: Asked[] = []
+  const record = (name: string, text: string, bytes: Bytes[], answer: Bytes | null) =>
+    transcript.push([name, text, bytes.map(hexOf), answer && hexOf(answer)])
+  // Another realm, whose arrays are its own.
+  const engine = {} as { lent: Bundles; startStory: typeof startStory; Uint8Array: typeof Uint8Array }
+  const lend: Lend = (name, text, one, two, three) => {
+    const bytes = [one, two, three].filter(part => part !== undefined).map(part => new Uint8Array(part))
+    const answer = hosts[name](text, bytes[0], bytes[1], bytes[2])
+    record(name, text, bytes, answer)
+    return answer && new engine.Uint8Array(answer)
   }
-  const ask = (text: string) =>
-    new Promise<string>(resolve => {
-      const [method, path, body, slot, chain] = text.split(' ')
+  const ask = ({ text, body, chain }: Waiting) => {
+    const [method, path, slot] = text.split(' ')
+    return new Promise<Bytes | null>(resolve => {
       est
         .direct()
         .request(
-          { method, path, headers: {}, body: body === '-' ? null : unhex(body), bodyBytesMax: 65536, timeoutSeconds: 60 },
-          { slot: slot === '-' ? null : slot, chain: chain ? chain.split(',').map(unhex) : [] },
+          { method, path, headers: {}, body: body.length ? body : null, bodyBytesMax: 65536, timeoutSeconds: 60 },
+          { slot: slot === '-' ? null : slot, chain: certificatesOf(new Uint8Array(chain)) },
           (_, response) =>
-            resolve(response ? `${response.status}|${response.headers['content-type']}|${hex(response.body)}` : 'network'),
+            resolve(response && concatBytes([utf8Bytes(`${response.status}|${response.headers['content-type']}|`), response.body])),
         )
     })
+  }
 
-  const engine = {} as { lent: Bundles; startStory: typeof startStory }
-  runInNewContext(`${bundles}\n${script}`, engine)
-  const story = engine.startStory(engine.lent, given, lend)
-  for (let request = story.waiting.shift(); request; request = story.waiting.shift()) {
-    const answer = await ask(request.ask)
-    transcript.push(['http', request.ask, answer])
-    request.answer(answer)
+  runInNewContext(`${scripts.bundles}\n${scripts.story}\nglobalThis.Uint8Array = Uint8Array`, engine)
+  for (let life = 0; life < lives; life++) {
+    const waiting = engine.startStory(engine.lent, given, lend, life)
+    for (let request = waiting.shift(); request; request = waiting.shift()) {
+      const answer = request.text ? await ask(request) : null
+      if (request.text) record('http', request.text, [request.body, request.chain], answer)
+      request.answer(answer && new engine.Uint8Array(answer))
+    }
   }
   await est.close()
-  const replay = `${script}
-var transcript = ${JSON.stringify(transcript)}, at = 0
-function lend(name, argument) {
-  var line = transcript[at++] || []
-  if (line[0] !== name || line[1] !== argument) throw new Error('asked for ' + name + ' ' + argument + ' at ' + at + ' instead of ' + line[0] + ' ' + line[1])
-  return line[2]
+  return { ...scripts, given, transcript }
 }
-var story = startStory(lent, ${JSON.stringify(given)}, lend)
-while (story.waiting.length) {
-  var request = story.waiting.shift()
-  request.answer(lend('http', request.ask))
+
+/** DER certificates, one after the other. */
+function certificatesOf(bytes: Bytes): Bytes[] {
+  const out: Bytes[] = []
+  for (let at = 0; at < bytes.length; ) {
+    // Every certificate is longer than 255 bytes and shorter than 64 KB: 30 82, two bytes of length.
+    const end = at + 4 + bytes[at + 2] * 256 + bytes[at + 3]
+    out.push(bytes.slice(at, end))
+    at = end
+  }
+  return out
 }
+
+/** One life, for every engine. */
+export const lifeScript = (given: Given, life: number): string => `
+var waiting = startStory(lent, ${JSON.stringify(given)}, lend, ${life})
+while (waiting.length) {
+  var request = waiting.shift()
+  request.answer(request.text ? lend('http', request.text, request.body, request.chain) : null)
+}`
+
+/**
+ * Plays the recording to an engine that has nothing but JavaScript. Leaves its lines, joined, in the global `told`; throws where the engine asks
+ * for anything else.
+ */
+export function replayScript({ story, given, transcript }: Recorded): string {
+  return `${story}
+var transcript = ${JSON.stringify(transcript)}, at = 0, lines = []
+function hex(bytes) {
+  var out = ''
+  for (var i = 0; i < bytes.length; i++) out += '0123456789abcdef'.charAt(bytes[i] >> 4) + '0123456789abcdef'.charAt(bytes[i] & 15)
+  return out
+}
+function unhex(text) {
+  var out = new Uint8Array(text.length / 2)
+  for (var i = 0; i < out.length; i++) out[i] = parseInt(text.substr(2 * i, 2), 16)
+  return out
+}
+function lend(name, text) {
+  var asked = transcript[at++] || ['nothing', '', [], null], bytes = []
+  for (var i = 2; i < arguments.length; i++) bytes.push(hex(arguments[i]))
+  if (asked[0] !== name || asked[1] !== text || asked[2].join() !== bytes.join())
+    throw new Error('asked for ' + name + ' ' + text + ' ' + bytes + ' at ' + at + ' instead of ' + asked)
+  if (name === 'say') lines.push(text)
+  return asked[3] === null ? null : unhex(asked[3])
+}
+${Array.from({ length: lives }, (_, life) => lifeScript(given, life)).join('')}
 if (at !== transcript.length) throw new Error('asked for less')
-globalThis.told = story.lines.join('\\n')`
-  return { lines: [...story.lines], bundles, replay }
+globalThis.told = lines.join('\\n')`
 }

@@ -1,115 +1,131 @@
 // The device's whole life as one script for any engine, in the device subset: birth check, refused answers, enrollment, reboot, renewal, notice,
-// revoked. What needs keys, signatures, randomness or a network is lent by the host as text, so that a run that was recorded on Node can be
-// played to an engine that has none of these: it must ask the same, in the same order, byte for byte.
-import type { Agent, AgentPorts, createAgent, Identity } from '@birthmark/device-sdk/agent'
+// revoked. Between two of its lives the engine starts anew. What needs keys, signatures, randomness, a medium or a network is lent by the host as bytes, so that a run that was recorded on Node
+// can be played to an engine that has none of these: it must ask the same, in the same order, byte for byte.
+import type { Agent, AgentPorts, createAgent, Hash, Identity, Verify } from '@birthmark/device-sdk/agent'
 import type { Bytes, DeviceError } from '@birthmark/device-sdk/core'
 import type { createDeviceReceiver, DeviceReceiver } from '@birthmark/fleet-revocation/device'
 
 export interface Given {
   now: number
-  /** Hex. */
-  birthChain: string
-  birthAnchor: string
   algorithms: string[]
-  signer: { keyId: string; algorithm: number; spki: string }
-  /** Hex; the second revokes. */
-  notices: string[]
+  /** Of the notices' signatures, by COSE. */
+  noticeAlgorithm: number
+  /** How many there are; the second revokes. */
+  notices: number
 }
 
 export interface Bundles {
   createAgent: typeof createAgent
   createDeviceReceiver: typeof createDeviceReceiver
+  /** Where the engine itself verifies notices. */
+  p256Verify?: (hash: Hash) => Verify
 }
 
-export interface Story {
-  /** What happened so far. */
-  lines: string[]
-  /** Requests that the host has to answer, one at a time, until there are none. */
-  waiting: { ask: string; answer: (text: string) => void }[]
+export interface Waiting {
+  /** Method, path and key slot (`-`: none); empty: nothing is asked, it is only the next turn. */
+  text: string
+  /** Empty: none. */
+  body: Bytes
+  /** DER certificates, one after the other. */
+  chain: Bytes
+  /** Status, `|`, content type, `|` and the body; null: the network failed. */
+  answer(bytes: Bytes | null): void
 }
 
-/** `name` of a port's function, its arguments and its answer as text; bytes in hex. */
-export type Lend = (name: string, argument: string) => string
+/**
+ * What the host does: the name of a port's function, its textual argument, its bytes, and what comes back. `say` tells what happened, `given`
+ * fetches what the device was made with.
+ */
+export type Lend = (name: string, text: string, one?: Bytes, two?: Bytes, three?: Bytes) => Bytes | null
 
-const digits = '0123456789abcdef'
+/** From boot to boot: an answer by a stranger's CA, an answer that is lost, the same request again and all that follows, and revoked. */
+export const lives = 4
+const wholeLife = 2
 
-function hex(bytes: Bytes): string {
-  let out = ''
-  for (let i = 0; i < bytes.length; i++) out += digits.charAt(bytes[i] >> 4) + digits.charAt(bytes[i] & 15)
-  return out
-}
-
-function unhex(text: string): Bytes {
-  const out = new Uint8Array(text.length / 2)
-  for (let i = 0; i < out.length; i++) out[i] = parseInt(text.substr(2 * i, 2), 16)
-  return out
-}
-
-export function startStory(bundles: Bundles, given: Given, lend: Lend): Story {
-  const story: Story = { lines: [], waiting: [] }
-  const records: { [name: string]: Bytes | null } = { 'birth.chain': unhex(given.birthChain) }
+/** Returns what the host has to answer, one at a time, until there is nothing. */
+export function startStory(bundles: Bundles, given: Given, lend: Lend, life: number): Waiting[] {
+  const waiting: Waiting[] = []
   const say = function (line: string): void {
-    story.lines.push(line)
+    lend('say', line)
+  }
+  const lent = function (name: string, text: string): Bytes {
+    return lend(name, text) as Bytes
+  }
+  const joined = function (parts: Bytes[]): Bytes {
+    let length = 0
+    for (let i = 0; i < parts.length; i++) length += parts[i].length
+    const out = new Uint8Array(length)
+    length = 0
+    for (let i = 0; i < parts.length; i++) {
+      out.set(parts[i], length)
+      length += parts[i].length
+    }
+    return out
+  }
+  /** Up to the next `|` from `at`. */
+  const fieldOf = function (bytes: Bytes, at: number): string {
+    let text = ''
+    for (let i = at; bytes[i] !== 124; i++) text += String.fromCharCode(bytes[i])
+    return text
+  }
+  const hash: Hash = {
+    sha256: function (bytes) {
+      return lend('sha256', '', bytes) as Bytes
+    },
+  }
+  const verify: Verify = {
+    verify: function (spki, algorithm, message, signature, done) {
+      done(lend('verify', algorithm, spki, message, signature) !== null)
+    },
   }
   const ports: AgentPorts = {
-    hash: {
-      sha256: function (bytes) {
-        return unhex(lend('sha256', hex(bytes)))
-      },
-    },
-    verify: {
-      verify: function (spki, algorithm, message, signature, done) {
-        done(lend('verify', [hex(spki), algorithm, hex(message), hex(signature)].join(' ')) === 'good')
-      },
-    },
+    hash: hash,
+    verify: verify,
     keys: {
       algorithm: 'ecdsa-sha256',
       generate: function (slot, done) {
-        done(null, unhex(lend('generate', slot)))
+        done(null, lend('generate', slot))
       },
       publicKey: function (slot, done) {
-        const spki = lend('publicKey', slot)
-        done(null, spki ? unhex(spki) : null)
+        done(null, lend('publicKey', slot))
       },
       sign: function (slot, message, done) {
-        done(null, unhex(lend('sign', slot + ' ' + hex(message))))
+        done(null, lend('sign', slot, message))
       },
     },
     rng: {
       random: function (length) {
-        return unhex(lend('random', '' + length))
+        return lent('random', '' + length)
       },
     },
     store: {
       get: function (name) {
-        return records[name] || null
+        return lend('get', name)
       },
       put: function (name, value) {
-        records[name] = unhex(hex(value))
+        lend('put', name, value)
       },
       remove: function (name) {
-        records[name] = null
+        lend('remove', name)
       },
     },
     http: {
       request: function (request, tls, done) {
-        const ask = [
-          request.method,
-          request.path,
-          request.body ? hex(request.body) : '-',
-          tls.slot || '-',
-          tls.chain.map(hex).join(','),
-        ]
-        story.waiting.push({
-          ask: ask.join(' '),
-          // `network`, or the status, the content type and the body.
-          answer: function (text) {
-            const parts = text.split('|')
-            if (parts.length === 1) {
-              const error = new Error(text) as DeviceError
+        waiting.push({
+          text: request.method + ' ' + request.path + ' ' + (tls.slot || '-'),
+          body: request.body || new Uint8Array(0),
+          chain: joined(tls.chain),
+          answer: function (bytes) {
+            if (bytes) {
+              const status = fieldOf(bytes, 0)
+              const type = fieldOf(bytes, status.length + 1)
+              const body = bytes.subarray(status.length + type.length + 2)
+              done(null, { status: +status, headers: { 'content-type': type }, body: body })
+            } else {
+              const error = new Error('network') as DeviceError
               error.code = 'network'
               done(error, null)
-            } else done(null, { status: +parts[0], headers: { 'content-type': parts[1] }, body: unhex(parts[2]) })
+            }
           },
         })
         return function () {}
@@ -124,66 +140,66 @@ export function startStory(bundles: Bundles, given: Given, lend: Lend): Story {
       },
     },
   }
-  let agent: Agent
-  let receiver: DeviceReceiver
-  const boot = function (): void {
-    agent = bundles.createAgent(
-      ports,
-      {
-        label: null,
-        birthAnchors: [unhex(given.birthAnchor)],
-        operationalAnchors: [],
-        secret: null,
-        name: new Uint8Array(0),
-        algorithms: given.algorithms,
-        timeFloor: given.now - 86400,
-        prove: null,
-      },
-      function (type, value) {
-        const identity = value as Identity
-        say(
-          'event ' +
-            type +
-            ' ' +
-            (identity && identity.generation
-              ? identity.generation
-              : typeof value === 'object'
-                ? (value as DeviceError).code
-                : value),
-        )
-      },
-    )
-    receiver = bundles.createDeviceReceiver({
-      fleet: 'acme',
-      membership: function () {
-        return { fleet: 'acme', idx: 10, gids: [7, 9] }
-      },
-      signers: [{ keyId: unhex(given.signer.keyId), algorithm: given.signer.algorithm, spki: unhex(given.signer.spki) }],
-      verify: ports.verify,
-      store: ports.store,
+  /** What comes next comes from the event loop, as on a device, and not from within what comes before. */
+  const later = function (go: () => void): void {
+    waiting.push({ text: '', body: new Uint8Array(0), chain: new Uint8Array(0), answer: go })
+  }
+  const agent: Agent = bundles.createAgent(
+    ports,
+    {
+      label: null,
+      birthAnchors: [lent('given', 'birthAnchor')],
+      operationalAnchors: [],
+      secret: null,
+      name: new Uint8Array(0),
+      algorithms: given.algorithms,
+      timeFloor: given.now - 86400,
+      prove: null,
+    },
+    function (type, value) {
+      const identity = value as Identity
+      say(
+        'event ' +
+          type +
+          ' ' +
+          (identity && identity.generation ? identity.generation : typeof value === 'object' ? (value as DeviceError).code : value),
+      )
+    },
+  )
+  const receiver: DeviceReceiver = bundles.createDeviceReceiver({
+    fleet: 'acme',
+    membership: function () {
+      return { fleet: 'acme', idx: 10, gids: [7, 9] }
+    },
+    signers: [{ keyId: lent('given', 'keyId'), algorithm: given.noticeAlgorithm, spki: lent('given', 'spki') }],
+    verify: bundles.p256Verify ? bundles.p256Verify(hash) : verify,
+    store: ports.store,
+  })
+  const status = agent.status()
+  say(['boot', status.state, status.deviceId, status.generation, status.notAfter, status.renewAt, receiver.revoked()].join(' '))
+  const end = function (error: DeviceError | null): void {
+    say('ended ' + (error ? error.code : 'well') + ' ' + agent.status().state + ' ' + agent.status().generation)
+  }
+  const hear = function (at: number): void {
+    later(function () {
+      receiver.receive(receiver.topics[0], lent('given', 'notice-' + at), function (refused, revoked) {
+        say('notice ' + (refused ? refused.code : 'taken') + ' ' + revoked)
+        if (revoked) agent.revoke('notice')
+        if (at + 1 < given.notices) hear(at + 1)
+      })
     })
-    const status = agent.status()
-    say(['boot', status.state, status.deviceId, status.generation, status.notAfter, status.renewAt, receiver.revoked()].join(' '))
   }
-  let step = 0
-  const next = function (error: DeviceError | null): void {
-    if (step) say('ended ' + (error ? error.code : 'well') + ' ' + agent.status().state + ' ' + agent.status().generation)
-    step++
-    // 1: an answer by a stranger's CA; 2: the answer is lost; 3: the same request again.
-    if (step <= 3) {
-      boot()
-      agent.enroll(false, next)
-    } else if (step === 4) agent.renew(next)
-    else if (step === 5) {
-      for (let i = 0; i < given.notices.length; i++)
-        receiver.receive(receiver.topics[0], unhex(given.notices[i]), function (refused, revoked) {
-          say('notice ' + (refused ? refused.code : 'taken') + ' ' + revoked)
-          if (revoked) agent.revoke('notice')
+  later(function () {
+    agent.enroll(false, function (error) {
+      end(error)
+      if (life !== wholeLife) return
+      later(function () {
+        agent.renew(function (refused) {
+          end(refused)
+          hear(0)
         })
-      boot()
-      agent.enroll(false, next)
-    }
-  }
-  next(null)
-  return story
+      })
+    })
+  })
+  return waiting
 }
