@@ -27,11 +27,14 @@ const TokenKey = z
   })
   .refine(key => key.label !== undefined || key.id !== undefined, 'needs a label or an id')
 
+/** Where a private key is: a token's library, the token, the key on it, and where its PIN is. */
+export const tokenSigner = { library: File, token: Token, key: TokenKey, pin: Secret }
+
 const signer = {
   certificate: File,
   key: File.optional(),
   passphrase: Secret.optional(),
-  pkcs11: z.strictObject({ library: File, token: Token, key: TokenKey, pin: Secret }).optional(),
+  pkcs11: z.strictObject(tokenSigner).optional(),
 }
 
 export const IssuerConfiguration = z.strictObject({

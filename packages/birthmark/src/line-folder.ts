@@ -15,6 +15,7 @@ import {
   writeDurably,
 } from '@birthmark/factory-line'
 import { z } from 'zod'
+import { lineKey } from './line-token.ts'
 
 export const systemClock = { now: () => Math.floor(Date.now() / 1000) }
 
@@ -60,11 +61,16 @@ export async function ensureLine(folder: string, organization: string): Promise<
 
 /** Opens the journal too: one process at a time. */
 export function openLine(folder: string): Line {
-  const maker = openManufacturer(folder)
+  const issuingKey = lineKey(folder, 'issuing')
+  const maker = openManufacturer(folder, issuingKey)
   const { organization, hardwareType } = readLineFile(folder)
   const profile: BirthProfile = { organization, commonName: true, hardwareType }
   const station = openStation({ folder, issuing: maker.issuing, manifestSigner: maker.manifest, profile, clock: systemClock })
-  return { station, root: maker.root.certificate, organization, signer: maker.manifest }
+  const close = (): void => {
+    station.close()
+    issuingKey.close()
+  }
+  return { station: { ...station, close }, root: maker.root.certificate, organization, signer: maker.manifest }
 }
 
 function readLineFile(folder: string): z.infer<typeof LineFile> {

@@ -32,11 +32,12 @@ export async function openIssuer({ certificates, key }: SignerSettings, parts: I
     const refusedPinFile = join(parts.state, 'refused-pin')
     return await openPkcs11Issuer({ ...common, library, token, key: key.key, pin, refusedPinFile, log: parts.log })
   } catch (error) {
-    throw said(error)
+    throw tokenFailure(error)
   }
 }
 
-function said(error: unknown): unknown {
+/** What opening or using an issuer's key threw, as a command says it. */
+export function tokenFailure(error: unknown): unknown {
   if (error instanceof SecretError) return new CommandError('issuer_key', error.message, error.next, 'usage', error)
   if (error instanceof EstServerError && failureCode(error) === 'issuer_unusable')
     return new CommandError(

@@ -165,19 +165,26 @@ export async function createManufacturer(folder: string, organization: string, c
   return { root, issuing, manifest }
 }
 
-/** Reads what `createManufacturer` wrote. The root's key is not needed to issue and may be elsewhere. */
-export function openManufacturer(folder: string): Omit<Manufacturer, 'root'> & { root: { certificate: Bytes } } {
+/** Reads what `createManufacturer` wrote. The root's key is not needed to issue and may be elsewhere; `issuingKey`: one that is in a token. */
+export function openManufacturer(
+  folder: string,
+  issuingKey?: SigningKey,
+): Omit<Manufacturer, 'root'> & { root: { certificate: Bytes } } {
   const root = readCertificate(join(folder, 'root.pem'))
-  const issuing = readAuthority(folder, 'issuing', [root])
+  const issuing = readAuthority(folder, 'issuing', [root], issuingKey)
   return { root: { certificate: root }, issuing, manifest: readAuthority(folder, 'manifest', [issuing.certificate, root]) }
 }
 
-/** A certificate and key as `NAME.pem` and `NAME.key.pem`; throws `authority_mismatch` when they do not belong together. */
-export function readAuthority(folder: string, name: string, chain: Bytes[]): Authority {
+/** A certificate and key as `NAME.pem` and `NAME.key.pem`, or the key as given; throws `authority_mismatch` when they do not belong together. */
+export function readAuthority(
+  folder: string,
+  name: string,
+  chain: Bytes[],
+  key: SigningKey = readSigningKey(join(folder, `${name}.key.pem`)),
+): Authority {
   const certificate = readCertificate(join(folder, `${name}.pem`))
-  const key = readSigningKey(join(folder, `${name}.key.pem`))
   if (!equalBytes(parseCertificate(certificate).spki, key.spki))
-    throw new FactoryError('authority_mismatch', `${name}.key.pem is not the key of ${name}.pem in ${folder}`)
+    throw new FactoryError('authority_mismatch', `the key of ${name} in ${folder} is not the one that ${name}.pem certifies`)
   return { certificate, chain, key }
 }
 

@@ -46,14 +46,20 @@ export interface Permission {
   until: number
 }
 
-/** A root alone, in `root.pem` and `root.key.pem`. Throws `authority_exists`. */
-export async function createRoot(folder: string, organization: string, keyType: KeyType, clock: Moment): Promise<Authority> {
+/** A root alone, in `root.pem` and `root.key.pem`; with `token` its key is that one and no file is written for it. Throws `authority_exists`. */
+export async function createRoot(
+  folder: string,
+  organization: string,
+  from: KeyType | { token: SigningKey },
+  clock: Moment,
+): Promise<Authority> {
   if (existsSync(join(folder, 'root.pem'))) throw new FactoryError('authority_exists', `${folder} already holds a root`)
   mkdirSync(folder, { recursive: true, mode: 0o700 })
-  const { key, pem } = generateSigningKey(keyType)
+  const made = typeof from === 'string' ? generateSigningKey(from) : null
+  const key = made?.key ?? (from as { token: SigningKey }).token
   const name = { organization, commonName: `${organization} device root` }
   const root = await makeAuthority({ name, pathLength: 1, notAfter: neverExpires }, key, null, clock)
-  writeDurably(join(folder, 'root.key.pem'), pem, 0o600)
+  if (made) writeDurably(join(folder, 'root.key.pem'), made.pem, 0o600)
   writeDurably(join(folder, 'root.pem'), encodePem('CERTIFICATE', root.certificate), 0o644)
   return root
 }

@@ -70,7 +70,8 @@ export function softwareKey(privateKey: KeyObject): SigningKey {
   }
 }
 
-function algorithmOf(key: KeyObject): [algorithm: string, hash: string | null] {
+/** With what a key of this kind signs, public or private. Throws `authority_mismatch` for a kind that nothing here signs with. */
+export function algorithmOf(key: KeyObject): [algorithm: string, hash: string | null] {
   const { namedCurve } = key.asymmetricKeyDetails ?? {}
   const type = key.asymmetricKeyType
   if (type === 'ec' && namedCurve === 'prime256v1') return ['ecdsa-sha256', 'sha256']

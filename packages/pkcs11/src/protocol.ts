@@ -53,9 +53,17 @@ export interface Failure {
   next: string
 }
 
-export type ToToken = { kind: 'open'; request: TokenRequest } | { kind: 'sign'; id: number; data: Uint8Array }
+/** As TokenRequest, for what a token tells without a PIN. */
+export type PublicKeyRequest = Pick<TokenRequest, 'library' | 'token' | 'key'>
+
+export type ToToken =
+  | { kind: 'public'; request: PublicKeyRequest }
+  | { kind: 'open'; request: TokenRequest }
+  | { kind: 'sign'; id: number; data: Uint8Array }
 
 export type FromToken =
+  /** SubjectPublicKeyInfo; the process ends after this. */
+  | { kind: 'public'; spki: Uint8Array }
   | { kind: 'open'; token: string }
   | { kind: 'unopened'; failure: Failure; refusedPin: RefusedPin | null }
   /** X.509 form. */

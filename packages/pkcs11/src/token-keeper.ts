@@ -56,7 +56,7 @@ type State = { kind: 'opening' } | { kind: 'open' } | { kind: 'down'; error: Tok
 const processFile = new URL(import.meta.url.endsWith('.ts') ? './token-process.ts' : './token-process.js', import.meta.url)
 
 /** Without core files: a crashed library's would hold the PIN. */
-function spawnTokenProcess(): ChildProcess {
+export function spawnTokenProcess(): ChildProcess {
   const conditions = processFile.pathname.endsWith('.ts') ? ['--conditions=source', '--disable-warning=ExperimentalWarning'] : []
   const execArgv = ['-c', 'ulimit -c 0; exec "$0" "$@"', process.execPath, ...conditions]
   // A vendor's library may write what it likes to its output; what we know of it comes as messages.
@@ -188,6 +188,8 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
         case 'unsigned':
           clearTimeout(timer)
           return state.kind === 'open' ? reopen(new TokenError(message.failure)) : fail(new TokenError(message.failure))
+        case 'public':
+          return
         case 'signed': {
           if (message.id !== counter) return
           clearTimeout(timer)

@@ -4,7 +4,7 @@
 
 import type { Failure, FromToken, ToToken } from './protocol.ts'
 import { TokenError } from './token-error.ts'
-import { openTokenSession, PinRefused, type TokenSession } from './token-session.ts'
+import { openTokenSession, PinRefused, readPublicKey, type TokenSession } from './token-session.ts'
 
 let session: TokenSession | null = null
 
@@ -31,6 +31,14 @@ process.on('message', (message: ToToken) => {
     } catch (error) {
       const refusedPin = error instanceof PinRefused ? error.refused : null
       send({ kind: 'unopened', failure: failureOf(error), refusedPin }, end)
+    }
+    return
+  }
+  if (message.kind === 'public') {
+    try {
+      send({ kind: 'public', spki: readPublicKey(message.request) }, end)
+    } catch (error) {
+      send({ kind: 'unopened', failure: failureOf(error), refusedPin: null }, end)
     }
     return
   }

@@ -4,10 +4,21 @@
 
 import { randomBytes, scryptSync, timingSafeEqual } from 'node:crypto'
 import { createRequire } from 'node:module'
-import type { Bytes } from '@birthmark/device-sdk/core'
+import {
+  type Bytes,
+  contentOf,
+  encodeBits,
+  encodeElement,
+  encodeSequence,
+  encodeUnsigned,
+  NULL,
+  OBJECT_IDENTIFIER,
+  OCTET_STRING,
+  readWhole,
+} from '@birthmark/device-sdk/core'
 import { readSecret, SecretError } from '@birthmark/est-server/secret-source'
 import type * as Pkcs11 from 'pkcs11js'
-import type { RefusedPin, TokenErrorCode, TokenRequest } from './protocol.ts'
+import type { PublicKeyRequest, RefusedPin, TokenErrorCode, TokenRequest } from './protocol.ts'
 import { signingMechanism } from './signing-mechanism.ts'
 import { TokenError } from './token-error.ts'
 
@@ -36,7 +47,15 @@ const CKF_USER_PIN_LOCKED = 0x40000
 const CKA_CLASS = 0x0
 const CKA_LABEL = 0x3
 const CKA_ID = 0x102
+const CKO_PUBLIC_KEY = 2
 const CKO_PRIVATE_KEY = 3
+const CKA_KEY_TYPE = 0x100
+const CKA_MODULUS = 0x120
+const CKA_PUBLIC_EXPONENT = 0x122
+const CKA_EC_PARAMS = 0x180
+const CKA_EC_POINT = 0x181
+const CKK_RSA = 0
+const CKK_EC = 3
 const CKR_PIN_INCORRECT = 0xa0
 const CKR_PIN_LOCKED = 0xa4
 const CKR_USER_ALREADY_LOGGED_IN = 0x100
@@ -109,7 +128,7 @@ function login(module: Pkcs11.PKCS11, session: Buffer, request: TokenRequest, fl
   }
 }
 
-function findSlot(module: Pkcs11.PKCS11, { token }: TokenRequest): { slot: Buffer; name: string; flags: number } {
+function findSlot(module: Pkcs11.PKCS11, { token }: PublicKeyRequest): { slot: Buffer; name: string; flags: number } {
   const found = call('C_GetSlotList', () => module.C_GetSlotList(true)).flatMap(slot => {
     // Another reader's broken token is not ours to fail of.
     let info: Pkcs11.TokenInfo
@@ -129,8 +148,8 @@ function findSlot(module: Pkcs11.PKCS11, { token }: TokenRequest): { slot: Buffe
   return found[0]
 }
 
-function findKey(module: Pkcs11.PKCS11, session: Buffer, { key }: TokenRequest): Buffer {
-  const template: Pkcs11.Template = [{ type: CKA_CLASS, value: CKO_PRIVATE_KEY }]
+function findKey(module: Pkcs11.PKCS11, session: Buffer, { key }: PublicKeyRequest, kind = CKO_PRIVATE_KEY): Buffer {
+  const template: Pkcs11.Template = [{ type: CKA_CLASS, value: kind }]
   if (key.label !== undefined) template.push({ type: CKA_LABEL, value: key.label })
   if (key.id !== undefined) template.push({ type: CKA_ID, value: Buffer.from(key.id, 'hex') })
   const found = call('C_FindObjects', () => {
@@ -140,27 +159,66 @@ function findKey(module: Pkcs11.PKCS11, session: Buffer, { key }: TokenRequest):
     return handles
   })
   const wanted = [key.label && `label ${key.label}`, key.id && `id ${key.id}`].filter(Boolean).join(', ')
-  if (found.length === 0) throw failed('key_absent', `no private key with ${wanted}`, 'see what is there: pkcs11-tool -O --login')
-  if (found.length > 1) throw failed('key_ambiguous', `several private keys with ${wanted}`, 'name it by its id as well')
+  const name = kind === CKO_PRIVATE_KEY ? 'private key' : 'public key'
+  if (found.length === 0) throw failed('key_absent', `no ${name} with ${wanted}`, 'see what is there: pkcs11-tool -O --login')
+  if (found.length > 1) throw failed('key_ambiguous', `several ${name}s with ${wanted}`, 'name it by its id as well')
   return found[0]
+}
+
+function loadLibrary(library: string): Pkcs11.PKCS11 {
+  const binding = loadBinding()
+  const module = new binding.PKCS11()
+  try {
+    module.load(library)
+    module.C_Initialize()
+    return module
+  } catch (error) {
+    throw failed(
+      'library_unusable',
+      `${library}: ${/CKR_[A-Z0-9_]+/.exec((error as Error).message)?.[0] ?? 'it cannot be loaded'}`,
+      "name the PKCS #11 library of the token's maker, such as /usr/lib/softhsm/libsofthsm2.so",
+    )
+  }
+}
+
+/** The public half as SubjectPublicKeyInfo, which a token tells anybody. Throws TokenError. */
+export function readPublicKey(request: PublicKeyRequest): Bytes {
+  const module = loadLibrary(request.library)
+  const { slot } = findSlot(module, request)
+  const session = call('C_OpenSession', () => module.C_OpenSession(slot, CKF_SERIAL_SESSION))
+  const key = findKey(module, session, request, CKO_PUBLIC_KEY)
+  const read = (...types: number[]): Buffer[] =>
+    call('C_GetAttributeValue', () =>
+      module
+        .C_GetAttributeValue(
+          session,
+          key,
+          types.map(type => ({ type })),
+        )
+        .map(({ value }) => value as Buffer),
+    )
+  const type = read(CKA_KEY_TYPE)[0].readUInt8(0)
+  const algorithm = (oid: string, parameters: Bytes): Bytes =>
+    encodeSequence([encodeElement(OBJECT_IDENTIFIER, [Buffer.from(oid, 'hex')]), parameters])
+  if (type === CKK_RSA) {
+    const [modulus, exponent] = read(CKA_MODULUS, CKA_PUBLIC_EXPONENT)
+    const numbers = encodeSequence([encodeUnsigned(modulus), encodeUnsigned(exponent)])
+    return encodeSequence([algorithm('2a864886f70d010101', encodeElement(NULL, [])), encodeBits(numbers)])
+  }
+  if (type === CKK_EC) {
+    const [curve, point] = read(CKA_EC_PARAMS, CKA_EC_POINT)
+    // PKCS #11 2.40, 2.3.3: the point is the DER of an OCTET STRING; some tokens leave that away.
+    const octets = point[0] === OCTET_STRING ? contentOf(readWhole(point, OCTET_STRING)) : point
+    return encodeSequence([algorithm('2a8648ce3d0201', curve), encodeBits(octets)])
+  }
+  throw failed('key_absent', 'that key is neither EC nor RSA', 'make a P-256, P-384 or RSA key in the token')
 }
 
 /** Throws TokenError; PinRefused for a PIN that was tried and refused. */
 export function openTokenSession(request: TokenRequest): TokenSession {
-  const binding = loadBinding()
   const how = signingMechanism(request.algorithm, request.coordinateBytes)
   if (how === null) throw failed('call_failed', `${request.algorithm} is not asked of tokens`, 'use a P-256, P-384 or RSA key')
-  const module = new binding.PKCS11()
-  try {
-    module.load(request.library)
-    module.C_Initialize()
-  } catch (error) {
-    throw failed(
-      'library_unusable',
-      `${request.library}: ${/CKR_[A-Z0-9_]+/.exec((error as Error).message)?.[0] ?? 'it cannot be loaded'}`,
-      "name the PKCS #11 library of the token's maker, such as /usr/lib/softhsm/libsofthsm2.so",
-    )
-  }
+  const module = loadLibrary(request.library)
   const { slot, name, flags } = findSlot(module, request)
   // Read-only: nothing here changes what is on a token.
   const session = call('C_OpenSession', () => module.C_OpenSession(slot, CKF_SERIAL_SESSION))

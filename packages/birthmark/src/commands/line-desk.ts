@@ -1,5 +1,6 @@
 // `birthmark line root | request | sign | accept`: how an issuing CA comes from a root that is kept offline. Files travel, keys do not.
 
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { encodePem } from '@birthmark/device-sdk/core'
 import {
@@ -12,7 +13,6 @@ import {
   readAuthority,
   readCertificate,
   readGrant,
-  readSigningKey,
   requestIssuing,
   signIssuing,
   writeDurably,
@@ -20,6 +20,7 @@ import {
 import type { Command } from 'commander'
 import { usageError } from '../command-error.ts'
 import { systemClock, writeLineFile } from '../line-folder.ts'
+import { type LineKey, lineKey, readTokenFile, tokenKey, writeTokenFile } from '../line-token.ts'
 import type { Terminal } from '../terminal.ts'
 import { leaf, quoted, readInput, wholeNumber } from './common.ts'
 
@@ -27,6 +28,37 @@ function keyType(text: string): KeyType {
   const found = keyTypes.find(type => type.toLowerCase() === text.toLowerCase())
   if (!found) throw usageError(`no key type '${text}'`, `one of ${keyTypes.join(', ')}`)
   return found
+}
+
+const TOKEN = 'the key is in a token (PKCS#11): a file that says which, and where its PIN is (docs/factory.md)'
+
+interface RequestOptions {
+  dir: string
+  organization: string
+  sku: string
+  station: string
+  key: string
+  token?: string
+  out: string
+}
+
+/** Makes something with a new software key, or with a token's whose place the folder then names. */
+async function withKey<T>(
+  options: { dir: string; key: string; token?: string },
+  name: string,
+  work: (from: KeyType | { token: LineKey }) => Promise<T>,
+): Promise<T> {
+  if (!options.token) return work(keyType(options.key))
+  const settings = await readTokenFile(options.token)
+  mkdirSync(options.dir, { recursive: true, mode: 0o700 })
+  const token = tokenKey(settings, options.dir)
+  try {
+    const made = await work({ token })
+    writeTokenFile(options.dir, name, settings)
+    return made
+  } finally {
+    token.close()
+  }
 }
 
 function day(text: string): number {
@@ -42,8 +74,9 @@ export function defineDesk(command: Command, terminal: Terminal): void {
     .option('--dir <folder>', 'folder of the root', 'desk')
     .requiredOption('--organization <name>', 'name of the manufacturer, at most 64 characters')
     .option('--key <type>', `kind of key: ${keyTypes.join(', ')}`, 'P-256')
-    .action(async (options: { dir: string; organization: string; key: string }) => {
-      await createRoot(options.dir, options.organization, keyType(options.key), systemClock)
+    .option('--token <file>', TOKEN)
+    .action(async (options: { dir: string; organization: string; key: string; token?: string }) => {
+      await withKey(options, 'root', from => createRoot(options.dir, options.organization, from, systemClock))
       terminal.done('root made', options.dir)
       terminal.commands('Next, at the line:', [
         `birthmark line request --organization ${quoted(options.organization)} --sku gw-2 --station A3`,
@@ -59,10 +92,11 @@ export function defineDesk(command: Command, terminal: Terminal): void {
     .requiredOption('--sku <name>', 'what will be made')
     .requiredOption('--station <name>', 'who will make it')
     .option('--key <type>', `kind of the issuing key: ${keyTypes.join(', ')}`, 'P-256')
+    .option('--token <file>', TOKEN)
     .option('--out <file>', 'the request to carry to the desk', 'issuing-request.json')
-    .action(async (options: { dir: string; organization: string; sku: string; station: string; key: string; out: string }) => {
+    .action(async (options: RequestOptions) => {
       const { organization, sku, station } = options
-      const request = await requestIssuing(options.dir, { organization, sku, station }, keyType(options.key))
+      const request = await withKey(options, 'issuing', from => requestIssuing(options.dir, { organization, sku, station }, from))
       writeLineFile(options.dir, organization)
       writeDurably(options.out, `${JSON.stringify(request, null, 2)}\n`, 0o644)
       terminal.done(`request for ${sku} at station ${station}`, options.out)
@@ -85,7 +119,8 @@ export function defineDesk(command: Command, terminal: Terminal): void {
     .requiredOption('--until <date>', 'end of the window', day)
     .option('--out <file>', 'certificates to carry to the line', 'issuing-grant.pem')
     .action(async (files: string[], options: { dir: string; quota: number; from?: number; until: number; out: string }) => {
-      const root = readAuthority(options.dir, 'root', [])
+      const key = lineKey(options.dir, 'root')
+      const root = readAuthority(options.dir, 'root', [], key)
       const requests = files.map(file => {
         try {
           return JSON.parse(readInput(file, 65_536).toString('utf8')) as IssuingRequest
@@ -96,7 +131,7 @@ export function defineDesk(command: Command, terminal: Terminal): void {
       })
       const { quota, until } = options
       const from = options.from ?? systemClock.now() - 60
-      const certificate = await signIssuing(root, requests, { quota, from, until }, systemClock)
+      const certificate = await signIssuing(root, requests, { quota, from, until }, systemClock).finally(() => key.close())
       writeDurably(options.out, [certificate, root.certificate].map(der => encodePem('CERTIFICATE', der)).join(''), 0o644)
       const stations = requests.map(({ station }) => station)
       terminal.done(`issuing CA for ${requests[0].sku}: ${quota} units at ${stations.join(', ')}`, options.out)
@@ -112,9 +147,9 @@ export function defineDesk(command: Command, terminal: Terminal): void {
     .action(async (file: string, options: { dir: string; root?: string }) => {
       const grant = readGrant(readInput(file, 65_536).toString('utf8'))
       const root = options.root ? readCertificate(options.root) : grant.root
-      const keyIn = (name: string) => readSigningKey(join(options.dir, `${name}.key.pem`))
-      const parts = { issuing: grant.issuing, root, issuingKey: keyIn('issuing'), stationKey: keyIn('manifest') }
-      const { mandate, station } = await acceptIssuing(options.dir, parts, systemClock)
+      const [issuingKey, stationKey] = [lineKey(options.dir, 'issuing'), lineKey(options.dir, 'manifest')]
+      const parts = { issuing: grant.issuing, root, issuingKey, stationKey }
+      const { mandate, station } = await acceptIssuing(options.dir, parts, systemClock).finally(() => issuingKey.close())
       terminal.done(`station ${station} may issue ${mandate.sku}`, options.dir)
       if (!options.root) terminal.line('  the root came with the grant: compare it with the one you know, or give --root')
       terminal.commands('Next:', [`birthmark line run --station ${station} --csv units.csv --csr-folder requests --out units`])

@@ -143,9 +143,9 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
         await station.confirm(serial, held)
         return 'good'
       } catch (error) {
-        // These are about the line and not about the unit: going on would fail a million units alike.
-        const code = error instanceof FactoryError ? error.code : (codeOf(error) ?? 'error')
-        if (STOPS.has(code) || code === 'error') throw error
+        // What is not about the unit is about the line (its token, its disk): going on would fail a million units alike.
+        const code = unitFault(error)
+        if (code === null) throw error
         const cause = `${step}: ${code}`
         causes.set(cause, (causes.get(cause) ?? 0) + 1)
         // A mismatch at read-back is in the journal already.
@@ -159,6 +159,14 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
     station.close()
     order.close()
   }
+}
+
+/** What is wrong with this one unit; null when it is something else. */
+function unitFault(error: unknown): string | null {
+  if (error instanceof FactoryError) return STOPS.has(error.code) ? null : error.code
+  // What the unit's own files hold, or that one of them cannot be read.
+  const code = codeOf(error)
+  return code !== null && /^(der|base64|csr|certificate|file)_/.test(code) ? code : null
 }
 
 const STOPS = new Set([
