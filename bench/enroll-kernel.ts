@@ -76,6 +76,7 @@ function kernelWork(): { issuerKey: KeyObject; work: (request: Request) => Promi
     supersedesSince: 0,
     suspectedAt: null,
     hold: null,
+    revoked: false,
     version: 0,
     closedGids: [],
     gids: [3, 17],

@@ -14,6 +14,7 @@ import { issuersContract } from './issuers-contract.ts'
 import { noticeContract } from './notice-contract.ts'
 import { numbersContract } from './numbers-contract.ts'
 import { profileSetsContract } from './profile-sets-contract.ts'
+import { revokedListsContract } from './revoked-lists-contract.ts'
 import { selectionContract } from './selection-contract.ts'
 import { tokenContract } from './token-contract.ts'
 
@@ -38,6 +39,7 @@ issuersContract('postgres', driver)
 approvalsContract('postgres', driver)
 numbersContract('postgres', driver)
 profileSetsContract('postgres', driver)
+revokedListsContract('postgres', driver)
 noticeContract('postgres', driver)
 selectionContract('postgres', driver)
 campaignsContract('postgres', driver)

@@ -22,6 +22,7 @@ import { issuersContract } from './issuers-contract.ts'
 import { noticeContract } from './notice-contract.ts'
 import { numbersContract } from './numbers-contract.ts'
 import { profileSetsContract } from './profile-sets-contract.ts'
+import { revokedListsContract } from './revoked-lists-contract.ts'
 import { selectionContract } from './selection-contract.ts'
 import { tokenContract } from './token-contract.ts'
 
@@ -42,6 +43,7 @@ tokenContract('sqlite', driver)
 approvalsContract('sqlite', driver)
 numbersContract('sqlite', driver)
 profileSetsContract('sqlite', driver)
+revokedListsContract('sqlite', driver)
 
 describe('sqlite driver', () => {
   let folder: string

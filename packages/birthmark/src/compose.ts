@@ -15,6 +15,7 @@ import {
   createRevocation,
   type Log,
   type Metrics,
+  type RecordedRules,
   type RollOver,
   resolveOpenIntents,
 } from '@birthmark/est-server'
@@ -23,7 +24,6 @@ import {
   createHeartbeats,
   createPublisher,
   createResponder,
-  createRuleSet,
   type Outbox,
   type PublishBus,
   type ResponderOptions,
@@ -52,6 +52,7 @@ import { openStore } from './open-store.ts'
 import { operationsOf } from './operations.ts'
 import { keepPublished, refuseOlderStore } from './published.ts'
 import { freeBytesOf, watchReadiness } from './readiness.ts'
+import { listCoder, mergeRecorded, storedRules } from './recorded-rules.ts'
 import { intentSeconds, tendSharedStore } from './shared-store.ts'
 import { announceProfiles } from './standing-profiles.ts'
 import { startWorkers } from './workers.ts'
@@ -112,7 +113,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
 
     // Before the rules: a revocation that another server records in between is looked at again (shared-store.ts).
     const newest = (await store.newestNotice(fleet))?.seq ?? 0
-    const rules = createRuleSet(await store.rules(fleet))
+    const rules = await storedRules(store, fleet)
     const status = statusOf(rules, fleet)
 
     // A crash may have left intents that are neither issued nor void; they are settled before anybody asks.
@@ -137,7 +138,8 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     // Made before anybody waits for it.
     await heartbeats.chain(newest + 1)
     const signNotice = noticeSigner(noticeKeys, heartbeats, settings.notices.countersignAbove)
-    const revocation = createRevocation({ store, fleet, signNotice, clock, log })
+    const onRecorded = (what: RecordedRules) => void mergeRecorded(rules, what)
+    const revocation = createRevocation({ store, fleet, signNotice, coder: listCoder, onRecorded, clock, log })
     const publisher = createPublisher({
       outbox: countedOutbox(outboxOf(store, fleet, clock.now, published), metrics),
       bus: countedBus(bus, metrics),

@@ -5,13 +5,14 @@ import { type Exchange, pathOf, type Store } from '@birthmark/est-server'
 import { type Clock, createPullHandler, createSnapshots, pullPath, type Snapshots } from '@birthmark/fleet-revocation'
 import type { Settings } from './configuration.ts'
 import { noticeKeysOf } from './notice-signing.ts'
+import { storedRules } from './recorded-rules.ts'
 
 /** The fleet's rules as the store has them, signed by the notice key when asked for. */
 export function snapshotsOf({ fleet, notices }: Settings, store: Store, clock: Clock): Snapshots {
   return createSnapshots({
     fleet,
     newest: () => store.newestNotice(fleet),
-    rules: async () => ({ rules: await store.rules(fleet), floor: 0 }),
+    rules: () => storedRules(store, fleet),
     keys: noticeKeysOf(notices.keys),
     countersign: notices.countersignAbove !== null,
     now: clock.now,

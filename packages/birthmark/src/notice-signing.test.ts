@@ -33,6 +33,8 @@ test('a signed notice verifies, carries the rules and the anchor of its own hear
       fleet: 'acme',
       seq,
       previousSha256: null,
+      floor: 0,
+      followed: false,
       issuedAt: 1_790_000_000,
       devices: 1,
       rules: [{ kind: 'group', gid: 3, bound: 17 }],

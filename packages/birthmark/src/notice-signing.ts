@@ -52,8 +52,9 @@ export function noticeSigner(
   heartbeats: Heartbeats,
   countersignAbove: number | null = null,
 ): (input: NoticeInput) => Promise<SignedNotice> {
-  return async ({ fleet, seq, previousSha256, issuedAt, rules, devices }) => {
-    const { anchor } = await heartbeats.chain(seq)
+  return async ({ fleet, seq, previousSha256, issuedAt, rules, floor, devices, followed }) => {
+    // Heartbeats are of the newest notice alone; an anchor that nobody has a chain to costs nothing to make.
+    const anchor = followed ? randomBytes(16) : (await heartbeats.chain(seq)).anchor
     const notice = await signNotice(
       {
         fleet,
@@ -64,13 +65,13 @@ export function noticeSigner(
         heartbeatAnchor: anchor,
         rules: packRules(rules),
         root: null,
-        floor: 0,
+        floor,
       },
       keys,
       { countersign: countersignAbove !== null && devices > countersignAbove },
     )
     // The next one's is made ahead, so that a revocation does not wait for it; and later than the cutting of sessions, which matters more.
-    setTimeout(() => heartbeats.chain(seq + 1), 2000).unref()
+    if (!followed) setTimeout(() => heartbeats.chain(seq + 1), 2000).unref()
     return { notice, sha256: noticeSha256(notice) }
   }
 }

@@ -177,6 +177,7 @@ export function operationsOf(parts: OperationParts): Administration {
         detail: `group ${group}: ${reason}`,
       })
       const done = await revocation.revokeGroup({ group, by })
+      // Said before and perhaps by another server: the rules in memory may not have it yet.
       rules.merge([{ kind: 'group', gid: done.gid, bound: done.bound }])
       const enforced = broker ? await broker.enforce() : null
       const connectionsClosed = await front.enforce()

@@ -3,6 +3,7 @@
 
 import { type Log, resolveOpenIntents, type Store } from '@birthmark/est-server'
 import type { Clock, RuleSet } from '@birthmark/fleet-revocation'
+import { mergeStored } from './recorded-rules.ts'
 
 export interface SharedStoreOptions {
   store: Store
@@ -34,7 +35,7 @@ export function tendSharedStore({ store, fleet, rules, newest, enforce, clock, l
       seq++
       news = true
     }
-    if (news && rules.merge(await store.rules(fleet))) {
+    if (news && (await mergeStored(rules, store, fleet))) {
       log.info({ fleet, seq }, 'a revocation of another server takes effect')
       await enforce()
     }

@@ -7,7 +7,7 @@ export interface WorkerOrders {
   /** The configuration as the coordinator read it; once, first. */
   start: { config: string; files: Map<string, ConfigurationFile>; port: number; number: number }
   /** Deny what these rules revoke, cut its connections, then confirm. */
-  enforce: { rules: Rule[] }
+  enforce: { rules: Rule[]; floor: number }
   metrics: Record<never, never>
   /** Finish what was asked, then end. */
   stop: Record<never, never>

@@ -4,13 +4,14 @@
 
 import { randomBytes } from 'node:crypto'
 import { createMetrics, type Metrics } from '@birthmark/est-server'
-import { createRuleSet, type RuleSet, systemClock } from '@birthmark/fleet-revocation'
+import { type RuleSet, systemClock } from '@birthmark/fleet-revocation'
 import { CommandError, explain } from './command-error.ts'
 import { readConfiguration } from './configuration.ts'
 import { playedBack } from './configuration-files.ts'
 import { type EnrollmentFront, openEnrollmentFront } from './enrollment-front.ts'
 import { logTo } from './log.ts'
 import { openStore } from './open-store.ts'
+import { storedRules } from './recorded-rules.ts'
 import type { FromWorker, ToWorker, WorkerAnswers, WorkerOrder, WorkerOrders } from './worker-messages.ts'
 
 interface Worker {
@@ -42,7 +43,7 @@ async function start({ config, files, port, number }: WorkerOrders['start']): Pr
     },
   })
   try {
-    const rules = createRuleSet(await store.rules(settings.fleet))
+    const rules = await storedRules(store, settings.fleet)
     const unready = () => stopped
     const parts = {
       store,
@@ -105,7 +106,7 @@ async function obey(message: ToWorker): Promise<WorkerAnswers[WorkerOrder]> {
   if (!worker) throw new CommandError('not_started', 'the worker was not started', 'report this', 'failed')
   switch (message.order) {
     case 'enforce':
-      worker.rules.merge(message.what.rules)
+      worker.rules.merge(message.what.rules, message.what.floor)
       return { cut: await worker.front.enforce() }
     case 'metrics':
       return { metrics: await worker.metrics.json() }

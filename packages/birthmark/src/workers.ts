@@ -159,7 +159,7 @@ export async function startWorkers(options: WorkersOptions): Promise<EnrollmentF
 
   async function enforceAt(worker: Worker): Promise<number> {
     try {
-      return (await ask(worker, 'enforce', { rules: rules.rules() }, enforceMs)).cut
+      return (await ask(worker, 'enforce', { rules: rules.rules(), floor: rules.floor }, enforceMs)).cut
     } catch (error) {
       // It may go on answering by the old rules; its death cuts every socket it has, and its successor reads the rules from the store.
       log.error({ worker: worker.number, err: error }, 'a worker did not confirm a revocation and is ended')

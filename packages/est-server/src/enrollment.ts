@@ -28,7 +28,7 @@ import { sha256 } from './node-crypto.ts'
 import { resolveOpenIntents } from './open-intents.ts'
 import { createPeerIdentities } from './peer-identity.ts'
 import type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
-import { type Approval, decide, type Identity, waitsForPerson } from './registrar/decide.ts'
+import { type Approval, decide, type Identity, isForgiven, waitsForPerson } from './registrar/decide.ts'
 import { NameError } from './registrar/name-template.ts'
 import { type ProvenCsr, prove } from './registrar/possession.ts'
 import { certificateNames, type EnrollmentProfile, requestContent } from './registrar/profile.ts'
@@ -212,7 +212,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         refusal('device_key_mismatch', `device ${deviceId} or its birth key is known otherwise`),
       )
     const standing = identity.kind === 'operational' ? identity.certificate : facts.latest
-    const verdict = standing ? status({ fleet: standing.fleet, idx: standing.idx, gids: standing.gids }, standing.issuer) : 'good'
+    const isAsked = standing !== null && (identity.kind === 'operational' || !isForgiven(standing, facts.device))
+    const verdict = isAsked ? status({ fleet: standing.fleet, idx: standing.idx, gids: standing.gids }, standing.issuer) : 'good'
     const groups = profile.namesNeedGroups && facts.device ? await groupNames(fleet, facts.device.gids) : []
     const lenientNames = request.peer.scep !== undefined
     const approval = waitsForPerson(profile, facts.latest) ? await store.approval(fleet, deviceId, contentSha256) : null

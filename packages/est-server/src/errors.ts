@@ -27,6 +27,13 @@ export type EstServerErrorCode =
   /** Members of the group hold live certificates that do not name it. */
   | 'group_not_covered'
   | 'revocation_contended'
+  /** It takes more notices than one revocation may. */
+  | 'revocation_too_large'
+  | 'device_unknown'
+  /** No certificate has this idx. */
+  | 'idx_unknown'
+  /** The issuer signs now, or will next. */
+  | 'issuer_signs'
   | 'roll_over_refused'
   /** A selector that cannot be read; the message names the character. */
   | 'selector_invalid'

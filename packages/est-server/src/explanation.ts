@@ -17,7 +17,7 @@ import { createPeerIdentities } from './peer-identity.ts'
 import type { Clock } from './ports.ts'
 import type { IssuerName } from './registrar/authenticate.ts'
 import { purposeText } from './registrar/certificate-purpose.ts'
-import { type DeviceFacts, decide, type Identity, labelText, type Step, waitsForPerson } from './registrar/decide.ts'
+import { type DeviceFacts, decide, type Identity, isForgiven, labelText, type Step, waitsForPerson } from './registrar/decide.ts'
 import { type CertificateNames, namesText, subjectName } from './registrar/name-template.ts'
 import { type Channel, prove } from './registrar/possession.ts'
 import { type EnrollmentProfile, requestContent } from './registrar/profile.ts'
@@ -96,6 +96,7 @@ export function createExplanation(parts: ExplanationParts): (request: Explanatio
       closedGids: of.flatMap(({ gid, bound }) => (bound === null ? [] : [gid])),
       suspectedAt: null,
       hold: null,
+      revoked: false,
     }
     return { device: made, groups: profile.groups }
   }
@@ -163,13 +164,14 @@ export function createExplanation(parts: ExplanationParts): (request: Explanatio
     const facts = await store.enrollmentFacts(fleet, identity.deviceId, csr.spkiSha256, contentSha256)
     const { device, groups } = await onPaper(profile, identity, facts)
     const standing = identity.kind === 'operational' ? identity.certificate : facts.latest
+    const isAsked = standing !== null && (identity.kind === 'operational' || !isForgiven(standing, facts.device))
     const anchors = profiles.flatMap(({ birthAnchors }) => birthAnchors.map(({ spki }) => sha256(spki)))
     const decision = decide<CertificateRecord>(
       {
         ...{ operation: x.operation, profile, identity, csr, contentSha256, groups, ...facts, device },
         approval: waitsForPerson(profile, facts.latest) ? await store.approval(fleet, identity.deviceId, contentSha256) : null,
         caKeys: [...parts.issuers().caKeys, ...anchors],
-        status: standing ? status(standing, standing.issuer) : 'good',
+        status: isAsked ? status(standing, standing.issuer) : 'good',
         now: clock.now(),
       },
       step => x.steps.push(step),

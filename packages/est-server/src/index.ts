@@ -10,6 +10,7 @@ export { createLinter, type Lint, type Linter } from './ca/lint.ts'
 export { delegatedSigner, issuerAsSigner, type OcspSigner, publicKeyBits } from './ca/ocsp-signer.ts'
 export { type RaKey, type SoftwareRaOptions, softwareRa } from './ca/ra-key.ts'
 export { serialSource } from './ca/serial.ts'
+export type { CertificateRevocation, DevicesRequest, SetRevocation } from './certificate-revocation.ts'
 export { clockToleranceSeconds, createEnrollment, type Enrollment, type EnrollmentOptions } from './enrollment.ts'
 export * from './enrollment-request.ts'
 export { EstServerError, type EstServerErrorCode, failureCode } from './errors.ts'
@@ -40,6 +41,7 @@ export { failpoints, type ProfileStanding } from './issue-certificate.ts'
 export { createIssuerSet, type IssuerSet, type IssuerStand, type SigningIssuer, soleIssuer } from './issuer-set.ts'
 export { type KeySigner, keySigner } from './key-envelope.ts'
 export { aggregateMetrics, createMetrics, type GaugeName, type Metrics, type MetricsOptions } from './metrics.ts'
+export type * from './notice-input.ts'
 export { createOcspResponder, type OcspAnswer, type OcspResponder, type OcspResponderOptions } from './ocsp-responder.ts'
 export { type OpenIntentParts, resolveOpenIntents } from './open-intents.ts'
 export { createOutbound, type Outbound } from './outbound-request.ts'
@@ -65,14 +67,7 @@ export { profileSetHash } from './registrar/profile-set.ts'
 export { isUnauthenticated, type Refusal, type RefusalCode, refusal } from './registrar/refusal.ts'
 export { type TokenRule, type TokenRuleOptions, tokenAlgorithms, tokenRule } from './registrar/token-rule.ts'
 export { type WebhookRule, type WebhookRuleOptions, webhookRule } from './registrar/webhook-rule.ts'
-export {
-  createRevocation,
-  type GroupRevocation,
-  type NoticeInput,
-  type Revocation,
-  type RevocationOptions,
-  type SignedNotice,
-} from './revocation.ts'
+export { createRevocation, type GroupRevocation, type Revocation, type RevocationOptions } from './revocation.ts'
 export {
   createRevocationLists,
   crlFailpoints,
@@ -88,6 +83,7 @@ export { createServerKeys, type ServerKeyOutcome, type ServerKeys } from './serv
 export { crlFile, crlFolder, fullCrlPath, isStatusUrl, issuerName, ocspPath, shardOf } from './status-urls.ts'
 export type * from './store/approvals.ts'
 export { auditHash, chainStart, firstBroken } from './store/audit-chain.ts'
+export * from './store/bit-blocks.ts'
 export type * from './store/campaigns.ts'
 export type * from './store/crl.ts'
 export type * from './store/issuance-pages.ts'
@@ -99,6 +95,7 @@ export { openPostgresStore, type PostgresAddress, type PostgresStoreOptions } fr
 export { dumpPostgresStore, restorePostgresStore } from './store/postgres-backup.ts'
 export type * from './store/profile-sets.ts'
 export type * from './store/quarantine.ts'
+export type * from './store/revoked-lists.ts'
 export * from './store/scep.ts'
 export * from './store/selection.ts'
 export { openSqliteStore, type SqliteStoreOptions, spawnWriterThread, type WriterThread } from './store/sqlite.ts'

@@ -2,36 +2,21 @@
 // no certificate of the group is issued or renewed here, and the outbox holds the notice until it is delivered. There is no way back.
 
 import type { Bytes } from '@birthmark/device-sdk/core'
+import { type CertificateRevocation, createCertificateRevocation } from './certificate-revocation.ts'
 import { createTurns } from './device-turns.ts'
 import { EstServerError } from './errors.ts'
+import type { ListCoder, NoticeInput, RecordedRules, SignedNotice } from './notice-input.ts'
 import type { Clock, Failpoint, Log } from './ports.ts'
 import type { GroupRule, NoticeRecord, Store } from './store/store.ts'
-
-/** What a notice says; signing it, and what it is known by, is fleet-revocation's craft, handed in. */
-export interface NoticeInput {
-  fleet: string
-  /** One more than the notice before. */
-  seq: number
-  /** `sha256` of the notice before, null for the first. */
-  previousSha256: Bytes | null
-  /** Seconds since 1970. */
-  issuedAt: number
-  /** That the new rule revokes. */
-  devices: number
-  /** The new rule first, then the fleet's standing rules, newest first: who missed earlier notices catches up with this one. */
-  rules: GroupRule[]
-}
-
-export interface SignedNotice {
-  notice: Bytes
-  /** By which the next notice names this one. Not a hash of `notice`, whose signature anybody can turn into another that verifies. */
-  sha256: Bytes
-}
 
 export interface RevocationOptions {
   store: Store
   fleet: string
   signNotice(input: NoticeInput): Promise<SignedNotice>
+  /** For lists of certificates. Without it only groups, ranges, floors and issuers can be revoked. */
+  coder?: ListCoder
+  /** Called as soon as a revocation is recorded, before anybody is told: from here the rules in memory deny. */
+  onRecorded?(what: RecordedRules): void
   clock: Clock
   log: Log
   failpoint?: Failpoint
@@ -49,7 +34,7 @@ export interface GroupRevocation {
   again: boolean
 }
 
-export interface Revocation {
+export interface Revocation extends CertificateRevocation {
   /**
    * Throws `group_unknown`; `group_not_covered` while members hold certificates that lack the group (nothing was revoked: wait until those
    * have ended, or revoke a group that is in them); `revocation_contended` when certificates of the group are issued faster than a notice can be signed (nothing was
@@ -79,7 +64,8 @@ const standingRulesMax = 63
  */
 const boundsAhead = [0, 64, 1024, 4096]
 
-export function createRevocation({ store, fleet, signNotice, clock, log, failpoint }: RevocationOptions): Revocation {
+export function createRevocation(options: RevocationOptions): Revocation {
+  const { store, fleet, signNotice, clock, log, failpoint } = options
   // One notice of a fleet at a time: each names the one before. The store's check of seq and hash is what two processes meet at.
   const turns = createTurns()
 
@@ -99,7 +85,9 @@ export function createRevocation({ store, fleet, signNotice, clock, log, failpoi
         )
       const bound = draft.idxNext + ahead
       const rule: GroupRule = { kind: 'group', gid, bound, ...(reason === undefined ? {} : { reason }) }
-      const signed = await signNotice({ fleet, seq, previousSha256, issuedAt: at, devices, rules: [rule, ...draft.rules] })
+      const { floor } = await store.draftSet(fleet, 0)
+      const rules = [rule, ...draft.rules]
+      const signed = await signNotice({ fleet, seq, previousSha256, issuedAt: at, devices, rules, floor, followed: false })
       const { notice } = signed
       await failpoint?.('notice-signed')
       const detail = `group ${group}, gid ${gid}, bound ${bound}, ${devices} devices, notice ${seq}`
@@ -119,6 +107,7 @@ export function createRevocation({ store, fleet, signNotice, clock, log, failpoi
       // A crash before this leaves a signed notice that nobody has seen; its seq will be another's. After it, the outbox has it.
       if ((await store.recordRevocation(record)) === 'recorded') {
         await failpoint?.('revocation-recorded')
+        options.onRecorded?.({ rules: [rule], floor: 0, blocks: [] })
         log.info({ fleet, group, gid, bound, seq, devices, by }, 'group revoked')
         return { seq, gid, bound, devices, notice, again: false }
       }
@@ -132,8 +121,17 @@ export function createRevocation({ store, fleet, signNotice, clock, log, failpoi
       const before = await store.newestNotice(fleet)
       const seq = (before?.seq ?? 0) + 1
       const previousSha256 = before?.sha256 ?? null
-      const rules = (await store.rules(fleet)).slice(0, standingRulesMax)
-      const { notice, sha256 } = await signNotice({ fleet, seq, previousSha256, issuedAt: at, devices: 0, rules })
+      const { rules, floor } = await store.draftSet(fleet, standingRulesMax)
+      const { notice, sha256 } = await signNotice({
+        fleet,
+        seq,
+        previousSha256,
+        issuedAt: at,
+        devices: 0,
+        rules,
+        floor,
+        followed: false,
+      })
       const audit = { at, kind: 'notice_renewed', requestId: '', fleet, device: '', by, code: '', detail: `notice ${seq}` } as const
       const outcome = await store.recordNotice({ fleet, seq, previousSha256, notice, noticeSha256: sha256, at, audit })
       if (outcome === 'recorded') return seq
@@ -142,21 +140,31 @@ export function createRevocation({ store, fleet, signNotice, clock, log, failpoi
     throw new EstServerError('revocation_contended', 'other notices are recorded faster than this one is signed')
   }
 
+  async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = await turns.take(fleet, work)
+    if (done === null) throw new EstServerError('store_busy', 'too many revocations are waiting')
+    return done
+  }
+
   return {
-    async renew(by) {
-      const done = await turns.take(fleet, () => renew(by))
-      if (done === null) throw new EstServerError('store_busy', 'too many revocations are waiting')
-      return done
-    },
-    async revokeGroup({ group, reason, by }) {
-      const done = await turns.take(fleet, () => revoke(group, reason, by))
-      if (done === null) throw new EstServerError('store_busy', 'too many revocations are waiting')
-      return done
-    },
+    renew: by => inTurn(() => renew(by)),
+    revokeGroup: ({ group, reason, by }) => inTurn(() => revoke(group, reason, by)),
+    ...createCertificateRevocation({
+      ...{ store, fleet, signNotice, clock, log, failpoint, inTurn, standingRulesMax },
+      coder: options.coder ?? noLists,
+      onRecorded: what => options.onRecorded?.(what),
+    }),
     rules: () => store.rules(fleet),
     outbox: {
       pending: limit => store.outboxPending(fleet, limit),
       delivered: seq => store.outboxDelivered(fleet, seq, Math.floor(clock.now())),
     },
   }
+}
+
+const noLists: ListCoder = {
+  rulesOf() {
+    throw new TypeError('single devices are revoked by a server that was given a coder of lists')
+  },
+  byNotice: rules => [rules],
 }

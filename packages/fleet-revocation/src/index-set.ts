@@ -1,6 +1,7 @@
 // A growing set of certificate indices: one bit each, in shards of 2^17 that exist once something in them is revoked, so that a question is
 // one look-up and the set can be told shard by shard. A shard that is revoked as a whole takes no memory.
 
+import type { Bytes } from '@birthmark/device-sdk/core'
 import { RevocationError } from './errors.ts'
 import type { ListRule, RangeRule, Rule } from './rule.ts'
 import { ruleOfRuns } from './rule-packing.ts'
@@ -23,6 +24,8 @@ export interface IndexSet {
   has(idx: number): boolean
   /** True when something was added. `reserve` first. */
   add(start: number, length: number): boolean
+  /** As `add` of every bit that is set, `start` being a multiple of eight; all of them in one shard. Throws `rules_limit`. */
+  addBits(start: number, bits: Bytes): boolean
   /** Forgets what lies below `floor`, and takes no more of it. */
   raise(floor: number): void
   /** Throws `rules_limit` when these runs (start, length by turns) take more memory than a fleet may. */
@@ -130,6 +133,27 @@ export function createIndexSet(): IndexSet {
         at = to
       }
       return grew
+    },
+    addBits(start, bits) {
+      const number = Math.floor(start / shardSize)
+      const known = shards.get(number)
+      if (known?.bits === null || bits.every(octet => octet === 0)) return false
+      if (!known) reserve([start, 1])
+      const shard = bitsOf(number)
+      const at = (start - number * shardSize) >> 3
+      let added = 0
+      for (let i = 0; i < bits.length; i++) {
+        let fresh = bits[i] & ~shard.bits[at + i]
+        // Below the floor everything is revoked as it is.
+        if (start + i * 8 < lowest) for (let bit = 0; bit < 8; bit++) if (start + i * 8 + bit < lowest) fresh &= ~(1 << bit)
+        shard.bits[at + i] |= fresh
+        for (; fresh; fresh &= fresh - 1) added++
+      }
+      shard.members += added
+      if (added > 0) shard.rules = null
+      if (shard.members === 0) shards.delete(number)
+      else if (shard.members === shardSize) shards.set(number, { bits: null, members: shardSize, rules: null })
+      return added > 0
     },
     raise(floor) {
       if (floor <= lowest) return

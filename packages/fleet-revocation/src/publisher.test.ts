@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import { encodeAcknowledgement } from './acknowledgement.ts'
 import { chainsTo, createHeartbeats, decodeHeartbeat, heartbeatChain } from './heartbeat.ts'
 import { createPublisher, type Outbox, type PublisherOptions } from './publisher.ts'
+import { createRuleSet } from './rule-set.ts'
 import { noticeSha256 } from './sign-notice.ts'
 import { createSnapshots } from './snapshot.ts'
 import { createTestHistory, heartbeatSecret, historyStart } from './testing/history.ts'
@@ -180,7 +181,7 @@ describe('the publisher', () => {
     const snapshots = createSnapshots({
       fleet: 'acme',
       newest: async () => ({ seq: outbox.last, sha256: noticeSha256(history.notices[outbox.last - 1].notice) }),
-      rules: async () => ({ rules, floor: 0 }),
+      rules: async () => createRuleSet(rules),
       keys: [key],
       now: () => historyStart,
     })

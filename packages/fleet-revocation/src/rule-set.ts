@@ -16,6 +16,8 @@ export type RuleStatus = Exclude<Status, 'quarantined'>
 export interface RuleSet {
   /** Takes in more rules; true when something is revoked that was not before. Throws `rules_limit` or `notice_malformed` and changes nothing. */
   merge(rules: Rule[], floor?: number): boolean
+  /** Takes in certificates as bits, the lowest of the first octet for idx `start`, a multiple of eight; at most 131,072 that lie in one shard. Throws `rules_limit`. */
+  mergeBits(start: number, bits: Bytes): boolean
   /** `issuerKeyId`: the certificate's authority key identifier. */
   isRevoked(membership: { idx: number; gids: number[] }, issuerKeyId: Bytes | null): boolean
   /**
@@ -128,6 +130,7 @@ export function createRuleSet(initial: Rule[] = [], initialFloor = 0): RuleSet {
   merge(initial, initialFloor)
   return {
     merge,
+    mergeBits: (start, bits) => set.addBits(start, bits),
     isRevoked({ idx, gids }, issuerKeyId) {
       if (idx < floor || set.has(idx)) return true
       for (let i = 0; i < gids.length; i++) {

@@ -235,7 +235,7 @@ describe('the pull', () => {
     const snapshots = createSnapshots({
       fleet: 'acme',
       newest,
-      rules: async () => ({ rules, floor: 0 }),
+      rules: async () => createRuleSet(rules),
       keys: [key],
       now: () => historyStart,
     })

@@ -7,7 +7,7 @@ import { listSpanMax } from './list-model.ts'
 import { isBytes, isCount, isFleet, type NoticeProblem } from './notice.ts'
 import { idxEnd, type Rule, ruleOfCbor, ruleToCbor } from './rule.ts'
 import { packRules } from './rule-packing.ts'
-import { createRuleSet, type RuleSet } from './rule-set.ts'
+import type { RuleSet } from './rule-set.ts'
 import { type NoticeKeys, signPayload } from './sign-notice.ts'
 import { type NoticeSigner, type NoticeVerify, openSigned } from './signed.ts'
 
@@ -149,7 +149,7 @@ export interface SnapshotsOptions {
   /** The newest notice there is; null before the first. */
   newest(): Promise<{ seq: number; sha256: Bytes } | null>
   /** The fleet's rules as they are recorded now. */
-  rules(): Promise<{ rules: Rule[]; floor: number }>
+  rules(): Promise<RuleSet>
   keys: NoticeKeys
   /** Where receivers ask for two signatures: a snapshot says as much as all notices together. */
   countersign?: boolean
@@ -167,8 +167,7 @@ export function createSnapshots({ fleet, newest, rules, keys, countersign, now }
     // The number first: rules that are recorded in between are in it without being named, which does no harm. The reverse would.
     const head = await newest()
     if (!head || (made.seq > 0 && head.seq < made.seq + everyNotices)) return made.shards
-    const all = await rules()
-    const facts = { seq: head.seq, noticeSha256: head.sha256, rules: createRuleSet(all.rules, all.floor) }
+    const facts = { seq: head.seq, noticeSha256: head.sha256, rules: await rules() }
     made = { seq: head.seq, shards: await signSnapshot(fleet, facts, Math.floor(now()), keys, countersign) }
     return made.shards
   }

@@ -26,6 +26,8 @@ export interface DeviceFacts {
   suspectedAt: number | null
   /** `quarantined`: denied for now. `revoked`: a campaign took it back, with or without a certificate. */
   hold: 'quarantined' | 'revoked' | null
+  /** By itself, not by a group, and not admitted again. */
+  revoked: boolean
 }
 
 export interface CertificateFacts {
@@ -181,8 +183,8 @@ const standing: Rule[] = [
   {
     name: 'device.status',
     judge: ({ device, status, latest }) => {
-      // No rule speaks about a device that never had a certificate.
-      if (status === 'revoked' || (device.hold === 'revoked' && latest === null))
+      // A list, a floor or an issuer's end in the store; or a campaign, of a device that never had a certificate.
+      if (status === 'revoked' || device.revoked || (device.hold === 'revoked' && latest === null))
         return refusal('device_revoked', `device ${device.id} is revoked`)
       // Anything but a plain yes is a no.
       return status === 'good' ? null : refusal('status_unknown', `whether device ${device.id} is revoked cannot be told now`)
@@ -318,6 +320,14 @@ function entitlementOf({ device, names, profile, identity, lenientNames = false 
   return { deviceId: device.id, names, purposes, subject, renewal: identity.kind === 'operational', lenientNames }
 }
 
+/**
+ * A device that was revoked and admitted again: its last certificate is superseded although no other followed it. Nothing that revoked it is
+ * held against the device, and nothing is done with it any more.
+ */
+export function isForgiven(last: { idx: number }, device: { idxFloor: number } | null): boolean {
+  return device !== null && last.idx < device.idxFloor
+}
+
 /** What stands against making a new certificate. */
 const making: Rule[] = [
   {
@@ -350,6 +360,7 @@ const making: Rule[] = [
     judge: ({ identity, latest, profile: { renewal }, device, now }) => {
       if (identity.kind === 'operational' || latest === null || renewal.byEnrolling === 'always') return null
       if (renewal.byEnrolling === 'expired' && now > latest.notAfter) return null
+      if (isForgiven(latest, device)) return null
       const until = renewal.byEnrolling === 'expired' ? ` before ${iso(latest.notAfter)}` : ''
       return refusal('enrolling_again_not_allowed', `device ${device.id} is enrolled and does not enroll again${until}`)
     },

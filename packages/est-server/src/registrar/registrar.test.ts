@@ -104,7 +104,7 @@ describe('decide', () => {
   const birthSpkiSha256 = sha256(testKey().spki)
   const device = {
     ...{ key: 1, id: 'm-1', fleet: 'meters', birthSpkiSha256, gids: [1], closedGids: [], version: 0 },
-    ...{ idxFloor: 0, supersedes: 0, supersedesSince: 0, suspectedAt: null, hold: null },
+    ...{ idxFloor: 0, supersedes: 0, supersedesSince: 0, suspectedAt: null, hold: null, revoked: false },
   }
   const certificate = {
     ...{ issuer: new Uint8Array(20), serial: new Uint8Array(16), fleet: 'meters', deviceId: 'm-1', idx: 5, gids: [1] },

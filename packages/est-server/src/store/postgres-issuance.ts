@@ -1,6 +1,7 @@
 // Intents and certificates, many in one statement: the writes of every enrollment. Each statement checks the preconditions of each of its rows
 // and writes those that hold; the transaction around it holds the line, so what it saw stays true until COMMIT.
 
+import { heldAgainst, revokedByItself } from './postgres-rows.ts'
 import { postgresScepWrites } from './postgres-scep.ts'
 import type { Transaction } from './postgres-writer.ts'
 import type { HoldsOfFleets } from './quarantine.ts'
@@ -71,6 +72,10 @@ WITH j AS (
 ), judged AS MATERIALIZED (
   SELECT j.*, d.key IS NOT NULL AND d.version = j.version AS is_current,
     EXISTS (SELECT 1 FROM groups g WHERE g.fleet = j.fleet AND g.gid = ANY (j.gids::integer[]) AND g.bound IS NOT NULL) AS is_closed,
+    -- From the commit of a revocation on, nothing is issued to whom it names, by whom it names, or under an idx that it covers.
+    ${heldAgainst('d')} AS is_held,
+    EXISTS (SELECT 1 FROM revoked_sets r WHERE r.fleet = j.fleet AND r.kind = 'issuer' AND r.issuer = j.issuer) AS is_issuer_revoked,
+    ${revokedByItself('j')} AS is_covered,
     -- Spent on another request content: used. On this one, with no certificate to show for it: an earlier attempt died.
     j.secret IS NULL OR EXISTS (SELECT 1 FROM secrets s WHERE s.hash = j.secret AND s.device = j.device AND s.expires_at > j.at
       AND NOT s.issued AND (s.content_sha256 IS NULL OR s.content_sha256 = j.content)) AS is_admitted,
@@ -87,19 +92,22 @@ WITH j AS (
   INSERT INTO issuances (issuer, serial, fleet, idx, device, gids, spki_sha256, content_sha256, epoch, not_before, not_after, state, secret,
     request_id, started_at, der)
   SELECT issuer, serial, fleet, idx, device, gids::integer[], spki, content, epoch, not_before, not_after, 'intent', secret, request_id, at, tbs
-  FROM judged WHERE is_current AND is_ahead AND may_sign AND is_newest AND NOT is_closed AND NOT is_elsewhere AND is_admitted
+  FROM judged WHERE is_current AND NOT is_held AND NOT is_issuer_revoked AND NOT is_covered AND is_ahead AND may_sign AND is_newest AND NOT is_closed AND NOT is_elsewhere AND is_admitted
   ON CONFLICT DO NOTHING RETURNING fleet, idx
 )
-SELECT NULL::integer AS n, fleet, idx, NULL::boolean AS is_current, NULL::boolean AS is_ahead, NULL::boolean AS may_sign, NULL::boolean AS is_newest, NULL::boolean AS is_closed, NULL::boolean AS is_elsewhere, NULL::boolean AS is_admitted, NULL::boolean AS has_open
+SELECT NULL::integer AS n, fleet, idx, NULL::boolean AS is_current, NULL::boolean AS is_held, NULL::boolean AS is_issuer_revoked, NULL::boolean AS is_covered, NULL::boolean AS is_ahead, NULL::boolean AS may_sign, NULL::boolean AS is_newest, NULL::boolean AS is_closed, NULL::boolean AS is_elsewhere, NULL::boolean AS is_admitted, NULL::boolean AS has_open
   FROM added
-UNION ALL SELECT n, NULL, NULL, is_current, is_ahead, may_sign, is_newest, is_closed, is_elsewhere, is_admitted, has_open
-  FROM judged WHERE NOT is_current OR NOT is_ahead OR NOT may_sign OR NOT is_newest OR is_closed OR is_elsewhere OR NOT is_admitted OR has_open`
+UNION ALL SELECT n, NULL, NULL, is_current, is_held, is_issuer_revoked, is_covered, is_ahead, may_sign, is_newest, is_closed, is_elsewhere, is_admitted, has_open
+  FROM judged WHERE NOT is_current OR is_held OR is_issuer_revoked OR is_covered OR NOT is_ahead OR NOT may_sign OR NOT is_newest OR is_closed OR is_elsewhere OR NOT is_admitted OR has_open`
 
 interface Judged {
   n: number | null
   fleet: string
   idx: number
   is_current: boolean
+  is_held: boolean
+  is_issuer_revoked: boolean
+  is_covered: boolean
   is_ahead: boolean
   may_sign: boolean
   is_newest: boolean
@@ -200,10 +208,10 @@ export async function recordIntents(tx: Transaction, jobs: Placed<IssuanceIntent
       const found = judged.get(n)
       const isAdded = added.has(`${intent.fleet} ${intent.idx}`)
       let conflict: IntentConflict | null = null
-      if (found && !found.is_current) conflict = 'device'
-      else if (found && !found.may_sign) conflict = 'issuer'
+      if (found && (!found.is_current || found.is_held)) conflict = 'device'
+      else if (found && (!found.may_sign || found.is_issuer_revoked)) conflict = 'issuer'
       else if (found && !found.is_newest) conflict = 'profiles'
-      else if (found && !found.is_ahead) conflict = 'idx'
+      else if (found && (!found.is_ahead || found.is_covered)) conflict = 'idx'
       else if (found?.is_closed) conflict = 'group'
       else if (found?.is_elsewhere) conflict = 'key'
       else if (found && !found.is_admitted) conflict = 'secret'

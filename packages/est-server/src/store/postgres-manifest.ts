@@ -2,6 +2,7 @@
 // its rows are judged in order, and what follows is written in a few more. The transaction holds the line, so nothing moves in between.
 
 import { type PackedManifest, packedEntries } from './packed-manifest.ts'
+import { revokedByItself } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
 import { groupsPerDeviceMax, groupsPerFleetMax, type ManifestReport } from './store.ts'
 
@@ -27,7 +28,8 @@ interface Known {
 }
 
 /** No closed group of issuance `i`'s certificate covers it, so that only its end takes it out of use. */
-export const unrevoked = 'NOT EXISTS (SELECT 1 FROM groups g WHERE g.fleet = i.fleet AND g.gid = ANY (i.gids) AND g.bound > i.idx)'
+export const unrevoked = `NOT EXISTS (SELECT 1 FROM groups g WHERE g.fleet = i.fleet AND g.gid = ANY (i.gids) AND g.bound > i.idx)
+  AND NOT ${revokedByItself('i')}`
 
 const hex = (bytes: Uint8Array | null) => bytes && Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex')
 const blob = (digits: string | null) => (digits === null ? null : Buffer.from(digits, 'hex'))

@@ -11,6 +11,7 @@ import {
   type DeviceSqlRow,
   deviceColumns,
   deviceRecord,
+  heldAgainst,
   prefixedCertificate,
   type Rows,
 } from './postgres-rows.ts'
@@ -66,7 +67,7 @@ const listed = `SELECT d.key, d.id, d.key_origin, d.seen_at, d.suspected_at, i.s
   (SELECT coalesce(json_agg(json_build_array(v.name, v.value) ORDER BY v.lid), '[]')::text FROM label_values v
     WHERE v.fleet = d.fleet AND v.lid = ANY (d.lids)) AS labels, (SELECT holds_version FROM head) AS holds_version, s.state`
 const standing = `LEFT JOIN issuances i ON i.key = d.latest CROSS JOIN LATERAL (SELECT CASE
-  WHEN EXISTS (SELECT 1 FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids) AND g.bound IS NOT NULL) THEN 'revoked'
+  WHEN EXISTS (SELECT 1 FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids) AND g.bound IS NOT NULL) OR ${heldAgainst('d')} THEN 'revoked'
   WHEN d.latest IS NULL THEN 'known' ELSE 'enrolled' END AS state) s`
 
 /** What nextIdx of a fleet ($1) is: above everything spent, bound or leased. */
@@ -281,7 +282,7 @@ export function postgresReads(rows: Rows, held: PostgresHolds) {
       }
     },
 
-    rules: (fleet: string) => rulesOf(fleet, null),
+    rules: (fleet: string, limit: number | null = null) => rulesOf(fleet, limit),
 
     outboxPending: (fleet: string, limit: number): Promise<NoticeRecord[]> =>
       rows('pending', `${noticeColumns} WHERE fleet = $1 AND delivered_at IS NULL ORDER BY seq LIMIT $2`, [

@@ -21,12 +21,27 @@ export interface DeviceSqlRow {
   suspected_at: number | null
   known_at: number
   seen_at: number | null
+  revoked: boolean
 }
+
+/** Of an issuance under this name: a list, a range or a floor has it, or its issuer is revoked. */
+export const revokedByItself = (
+  i: string,
+) => `(${i}.idx < coalesce((SELECT max(start) FROM revoked_sets WHERE fleet = ${i}.fleet AND kind = 'floor'), 0)
+  OR EXISTS (SELECT 1 FROM revoked_indices r WHERE r.fleet = ${i}.fleet AND r.block = ${i}.idx >> 12 AND get_bit(r.bits, ${i}.idx & 4095) = 1)
+  OR EXISTS (SELECT 1 FROM revoked_sets r WHERE r.fleet = ${i}.fleet AND r.kind = 'issuer' AND r.issuer = ${i}.issuer))`
+
+/** Of a device under this name: as DeviceRecord.revoked. */
+export const heldAgainst = (
+  d: string,
+) => `(EXISTS (SELECT 1 FROM closed_devices c WHERE c.block = ${d}.key >> 12 AND get_bit(c.bits, ${d}.key & 4095) = 1)
+  OR EXISTS (SELECT 1 FROM issuances l WHERE l.key = ${d}.latest AND l.idx >= ${d}.idx_floor AND ${revokedByItself('l')}))`
 
 /** Of a device `d`. */
 export const deviceColumns = `d.key, d.fleet, d.id, d.birth_spki_sha256, d.key_origin, d.gids,
   ARRAY (SELECT g.gid FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids) AND g.bound IS NOT NULL ORDER BY g.gid) AS closed_gids,
-  d.version, d.idx_floor, d.supersedes, d.supersedes_since, d.suspected_at, d.known_at, d.seen_at`
+  d.version, d.idx_floor, d.supersedes, d.supersedes_since, d.suspected_at, d.known_at, d.seen_at,
+  ${heldAgainst('d')} AS revoked`
 
 export function deviceRecord(row: DeviceSqlRow, hold: DeviceHold | null): DeviceRecord {
   return {
@@ -45,6 +60,7 @@ export function deviceRecord(row: DeviceSqlRow, hold: DeviceHold | null): Device
     knownAt: row.known_at,
     seenAt: row.seen_at,
     hold,
+    revoked: row.revoked,
   }
 }
 

@@ -123,6 +123,18 @@ CREATE TABLE notices (
 );
 CREATE INDEX notices_pending ON notices (fleet, seq) WHERE delivered_at IS NULL;
 
+-- As in sqlite-schema.ts.
+CREATE TABLE revoked_sets (
+  fleet text COLLATE "C" NOT NULL, seq integer NOT NULL, kind text COLLATE "C" NOT NULL CHECK (kind IN ('list', 'range', 'floor', 'issuer')),
+  start bigint NOT NULL, length bigint NOT NULL, issuer bytea, reason integer, PRIMARY KEY (fleet, seq)
+);
+CREATE INDEX revoked_sets_whole ON revoked_sets (fleet, kind, start) WHERE kind IN ('floor', 'issuer');
+CREATE TABLE revoked_blocks (
+  fleet text COLLATE "C" NOT NULL, seq integer NOT NULL, block integer NOT NULL, bits bytea NOT NULL, PRIMARY KEY (fleet, seq, block)
+);
+CREATE TABLE revoked_indices (fleet text COLLATE "C" NOT NULL, block integer NOT NULL, bits bytea NOT NULL, PRIMARY KEY (fleet, block));
+CREATE TABLE closed_devices (block bigint PRIMARY KEY, bits bytea NOT NULL);
+
 -- The last CRL number an issuer has spent, and the newest list of each kind: fleet and shard, or '' for the full one.
 CREATE TABLE crl_numbers (issuer bytea PRIMARY KEY, number integer NOT NULL);
 CREATE TABLE crls (

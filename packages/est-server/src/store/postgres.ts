@@ -17,7 +17,8 @@ import { postgresIssuerReads, recordPostgresIssuers } from './postgres-issuers.t
 import { postgresNoticeWrites } from './postgres-notice.ts'
 import { postgresNumberReads, postgresNumberWrites } from './postgres-numbers.ts'
 import { announcePostgresProfiles, postgresProfileSetReads } from './postgres-profile-sets.ts'
-import { postgresReads } from './postgres-reads.ts'
+import { nextIdxSql, postgresReads } from './postgres-reads.ts'
+import { postgresRevokedListReads, postgresRevokedListWrites } from './postgres-revoked-lists.ts'
 import { postgresScepReads, postgresScepWrites } from './postgres-scep.ts'
 import { migratePostgres } from './postgres-schema.ts'
 import { freezePostgresSelection, labelPostgresDevices, postgresSelectionReads } from './postgres-selection.ts'
@@ -183,6 +184,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     ...postgresApprovalReads(rows),
     ...postgresCampaignReads(rows, held),
     ...postgresSelectionReads(rows),
+    ...postgresRevokedListReads(rows, nextIdxSql, reads.rules),
     reserveIdx: fleet => blocks.reserve(fleet),
     admitDevice: device => work(tx => postgresWrites.admitDevice(tx, device, held)),
     async recordIntent(intent) {
@@ -207,6 +209,12 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
       blocks.drop(revocation.fleet)
       return result
     },
+    async recordSet(record) {
+      const result = await work(tx => postgresRevokedListWrites.recordSet(tx, record))
+      blocks.drop(record.fleet)
+      return result
+    },
+    readmitDevice: (fleet, id, audit) => work(tx => postgresRevokedListWrites.readmitDevice(tx, fleet, id, audit)),
     recordNotice: notice => work(tx => postgresNoticeWrites.recordNotice(tx, notice)),
     outboxDelivered: (fleet, seq, at) => work(tx => postgresWrites.outboxDelivered(tx, fleet, seq, at)),
     appendAudit: entry => work(tx => tx.record(entry)),

@@ -2,6 +2,7 @@
 // answers are remembered for as long as nobody else has written.
 
 import type { DatabaseSync } from 'node:sqlite'
+import type { ForeignWrites } from './sqlite-foreign-writes.ts'
 import { prepare } from './sqlite-rows.ts'
 
 /** Fleets of thousands of batches ask about few of them at a time. */
@@ -9,25 +10,19 @@ const rememberedMax = 10_000
 
 export interface ClosedGroups {
   isClosed(fleet: string, gid: number): boolean
-  /** To be called when a group was closed or a transaction undone here, and at the end of each transaction: others may write in between. */
-  forget(how: 'all' | 'what others changed'): void
+  /** To be called when a group was closed or a transaction undone here. */
+  forget(): void
 }
 
-export function closedGroups(db: DatabaseSync): ClosedGroups {
+export function closedGroups(db: DatabaseSync, foreign: ForeignWrites): ClosedGroups {
   const closed = prepare(db, 'SELECT 1 FROM groups WHERE fleet = ? AND gid = ? AND bound IS NOT NULL')
-  // Changes when another connection has committed, and only then; inside a transaction it stands still.
-  const dataVersion = prepare<{ data_version: number }>(db, 'PRAGMA data_version')
   const known = new Map<string, boolean>()
   let version = -1
-  let checked = false
   return {
     isClosed(fleet, gid) {
-      if (!checked) {
-        const { data_version: now } = dataVersion.get()!
-        if (now !== version) known.clear()
-        version = now
-        checked = true
-      }
+      const now = foreign.version()
+      if (now !== version) known.clear()
+      version = now
       const name = `${gid} ${fleet}`
       let answer = known.get(name)
       if (answer === undefined) {
@@ -37,9 +32,6 @@ export function closedGroups(db: DatabaseSync): ClosedGroups {
       }
       return answer
     },
-    forget(how) {
-      checked = false
-      if (how === 'all') known.clear()
-    },
+    forget: () => known.clear(),
   }
 }

@@ -4,6 +4,7 @@
 
 import type { DatabaseSync } from 'node:sqlite'
 import type { DeviceHold } from './quarantine.ts'
+import type { RevokedIndices } from './sqlite-revoked-indices.ts'
 import {
   type CertificateSqlRow,
   certificateRecord,
@@ -14,7 +15,7 @@ import {
   prepare,
 } from './sqlite-rows.ts'
 import type { ScepWork } from './sqlite-scep.ts'
-import type { AuditEntry, EnrollmentFacts, IntentConflict, IssuanceIntent, IssuedRecord } from './store.ts'
+import type { AuditEntry, CertificateRecord, EnrollmentFacts, IntentConflict, IssuanceIntent, IssuedRecord } from './store.ts'
 
 export interface FactsQuery {
   fleet: string
@@ -40,6 +41,7 @@ export interface IssuanceSession {
   isClosed(fleet: string, gid: number): boolean
   /** What a campaign has made of the device with this key. */
   hold(fleet: string, key: number): DeviceHold | null
+  revoked: RevokedIndices
   /** Whether the store's roll-over lets this issuer sign. */
   maySign(issuer: Uint8Array): boolean
   /** Whether the fleet is served by these profiles. */
@@ -50,7 +52,7 @@ export interface IssuanceSession {
 const same = (a: Uint8Array | null, b: Uint8Array | null) => (a === null || b === null ? a === b : Buffer.compare(a, b) === 0)
 
 export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): IssuanceWrites {
-  const { audit, isClosed, scep } = session
+  const { audit, isClosed, revoked, scep } = session
 
   // One statement, since each costs as much to call as to run: the device, the time, and by whom the key and the content are known.
   const known = prepare<
@@ -66,9 +68,9 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
   )
   const certificateByKey = prepare<CertificateSqlRow>(db, `${certificateSelect} WHERE i.key = ?`)
 
-  const deviceState = prepare<{ version: number; idx: number | null }>(
+  const deviceState = prepare<{ version: number; idx_floor: number; idx: number | null; issuer: Uint8Array | null }>(
     db,
-    'SELECT d.version, i.idx FROM devices d LEFT JOIN issuances i ON i.key = d.latest WHERE d.key = ?',
+    'SELECT d.version, d.idx_floor, i.idx, i.issuer FROM devices d LEFT JOIN issuances i ON i.key = d.latest WHERE d.key = ?',
   )
   const keyElsewhere = prepare(db, `SELECT 1 FROM issuances WHERE spki_sha256 = ? AND device <> ? AND state <> 'void' LIMIT 1`)
   const deviceIdOf = prepare<{ id: string }>(db, 'SELECT id FROM devices WHERE key = ?')
@@ -111,6 +113,10 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
      WHERE key = ?`,
   )
 
+  const isHeld = (device: DeviceSqlRow, last: CertificateRecord | null) =>
+    revoked.isClosed(device.key) ||
+    (last !== null && last.idx >= device.idx_floor && revoked.isRevoked(last.fleet, last.idx, last.issuer))
+
   function voidOthers(intent: IssuanceIntent): number {
     const open = openOfDevice.all(intent.device, intent.serial)
     for (const other of open) {
@@ -130,7 +136,8 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
       const latest = recordOf(row.latest)
       const holder = row.holder === row.latest ? latest : recordOf(row.holder)
       return {
-        device: row.key === null ? null : deviceRecord(row as DeviceSqlRow, isClosed, session.hold),
+        device:
+          row.key === null ? null : deviceRecord(row as DeviceSqlRow, isClosed, session.hold, isHeld(row as DeviceSqlRow, latest)),
         latest,
         same: row.same_content === row.latest ? latest : recordOf(row.same_content),
         keyHolder: holder && { deviceId: holder.deviceId, fleet: holder.fleet, idx: holder.idx },
@@ -153,6 +160,13 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
       if (session.hold(i.fleet, i.device) !== (i.hold ?? null)) return conflict('device')
       // Indices order a device's certificates; another process may have drawn the last one from a higher block.
       if (device.idx !== null && device.idx >= i.idx) return conflict('idx')
+      // From the commit of a revocation on, nothing is issued to whom it names, by whom it names, or under an idx that it covers.
+      const { idx: last, issuer: lastIssuer } = device
+      if (revoked.isClosed(i.device)) return conflict('device')
+      if (last !== null && lastIssuer !== null && last >= device.idx_floor && revoked.isRevoked(i.fleet, last, lastIssuer))
+        return conflict('device')
+      if (revoked.isIssuerRevoked(i.fleet, i.issuer)) return conflict('issuer')
+      if (revoked.isRevoked(i.fleet, i.idx, i.issuer)) return conflict('idx')
       if (!session.maySign(i.issuer)) return conflict('issuer')
       if (i.profiles && !session.areNewest(i.fleet, i.profiles)) return conflict('profiles')
       // Asked here and not only before: from the commit of a revocation on, no intent of its group gets in.

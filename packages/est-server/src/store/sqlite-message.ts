@@ -68,6 +68,7 @@ const device = packing<DeviceRecord>({
     knownAt: plain,
     seenAt: plain,
     hold: plain,
+    revoked: plain,
   },
 })
 const certificate = packing<CertificateRecord>({

@@ -5,7 +5,7 @@ import type { DatabaseSync } from 'node:sqlite'
 import { auditHash, chainStart } from './audit-chain.ts'
 import type { Selector } from './selection.ts'
 import { rememberedHolds } from './sqlite-campaigns.ts'
-import { type CertificateSqlRow, certificateRecord, certificateSelect, prepare, unrevoked } from './sqlite-rows.ts'
+import { type CertificateSqlRow, certificateRecord, certificateSelect, heldAgainst, prepare, unrevoked } from './sqlite-rows.ts'
 import { selectorCondition } from './sqlite-selection.ts'
 import type {
   AuditEntry,
@@ -72,7 +72,8 @@ export function sqliteReads(db: DatabaseSync) {
   )
   // CROSS JOIN keeps the order of the loops: from the few to what each of them points at.
   const listed = `SELECT d.key, d.id, d.key_origin, d.gids, d.lids, d.seen_at, d.suspected_at, i.serial, i.idx, i.not_before, i.not_after,
-    EXISTS (SELECT 1 FROM json_each(d.gids) m CROSS JOIN groups g ON g.fleet = d.fleet AND g.gid = m.value WHERE g.bound IS NOT NULL) AS closed`
+    EXISTS (SELECT 1 FROM json_each(d.gids) m CROSS JOIN groups g ON g.fleet = d.fleet AND g.gid = m.value WHERE g.bound IS NOT NULL)
+    OR ${heldAgainst('d')} AS closed`
   const inState = `(?1 IS NULL OR ?1 = CASE WHEN closed THEN 'revoked' WHEN d.latest IS NULL THEN 'known' ELSE 'enrolled' END)`
   const deviceRow = prepare<ListedDevice>(
     db,
@@ -215,7 +216,7 @@ export function sqliteReads(db: DatabaseSync) {
       }
     },
 
-    rules: (fleet: string): GroupRule[] => rulesOf(fleet, -1),
+    rules: (fleet: string, limit = -1): GroupRule[] => rulesOf(fleet, limit),
     outboxPending: (fleet: string, limit: number): NoticeRecord[] =>
       pending.all(fleet, Math.min(limit, pageRowsMax)).map(n => ({ ...n })),
 

@@ -28,6 +28,7 @@ export function deviceRecord(
   row: DeviceSqlRow,
   isClosed: (fleet: string, gid: number) => boolean,
   hold: (fleet: string, key: number) => DeviceHold | null,
+  revoked: boolean,
 ): DeviceRecord {
   const gids = JSON.parse(row.gids) as number[]
   return {
@@ -46,6 +47,7 @@ export function deviceRecord(
     knownAt: row.known_at,
     seenAt: row.seen_at,
     hold: hold(row.fleet, row.key),
+    revoked,
   }
 }
 
@@ -101,9 +103,29 @@ export function prepare<Row>(db: DatabaseSync, sql: string): Query<Row> {
 
 /** Of an issuance `i`: no closed group of its certificate covers it, so that only its end takes it out of use. Superseded or not: a relying
  * party knows the rules, and floors of devices are ours alone. */
-export const unrevoked = `NOT EXISTS (SELECT 1 FROM json_each(i.gids) m CROSS JOIN groups g ON g.fleet = i.fleet AND g.gid = m.value WHERE g.bound > i.idx)`
+export const unrevoked = `NOT EXISTS (SELECT 1 FROM json_each(i.gids) m CROSS JOIN groups g ON g.fleet = i.fleet AND g.gid = m.value WHERE g.bound > i.idx)
+  AND NOT ${revokedByItself('i')}`
 
 /** Row by row, for what is more than one answer should hold. As `prepare`. */
 export function iterate<Row>(db: DatabaseSync, sql: string, values: SQLInputValue[]): Iterable<Row> {
   return db.prepare(sql).iterate(...values) as unknown as Iterable<Row>
+}
+
+/** Bit `n & 4095` of a block, by the digits of its octet in hex: no connection needs a function of ours for it. */
+function bitSet(bits: string, n: string): string {
+  const octet = `hex(substr(${bits}, ((${n} & 4095) >> 3) + 1, 1))`
+  return `(instr('123456789ABCDEF', substr(${octet}, 2 - ((${n} >> 2) & 1), 1)) >> (${n} & 3)) & 1`
+}
+
+/** Of an issuance under this name: a list, a range or a floor has it, or its issuer is revoked. */
+function revokedByItself(i: string): string {
+  return `(${i}.idx < coalesce((SELECT max(start) FROM revoked_sets WHERE fleet = ${i}.fleet AND kind = 'floor'), 0)
+    OR EXISTS (SELECT 1 FROM revoked_indices r WHERE r.fleet = ${i}.fleet AND r.block = ${i}.idx >> 12 AND ${bitSet('r.bits', `${i}.idx`)})
+    OR EXISTS (SELECT 1 FROM revoked_sets r WHERE r.fleet = ${i}.fleet AND r.kind = 'issuer' AND r.issuer = ${i}.issuer))`
+}
+
+/** Of a device under this name: as DeviceRecord.revoked. */
+export function heldAgainst(d: string): string {
+  return `(EXISTS (SELECT 1 FROM closed_devices c WHERE c.block = ${d}.key >> 12 AND ${bitSet('c.bits', `${d}.key`)})
+    OR EXISTS (SELECT 1 FROM issuances l WHERE l.key = ${d}.latest AND l.idx >= ${d}.idx_floor AND ${revokedByItself('l')}))`
 }

@@ -93,6 +93,20 @@ CREATE TABLE notices (
 ) STRICT;
 CREATE INDEX notices_pending ON notices (fleet, seq) WHERE delivered_at IS NULL;
 
+-- What was revoked otherwise than by group, a row a revocation, by its last notice; which certificates a list names, in blocks of 4,096 (packBits);
+-- and all of them together, with those of ranges, a bit each.
+CREATE TABLE revoked_sets (
+  fleet TEXT NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('list', 'range', 'floor', 'issuer')), start INTEGER NOT NULL,
+  length INTEGER NOT NULL, issuer BLOB, reason INTEGER, PRIMARY KEY (fleet, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX revoked_sets_whole ON revoked_sets (fleet, kind, start) WHERE kind IN ('floor', 'issuer');
+CREATE TABLE revoked_blocks (
+  fleet TEXT NOT NULL, seq INTEGER NOT NULL, block INTEGER NOT NULL, bits BLOB NOT NULL, PRIMARY KEY (fleet, seq, block)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE revoked_indices (fleet TEXT NOT NULL, block INTEGER NOT NULL, bits BLOB NOT NULL, PRIMARY KEY (fleet, block)) STRICT, WITHOUT ROWID;
+-- Devices that were revoked by themselves, by key, and not admitted again.
+CREATE TABLE closed_devices (block INTEGER PRIMARY KEY, bits BLOB NOT NULL) STRICT;
+
 -- The last CRL number an issuer has spent, and the newest list of each kind: fleet and shard, or '' for the full one.
 CREATE TABLE crl_numbers (issuer BLOB PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE crls (

@@ -9,13 +9,16 @@ import { type ApprovalWrites, approvalWrites } from './sqlite-approvals.ts'
 import { type CampaignWrites, campaignWrites, rememberedHolds } from './sqlite-campaigns.ts'
 import { closedGroups } from './sqlite-closed-groups.ts'
 import { type CrlWrites, crlWrites } from './sqlite-crl.ts'
+import { foreignWrites } from './sqlite-foreign-writes.ts'
 import { type IssuanceWrites, issuanceWrites } from './sqlite-issuance.ts'
 import { type IssuerWrites, issuerWrites } from './sqlite-issuers.ts'
 import { manifestWrites } from './sqlite-manifest.ts'
 import { type NoticeWrites, noticeWrites } from './sqlite-notice.ts'
 import { type NumberWrites, numberWrites } from './sqlite-numbers.ts'
 import { type ProfileSetWrites, profileSetWrites } from './sqlite-profile-sets.ts'
-import { type DeviceSqlRow, deviceColumns, deviceRecord, prepare } from './sqlite-rows.ts'
+import { revokedIndices } from './sqlite-revoked-indices.ts'
+import { type RevokedListWrites, revokedListWrites } from './sqlite-revoked-lists.ts'
+import { type DeviceSqlRow, deviceColumns, deviceRecord, heldAgainst, prepare } from './sqlite-rows.ts'
 import { type ScepWrites, scepWrites } from './sqlite-scep.ts'
 import { type SelectionWrites, selectionWrites } from './sqlite-selection.ts'
 import { type TokenWrites, tokenWrites } from './sqlite-token.ts'
@@ -30,6 +33,7 @@ export interface Writes
     NoticeWrites,
     NumberWrites,
     ProfileSetWrites,
+    RevokedListWrites,
     ScepWrites,
     SelectionWrites,
     TokenWrites {
@@ -83,7 +87,9 @@ export function writeSession(db: DatabaseSync): WriteSession {
     latestTime = Math.max(latestTime, at)
   }
 
-  const groups = closedGroups(db)
+  const foreign = foreignWrites(db)
+  const groups = closedGroups(db, foreign)
+  const revoked = revokedIndices(db, foreign)
   const holds = rememberedHolds(db)
   // Asked once a transaction: inside one, only its own moves change it.
   let held: HoldsOfFleets | null = null
@@ -92,7 +98,10 @@ export function writeSession(db: DatabaseSync): WriteSession {
     return held.of(fleet, key)
   }
   const campaigns = campaignWrites(db, audit, seen)
-  const deviceById = prepare<DeviceSqlRow>(db, `SELECT ${deviceColumns} FROM devices WHERE fleet = ? AND id = ?`)
+  const deviceById = prepare<DeviceSqlRow & { held: number }>(
+    db,
+    `SELECT ${deviceColumns}, ${heldAgainst('d')} AS held FROM devices d WHERE fleet = ? AND id = ?`,
+  )
   const manifest = manifestWrites(db)
   const scep = scepWrites(db)
   const issuers = issuerWrites(db, audit)
@@ -103,6 +112,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
     seen,
     isClosed: groups.isClosed,
     hold,
+    revoked,
     maySign: issuers.maySign,
     areNewest: profiles.areNewest,
     scep,
@@ -137,7 +147,8 @@ export function writeSession(db: DatabaseSync): WriteSession {
       const admitted = manifest.admit(d.fleet, d.id, d.birthSpkiSha256, d.groups, d.at)
       if (admitted === 'refused') return null
       if (admitted !== 'unchanged') audit(d.audit)
-      return deviceRecord(deviceById.get(d.fleet, d.id)!, groups.isClosed, hold)
+      const row = deviceById.get(d.fleet, d.id)!
+      return deviceRecord(row, groups.isClosed, hold, row.held === 1)
     },
 
     acceptTime(entry) {
@@ -182,7 +193,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
         return 'conflict'
       // A certificate of the group that was recorded since the draft would escape the bound.
       if (issuedBeyond.get(r.fleet, r.bound, r.gid)) return 'conflict'
-      groups.forget('all')
+      groups.forget()
       closeGroup.run(r.bound, r.reason, r.seq, r.fleet, r.gid)
       insertNotice.run(r.fleet, r.seq, r.notice, r.noticeSha256, r.previousSha256, r.at)
       audit(r.audit)
@@ -204,6 +215,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
     ...crl,
     ...tokenWrites(db),
     ...noticeWrites(db, audit),
+    ...revokedListWrites(db, audit, revoked.forget),
     ...scep.writes,
     ...approvalWrites(db, audit),
     recordCampaign: campaigns.recordCampaign,
@@ -224,7 +236,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
       latestTime = -1
       last = null
       held = null
-      groups.forget('what others changed')
+      foreign.forget()
       issuers.forget()
       profiles.forget()
     },
@@ -235,7 +247,9 @@ export function writeSession(db: DatabaseSync): WriteSession {
       last = null
       held = null
       holds.forget()
-      groups.forget('all')
+      foreign.forget()
+      groups.forget()
+      revoked.forget()
       issuers.forget()
       profiles.forget()
     },

@@ -19,6 +19,7 @@ import { noticeReads } from './sqlite-notice.ts'
 import { numberReads } from './sqlite-numbers.ts'
 import { profileSetReads } from './sqlite-profile-sets.ts'
 import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
+import { revokedListReads } from './sqlite-revoked-lists.ts'
 import { scanSqlite } from './sqlite-scan.ts'
 import { scepReads } from './sqlite-scep.ts'
 import { selectionReads } from './sqlite-selection.ts'
@@ -222,6 +223,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const profiles = profileSetReads(reading)
   const numbers = numberReads(reading, reads.nextIdx)
   const pages = issuancePageReads(scanning)
+  const sets = revokedListReads(scanning, { nextIdx: reads.nextIdx, rules: reads.rules })
   const snapshot = readSnapshot(reading)
   // Before any caller hears that its write is done: what it then reads must show it.
   thread.onMessage(snapshot.end)
@@ -363,6 +365,25 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
         blocks?.drop(fleet)
       }
     },
+    draftSet: (fleet, rulesMax) =>
+      readAlone(() => {
+        const draft = sets.draftSet(fleet, rulesMax)
+        return { ...draft, idxNext: Math.max(draft.idxNext, counters.get(fleet) ?? 0) }
+      }),
+    revocableDevices: (fleet, ids, now) => readAlone(() => sets.revocableDevices(fleet, ids, now)),
+    async recordSet(record) {
+      const result = await write('recordSet', record)
+      // The next index is looked up anew: a floor or a range may lie above it.
+      counters.delete(record.fleet)
+      blocks?.drop(record.fleet)
+      return result
+    },
+    standingSets: fleet => readAlone(() => sets.standingSets(fleet)),
+    datedSets: (fleet, after) => readAlone(() => sets.datedSets(fleet, after)),
+    readmitDevice: (fleet, id, audit) => write('readmitDevice', { fleet, id, audit }),
+    placedSerials: query => read(() => sets.placedSerials(query)),
+    deviceCount: fleet => read(() => sets.deviceCount(fleet)),
+    indicesOf: query => read(() => sets.indicesOf(query)),
     adoptNotice: adopted => write('adoptNotice', adopted),
     issuances: (after, limit) => read(() => pages.issuances(after, limit)),
     notices: (fleet, after, limit) => read(() => pages.notices(fleet, after, limit)),

@@ -21,6 +21,7 @@ import type { NumberStore } from './numbers.ts'
 import type { PackedManifest } from './packed-manifest.ts'
 import type { ProfileSetStore } from './profile-sets.ts'
 import type { DeviceHold, QuarantineStore } from './quarantine.ts'
+import type { RevokedListStore } from './revoked-lists.ts'
 import type { ScepStore, ScepTransaction } from './scep.ts'
 import type { SelectionStore } from './selection.ts'
 import type { TokenStore } from './token.ts'
@@ -78,6 +79,8 @@ export interface DeviceRecord {
   seenAt: number | null
   /** What a campaign has made of it (quarantine.ts): `quarantined` for now, or `revoked` before it had a certificate. */
   hold: DeviceHold | null
+  /** It was revoked by itself, or a list, a range, a floor or its issuer's end took its last certificate; and it was not admitted again. */
+  revoked: boolean
 }
 
 export interface CertificateRecord {
@@ -183,6 +186,8 @@ export type AuditKind =
   | 'manifest_imported'
   | 'secret_minted'
   | 'group_revoked'
+  | 'certificates_revoked'
+  | 'device_readmitted'
   | 'notice_renewed'
   | 'clone_suspected'
   | 'suspicion_lifted'
@@ -285,7 +290,7 @@ export interface DeviceQuery {
   limit: number
 }
 
-/** `known`: may enroll and has not. `revoked`: one of its groups is closed. */
+/** `known`: may enroll and has not. `revoked`: one of its groups is closed, or it is revoked itself. */
 export type DeviceState = 'known' | 'enrolled' | 'revoked'
 
 export interface DeviceRow {
@@ -335,6 +340,7 @@ export interface Store
     NumberStore,
     ProfileSetStore,
     QuarantineStore,
+    RevokedListStore,
     ScepStore,
     SelectionStore,
     TokenStore {
