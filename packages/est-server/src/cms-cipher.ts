@@ -1,16 +1,20 @@
 // Content encryption of CMS on node:crypto. What was decrypted says whether it is sound as a value, never as an error: for a message that a
 // stranger may have bent, the difference between the two is an oracle (FAULTS 33), and the caller goes on all the same.
 
-import { constants, createCipheriv, createDecipheriv, type KeyObject, publicEncrypt } from 'node:crypto'
+import { constants, createCipheriv, createDecipheriv, createSecretKey, type KeyObject, publicEncrypt } from 'node:crypto'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { type ContentCipher, type Envelope, encodeEnvelope, type KeyTransport, keyBytesOf } from './wire/cms-envelope.ts'
+
+// Keys go in as KeyObjects: bytes are first taken for one, and for a CryptoKey, by throwing and catching, which costs more than the cipher.
 
 /** Decrypts the content. `sound`: false for a wrong key or bent bytes, whatever `content` is then. `key` has the cipher's length. */
 export function openContent(envelope: Envelope, key: Bytes): { sound: boolean; content: Bytes } {
   const { cipher, iv, ciphertext, authenticated } = envelope
   const nothing = new Uint8Array(0)
   if (authenticated) {
-    const decipher = createDecipheriv(cipher as 'aes-128-gcm', key, iv, { authTagLength: authenticated.tag.length })
+    const decipher = createDecipheriv(cipher as 'aes-128-gcm', createSecretKey(key), iv, {
+      authTagLength: authenticated.tag.length,
+    })
     decipher.setAuthTag(authenticated.tag)
     if (authenticated.attributes.length > 0) decipher.setAAD(authenticated.attributes)
     const content = decipher.update(ciphertext)
@@ -24,7 +28,7 @@ export function openContent(envelope: Envelope, key: Bytes): { sound: boolean; c
   const block = iv.length
   if (ciphertext.length === 0 || ciphertext.length % block !== 0) return { sound: false, content: nothing }
   // The padding is looked at here, every octet of the last block, so that neither an exception nor its time tells where it broke.
-  const decipher = createDecipheriv(cipher, key, iv).setAutoPadding(false)
+  const decipher = createDecipheriv(cipher, createSecretKey(key), iv).setAutoPadding(false)
   const padded = Buffer.concat([decipher.update(ciphertext), decipher.final()])
   const pad = padded[padded.length - 1]
   let wrong = pad === 0 || pad > block ? 1 : 0
@@ -43,6 +47,7 @@ export function sealContent(seal: {
 }): Bytes {
   const { content, cipher, transport, recipient, random } = seal
   const key = random(keyBytesOf[cipher])
+  const contentKey = createSecretKey(key)
   const gcm = cipher.endsWith('gcm')
   const iv = random(gcm ? 12 : cipher === 'des-ede3-cbc' ? 8 : 16)
   const encryptedKey = publicEncrypt(
@@ -53,11 +58,11 @@ export function sealContent(seal: {
   )
   const encoded = { recipient, transport, encryptedKey, cipher, iv }
   if (gcm) {
-    const sealing = createCipheriv(cipher as 'aes-128-gcm', key, iv, { authTagLength: 16 })
+    const sealing = createCipheriv(cipher as 'aes-128-gcm', contentKey, iv, { authTagLength: 16 })
     const ciphertext = Buffer.concat([sealing.update(content), sealing.final()])
     return encodeEnvelope({ ...encoded, ciphertext, authenticated: { attributes: new Uint8Array(0), tag: sealing.getAuthTag() } })
   }
-  const sealing = createCipheriv(cipher, key, iv)
+  const sealing = createCipheriv(cipher, contentKey, iv)
   const ciphertext = Buffer.concat([sealing.update(content), sealing.final()])
   return encodeEnvelope({ ...encoded, ciphertext, authenticated: null })
 }

@@ -1,5 +1,6 @@
 // What a protocol front (EST today) hands to the enrollment story, and what it gets back. No HTTP type, no socket: bytes and names.
 
+import type { KeyObject } from 'node:crypto'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import type { RefusalCode } from './registrar/refusal.ts'
 import type { ScepTransaction } from './store/scep.ts'
@@ -27,9 +28,9 @@ export interface Peer {
   tlsExporter?: Bytes | null
   /**
    * A SCEP message in place of a TLS connection: its signature proved possession of `chain`'s key, and what its CSR's challengePassword says is
-   * a challenge, already hashed (registrar/challenge.ts), not a channel binding.
+   * a challenge, already hashed (registrar/challenge.ts), not a channel binding. `signer`: its key, which most CSRs are signed with as well.
    */
-  scep?: { challenge: Bytes | null }
+  scep?: { challenge: Bytes | null; signer?: { spki: Bytes; key: KeyObject } }
 }
 
 export interface EnrollmentRequest {

@@ -56,7 +56,7 @@ export function createPeerIdentities(
   function memoryOf(peer: Peer): PeerMemory {
     let memory = memories.get(peer)
     if (memory === undefined) {
-      memory = { claims: new Map(), key: { spki: null, key: null } }
+      memory = { claims: new Map(), key: peer.scep?.signer ?? { spki: null, key: null } }
       memories.set(peer, memory)
     }
     return memory

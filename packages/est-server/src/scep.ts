@@ -2,7 +2,7 @@
 // CertRep with its failInfo. It decides nothing about devices: a challenge or the certificate that signed becomes a Peer, and enrollment does the
 // rest. Promises: what stands outside the envelope is judged first; what is wrong inside looks the same whatever it was.
 
-import { createHash, hash, timingSafeEqual } from 'node:crypto'
+import { createHash, hash, type KeyObject, timingSafeEqual } from 'node:crypto'
 import {
   algorithmFitsKey,
   type Bytes,
@@ -30,7 +30,7 @@ import type { Enrollment } from './enrollment.ts'
 import type { EnrollmentOutcome, Peer } from './enrollment-request.ts'
 import { failureCode } from './errors.ts'
 import { createLogBudget } from './log-budget.ts'
-import { importKey, sha256, verifyOnce } from './node-crypto.ts'
+import { importKey, sha256, verifyWith } from './node-crypto.ts'
 import type { Clock, Log, RandomBytes } from './ports.ts'
 import { type IssuerName, operationalClaim } from './registrar/authenticate.ts'
 import { challengeHash } from './registrar/challenge.ts'
@@ -117,10 +117,10 @@ export interface ScepService {
 export const signingTimeSkewSeconds = 900
 
 /**
- * Messages in work at once: enough that the RA's thread never waits for the next. What is beyond queues here, so that a burst does not put its
- * steps between those of EST, one after the other in one turn of the event loop.
+ * Messages in work at once: two batches of the RA's thread, so that it never waits for the next, and the store commits what it answered together.
+ * What is beyond queues here.
  */
-const atOnceMax = 4
+const atOnceMax = 32
 /** Messages that may queue: some two seconds of them. */
 const queueMax = 2048
 
@@ -148,6 +148,8 @@ interface Verified {
   signed: SignedMessage
   header: ScepHeader
   signer: SignerCertificate
+  /** The signer's. */
+  key: KeyObject
 }
 
 interface Answer {
@@ -186,12 +188,14 @@ export function createScep(options: ScepOptions): ScepService {
     const own = hash(algorithms.digest, signed.content, 'buffer')
     if (digest === null || !equalBytes(digest, encodeElement(4, [own])))
       throw new Failure('badMessageCheck', 'the message digest is not that of the content')
-    const good = signed.signed.some(bytes => verifyOnce(signer.spki, algorithms.signature, bytes, signed.signature))
-    if (!good) throw new Failure('badMessageCheck', 'the signature does not verify')
+    const key = importKey(signer.spki)
+    if (key === null) throw new Failure('badAlg', 'the key of the signer is not one')
+    if (!signed.signed.some(bytes => verifyWith(key, algorithms.signature, bytes, signed.signature)))
+      throw new Failure('badMessageCheck', 'the signature does not verify')
     const time = signingTimeOf(signed.attributes)
     if (time !== null && Math.abs(time - clock.now()) > signingTimeSkewSeconds)
       throw new Failure('badTime', `the message says it was signed ${new Date(time * 1000).toISOString()}`)
-    return { request, profile, signed, header, signer }
+    return { request, profile, signed, header, signer, key }
   }
 
   /** The device whose recorded, live certificate signed; null for anybody else. */
@@ -268,11 +272,11 @@ export function createScep(options: ScepOptions): ScepService {
   }
 
   async function ask(verified: Verified, operation: 'enroll' | 'reenroll', transaction: ScepTransaction): Promise<Answer> {
-    const { request, profile } = verified
+    const { request, profile, signer, key } = verified
     const { label, address, requestId } = request
     const peer: Peer = {
       ...{ chain: transaction.signer ? [transaction.signer] : null, basic: null, address, tlsVersion: '', resumed: false },
-      scep: { challenge: transaction.challenge },
+      scep: { challenge: transaction.challenge, signer: { spki: signer.spki, key } },
     }
     const known = await store.scepTransaction(transaction.fleet, transaction.label, transaction.id)
     const outcome: EnrollmentOutcome =
@@ -442,9 +446,7 @@ export function createScep(options: ScepOptions): ScepService {
     return draft.assemble(await key.sign(signatureAlgorithm, draft.toBeSigned))
   }
 
-  function enveloped({ signer }: Verified, envelope: Envelope, content: Bytes): Bytes {
-    const key = importKey(signer.spki)
-    if (key === null) throw new Failure('badAlg', 'the key of the signer is not one')
+  function enveloped({ signer, key }: Verified, envelope: Envelope, content: Bytes): Bytes {
     // AES whatever came: what a client could be made to send in triple DES it need not get back so.
     const cipher: ContentCipher = envelope.cipher === 'des-ede3-cbc' ? 'aes-128-cbc' : envelope.cipher
     const transport: KeyTransport = envelope.transport

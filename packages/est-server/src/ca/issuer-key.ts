@@ -62,7 +62,16 @@ export function softwareIssuer(options: SoftwareIssuerOptions): Issuer {
   const publicKey = createPublicKey(privateKey)
   const signParts =
     digest === null ? {} : { signParts: () => partSigner(digest, key, padding ? { key: publicKey, ...padding } : publicKey) }
-  return { ...read, sign: tbs => sign(digest, tbs, key), ...signParts }
+  // With RSA half a millisecond and more, in which nobody else would be answered: in a thread of the pool. For EC the way there costs as much.
+  const signing =
+    read.certificate.keyAlgorithm === 'RSA' ? (tbs: Bytes) => signAside(digest, tbs, key) : (tbs: Bytes) => sign(digest, tbs, key)
+  return { ...read, sign: signing, ...signParts }
+}
+
+function signAside(digest: string | null, tbs: Bytes, key: KeyLike): Promise<Bytes> {
+  return new Promise((resolve, reject) =>
+    sign(digest, tbs, key, (error, signature) => (error ? reject(error) : resolve(signature))),
+  )
 }
 
 function partSigner(digest: string, key: KeyLike, publicKey: KeyLike): PartSigner {

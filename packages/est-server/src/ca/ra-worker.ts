@@ -10,7 +10,6 @@ export interface RaOptions {
 }
 
 export interface RaJob {
-  id: number
   kind: 'decrypt' | 'sign'
   bytes: Uint8Array
   /** sign: a signature algorithm; decrypt: OAEP's hash, '' for PKCS#1 v1.5. */
@@ -19,11 +18,8 @@ export interface RaJob {
   length: number
 }
 
-/** `value`: null where the key did not sign. */
-export interface RaAnswer {
-  id: number
-  value: Uint8Array | null
-}
+/** Null where the key did not sign. As many as there were jobs, in their order. */
+export type RaAnswer = Uint8Array | null
 
 const { privateKeyPem, nice } = workerData as RaOptions
 const key = createPrivateKey(privateKeyPem)
@@ -58,8 +54,14 @@ function signed({ bytes, algorithm }: RaJob): Uint8Array | null {
   }
 }
 
-parentPort?.on('message', (job: RaJob) => {
-  const value = job.kind === 'decrypt' ? decrypted(job) : signed(job)
-  // A copy without the pool that small buffers share.
-  parentPort?.postMessage({ id: job.id, value: value && new Uint8Array(value) } satisfies RaAnswer)
+// A key beside its options is first taken for a KeyObject and a CryptoKey by throwing and catching; nobody reads where.
+Error.stackTraceLimit = 0
+
+parentPort?.on('message', (jobs: RaJob[]) => {
+  const answers: RaAnswer[] = jobs.map(job => {
+    const value = job.kind === 'decrypt' ? decrypted(job) : signed(job)
+    // A copy without the pool that small buffers share.
+    return value && new Uint8Array(value)
+  })
+  parentPort?.postMessage(answers)
 })
