@@ -16,12 +16,15 @@ export const debianPackages = [
   'mosquitto-clients',
   'nats-server',
   'nginx-light',
+  'opensc',
   'openssl',
   'postgresql',
   'python3',
   'rabbitmq-server',
   'scep',
   'softhsm2',
+  'swtpm',
+  'tpm2-tools',
 ]
 
 function missingPackages() {

@@ -1,10 +1,10 @@
-// The `esp_secure_cert` partition of Espressif's chips, byte for byte as the vendor's current tool writes it: TLVs, the integrity TLV, the
-// end marker. Promises nothing about where it is flashed: the partition has type 0x3F, at 0xD000 by default.
+// The `esp_secure_cert` partition of Espressif's chips, byte for byte as the vendor's tool (esp-secure-cert-tool 2.6) writes it from a CSV: TLVs and
+// the integrity TLV; erased flash after them ends the list. Promises nothing about where it is flashed: type 0x3F, at 0xD000 by default.
 //
 // A TLV: header of 12 bytes, little-endian (magic u32, flags u8, 3 reserved, type u8, subtype u8, length u16), data, zeros up to a
 // multiple of 16, CRC-32 over all of that, started from 0xffffffff.
 
-import { createPrivateKey } from 'node:crypto'
+import { createPrivateKey, type KeyObject } from 'node:crypto'
 import { crc32 } from 'node:zlib'
 import { type Bytes, encodePem } from '@birthmark/device-sdk/core'
 import { FactoryError } from './errors.ts'
@@ -19,7 +19,6 @@ const SECURITY_CONFIGURATION = 6
 const INTEGRITY = 9
 /** Flags bit 3: the key is in an eFuse block, and the chip's ECDSA peripheral signs with it. */
 const ECDSA_PERIPHERAL = 1 << 3
-const END_MARKER = Uint8Array.of(0xff, 0xff, 0, 0)
 
 export interface EspUnit {
   /** DER. */
@@ -48,12 +47,11 @@ function tlv(type: number, flags: number, data: Bytes): Bytes {
   return bytes
 }
 
-/** The image up to its end marker, to be flashed at the start of the partition. Throws `image_too_large` beyond 8 KiB. */
+/** The image, to be flashed at the start of the erased partition. Throws `image_too_large` beyond 8 KiB. */
 export function espPartition(unit: EspUnit): Bytes {
   const parts: Bytes[] = []
   for (const { type, flags, data } of fieldsOf(unit)) parts.push(tlv(type, flags, data))
   parts.push(tlv(INTEGRITY, 0, sha256(Buffer.concat(parts))))
-  parts.push(END_MARKER)
   const image = Buffer.concat(parts)
   if (image.length > ESP_PARTITION_BYTES)
     throw new FactoryError(
@@ -84,9 +82,24 @@ function fieldsOf({ certificate, chain, key, encoding }: EspUnit): Field[] {
   }
   if (chain.length) fields.push({ type: CA_CERTIFICATE, flags: 0, data: stored('CERTIFICATE', chain) })
   fields.push({ type: DEVICE_CERTIFICATE, flags: 0, data: stored('CERTIFICATE', [certificate]) })
-  if (key.kind === 'host') fields.push({ type: PRIVATE_KEY, flags: 0, data: stored('PRIVATE KEY', [key.pkcs8]) })
+  if (key.kind === 'host') {
+    // As the tool stores keys: SEC 1 or PKCS #1, whatever they came as.
+    const made = privateKeyOf(key.pkcs8)
+    const type = made.asymmetricKeyType === 'rsa' ? 'pkcs1' : 'sec1'
+    const data =
+      encoding === 'der' ? made.export({ type, format: 'der' }) : Buffer.from(`${made.export({ type, format: 'pem' }) as string}\0`)
+    fields.push({ type: PRIVATE_KEY, flags: 0, data })
+  }
   if (key.kind === 'efuse') fields.push({ type: PRIVATE_KEY, flags: ECDSA_PERIPHERAL, data: new Uint8Array(0) })
   return fields
+}
+
+/** The chips sign with ECDSA and RSA. Throws `key_refused` for anything else. */
+function privateKeyOf(pkcs8: Bytes): KeyObject {
+  const key = createPrivateKey({ key: Buffer.from(pkcs8), format: 'der', type: 'pkcs8' })
+  if (key.asymmetricKeyType !== 'ec' && key.asymmetricKeyType !== 'rsa')
+    throw new FactoryError('key_refused', `esp_secure_cert has no place for keys of type ${key.asymmetricKeyType}; use P-256`)
+  return key
 }
 
 const CSV_HEADER = 'tlv_type,tlv_subtype,data_value,data_type,priv_key_type,algorithm,key_size,efuse_id,efuse_key'
@@ -102,7 +115,7 @@ export function espCsv(unit: EspUnit): string {
   if (unit.chain.length) rows.push(`ESP_SECURE_CERT_CA_CERT_TLV,0,${encoded('CERTIFICATE', unit.chain)},base64,,,,,`)
   rows.push(`ESP_SECURE_CERT_DEV_CERT_TLV,0,${encoded('CERTIFICATE', [unit.certificate])},base64,,,,,`)
   if (unit.key.kind === 'host') {
-    const key = createPrivateKey({ key: Buffer.from(unit.key.pkcs8), format: 'der', type: 'pkcs8' })
+    const key = privateKeyOf(unit.key.pkcs8)
     const rsa = key.asymmetricKeyDetails?.modulusLength
     const kind = rsa ? `RSA,${rsa}` : `ECDSA,${key.asymmetricKeyDetails?.namedCurve === 'secp384r1' ? 384 : 256}`
     rows.push(`ESP_SECURE_CERT_PRIV_KEY_TLV,0,${encoded('PRIVATE KEY', [unit.key.pkcs8])},base64,plaintext,${kind},,`)

@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process'
+import { createPrivateKey } from 'node:crypto'
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,10 +13,11 @@ import { birthRequest, type DeviceKey } from './birth-request.ts'
 import { collectJournals } from './collector.ts'
 import { encodeFrame, frameReader, openDeviceLink, simulateDevice } from './device-link.ts'
 import { espCsv, espPartition } from './esp-secure-cert.ts'
+import espVectors from './esp-secure-cert.vectors.json' with { type: 'json' }
 import { verifyManifest } from './manifest.ts'
 import { openOrder } from './order.ts'
 import { acceptIssuing, createRoot, readGrant, requestIssuing, signIssuing, trialManufacturer } from './root-desk.ts'
-import { generateSigningKey, type KeyType, keyTypes, sha256, signatureVerifier } from './signing-key.ts'
+import { generateSigningKey, type KeyType, keyTypes, sha256, sha256Hex, signatureVerifier } from './signing-key.ts'
 import { openStation, type Station } from './station.ts'
 import { labelRow, unitFile } from './unit-files.ts'
 import { yieldHtml, yieldReport } from './yield-report.ts'
@@ -128,7 +130,8 @@ test.each<[KeyType, KeyType]>(keyTypes.flatMap(type => [[type, 'P-256'] as [KeyT
 function readPartition(image: Buffer): { type: number; subtype: number; flags: number; data: Buffer }[] {
   const found = []
   let at = 0
-  while (image.readUInt32LE(at) === 0xba5eba11) {
+  while (at < image.length) {
+    expect(image.readUInt32LE(at)).toBe(0xba5eba11)
     const length = image.readUInt16LE(at + 10)
     const end = at + 12 + length + ((16 - (length % 16)) % 16)
     // zlib's own continuation of a sum: what the vendor's tools and the chip's ROM compute.
@@ -139,7 +142,7 @@ function readPartition(image: Buffer): { type: number; subtype: number; flags: n
     found.push({ type, subtype: image[at + 9], flags: image[at + 4], data })
     at = end + 4
   }
-  expect(image.subarray(at)).toEqual(Buffer.from([0xff, 0xff, 0, 0]))
+  expect(at).toBe(image.length)
   return found
 }
 
@@ -150,10 +153,13 @@ describe('files of a unit', () => {
     const absent = readPartition(espPartition({ certificate, chain, key: { kind: 'absent' }, encoding: 'der' }) as Buffer)
     expect(absent.map(({ type }) => type)).toEqual([0, 1, 9])
     expect(absent[1].data).toEqual(Buffer.from(certificate))
-    const pkcs8 = Buffer.from('30', 'hex')
+    const privateKey = createPrivateKey(generateSigningKey().pem)
+    const pkcs8 = privateKey.export({ type: 'pkcs8', format: 'der' })
     const host = readPartition(espPartition({ certificate, chain, key: { kind: 'host', pkcs8 }, encoding: 'pem' }) as Buffer)
     expect(host.map(({ type }) => type)).toEqual([0, 1, 2, 9])
     expect(host[1].data.toString()).toBe(`${encodePem('CERTIFICATE', certificate)}\0`)
+    // What the vendor's tool makes of any EC key: SEC 1.
+    expect(host[2].data.toString()).toBe(`${privateKey.export({ type: 'sec1', format: 'pem' })}\0`)
     const fuse = readPartition(espPartition({ certificate, chain, key: { kind: 'efuse', id: 1 }, encoding: 'pem' }) as Buffer)
     expect(fuse.map(({ type, flags }) => [type, flags])).toEqual([
       [6, 0],
@@ -169,6 +175,19 @@ describe('files of a unit', () => {
     const large = { certificate: new Uint8Array(9000), chain, key: { kind: 'absent' as const }, encoding: 'der' as const }
     expect(() => espPartition(large)).toThrow(expect.objectContaining({ code: 'image_too_large' }))
   })
+
+  test.each(espVectors.units)(
+    'an image for $type has the bytes that the vendor’s own tool wrote',
+    ({ certificate, ca, pkcs8, images }) => {
+      const der = (text: string) => Buffer.from(text, 'base64')
+      for (const [name, sum] of Object.entries(images)) {
+        const key = name.endsWith('host') ? { kind: 'host' as const, pkcs8: der(pkcs8) } : { kind: 'absent' as const }
+        const encoding = name.startsWith('der') ? 'der' : 'pem'
+        const image = espPartition({ certificate: der(certificate), chain: [der(ca)], key, encoding })
+        expect([name, sha256Hex(image)]).toEqual([name, sum])
+      }
+    },
+  )
 
   test('openssl reads PEM and DER; a colon stays out of file names; a label ties box and key', async () => {
     const certificate = await make('AA:BB')

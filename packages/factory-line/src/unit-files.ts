@@ -77,9 +77,11 @@ function nvsCsv({ serial, certificate, chain, hostKey }: UnitIdentity): string {
 function pkcs11Commands(base: string): string {
   return [
     '#!/bin/sh -e',
-    '# The certificate beside its key, which was made in the token: the same id joins them. PKCS11_MODULE names the maker’s library.',
-    `pkcs11-tool --module "$PKCS11_MODULE" --login --write-object ${base}.der --type cert --id 01 --label birth`,
-    `pkcs11-tool --module "$PKCS11_MODULE" --read-object --type cert --id 01 --output-file ${base}.readback.der`,
+    '# The certificate beside its key, which was made in the token: the same id joins them. PKCS11_MODULE names the maker’s library; PKCS11_TOKEN the',
+    '# token where there are several; PKCS11_PIN, in the environment, spares the question for it.',
+    `tool() { pkcs11-tool --module "$PKCS11_MODULE" \${PKCS11_TOKEN:+--token-label "$PKCS11_TOKEN"} "$@"; }`,
+    `tool --login \${PKCS11_PIN:+--pin env:PKCS11_PIN} --write-object ${base}.der --type cert --id 01 --label birth`,
+    `tool --read-object --type cert --id 01 --output-file ${base}.readback.der`,
     `cmp ${base}.der ${base}.readback.der`,
     '',
   ].join('\n')

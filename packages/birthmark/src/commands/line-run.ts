@@ -81,6 +81,8 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
     if (!unitFormats.includes(name as UnitFormat)) throw usageError(`no format '${name}'`, `of ${unitFormats.join(', ')}`)
     return name as UnitFormat
   })
+  // The scripts for a token or a TPM write the file that lies beside them.
+  if (formats.some(name => name === 'pkcs11' || name === 'tpm') && !formats.includes('der')) formats.push('der')
   const esp = { encoding: options.espEncoding === 'der' ? ('der' as const) : ('pem' as const), efuse: null }
   const source = sourceOf(options)
   const order = openOrder(options.csv)
