@@ -71,6 +71,7 @@ interface Kept {
   fleet: string
   idx: number
   gids: number[]
+  issuer: Bytes
   fact: RevocationFact | null
   revocations: number
   refreshAt: number
@@ -213,25 +214,27 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
 
   interface Verdict extends Place {
     idx: number
+    issuer: Bytes
     revocations: number
     fact: RevocationFact | null
   }
 
-  function verdictOf({ fleet, gids }: Place, idx: number, rules: RevocationRules): Verdict {
-    return { fleet, gids, idx, revocations: rules.revocations, fact: rules.verdict(idx, gids) }
+  function verdictOf({ issuer: { keyId: issuer } }: Side, { fleet, gids }: Place, idx: number, rules: RevocationRules): Verdict {
+    return { fleet, gids, idx, issuer, revocations: rules.revocations, fact: rules.verdict(idx, gids, issuer) }
   }
 
   /** Null for what this issuer never signed. */
-  async function judged({ issuer, number }: Side, { der }: OcspQuestion, { serial, end }: CertIdPlace): Promise<Verdict | null> {
+  async function judged(side: Side, { der }: OcspQuestion, { serial, end }: CertIdPlace): Promise<Verdict | null> {
+    const { issuer, number } = side
     const entry = standings.find(number, der, serial, end)
     if (entry >= 0) {
       const [idx, place] = [standings.idx(entry), standings.place(entry)]
-      return verdictOf(place, idx, await rulesNow(place.fleet))
+      return verdictOf(side, place, idx, await rulesNow(place.fleet))
     }
     const standing = await store.standing(issuer.keyId, der.subarray(serial, end))
     if (standing === null) return null
     standings.set(number, der, serial, end, standing)
-    return verdictOf(standing, standing.idx, await rulesNow(standing.fleet))
+    return verdictOf(side, standing, standing.idx, await rulesNow(standing.fleet))
   }
 
   /** A kept answer, when it is young and still what would be said. */
@@ -241,7 +244,7 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
     const given = rulesNow(kept.fleet)
     const rules = given instanceof Promise ? await given : given
     if (rules.revocations !== kept.revocations) {
-      const fact = rules.verdict(kept.idx, kept.gids)
+      const fact = rules.verdict(kept.idx, kept.gids, kept.issuer)
       if (fact?.at !== kept.fact?.at || fact?.reason !== kept.fact?.reason) return null
       kept.revocations = rules.revocations
     }
@@ -257,7 +260,7 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
     const place = standings.place(entry)
     const rules = rulesNow(place.fleet)
     if (rules instanceof Promise) return oneLater(side, question, time)
-    return told(side, question, rules.verdict(standings.idx(entry), place.gids) ?? 'good', time)
+    return told(side, question, rules.verdict(standings.idx(entry), place.gids, side.issuer.keyId) ?? 'good', time)
   }
 
   async function oneLater(side: Side, question: OcspQuestion, time: number | Promise<number>): Promise<OcspAnswer> {

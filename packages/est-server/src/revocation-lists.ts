@@ -5,7 +5,7 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Bytes } from '@birthmark/device-sdk/core'
-import { type CrlShape, crlEnvelope, crlFrame, entriesBytes, type RevokedRun, writeEntries } from './ca/crl.ts'
+import { type CrlShape, crlEnvelope, crlFrame, entriesBytes, type RevocationFact, type RevokedRun, writeEntries } from './ca/crl.ts'
 import type { Issuer } from './ca/issuer-key.ts'
 import { EstServerError, failureCode } from './errors.ts'
 import { createFullLists, type FullList } from './full-revocation-list.ts'
@@ -14,6 +14,7 @@ import type { Clock, Failpoint, Log } from './ports.ts'
 import { createRuleView, type RevocationRules } from './revocation-rules.ts'
 import { crlFile, crlFolder, issuerName, shardBits, shardOf } from './status-urls.ts'
 import type { CrlHead } from './store/crl.ts'
+import type { PlacedSerial } from './store/revoked-lists.ts'
 import type { Store } from './store/store.ts'
 
 export interface RevocationListOptions {
@@ -355,12 +356,36 @@ export async function* revokedRuns(
   const starts = [...new Set(cuts)].sort((a, b) => a - b)
   for (let i = 0; i < starts.length; i++) {
     if (i % 16 === 15) await nextTurn()
-    const runs = await store.serials({ issuer: issuer.keyId, fleet, from: starts[i], to: starts[i + 1] ?? to, since })
+    const end = starts[i + 1] ?? to
+    if (rules.isListed(starts[i], end)) {
+      yield* listedRuns(await store.placedSerials({ issuer: issuer.keyId, fleet, from: starts[i], to: end, since }), rules, issuer)
+      // Four times the work of a piece in which groups say it.
+      await nextTurn()
+      continue
+    }
+    const runs = await store.serials({ issuer: issuer.keyId, fleet, from: starts[i], to: end, since })
     for (const { gids, serialBytes, serials } of runs) {
-      const fact = rules.verdict(starts[i], gids)
+      const fact = rules.verdict(starts[i], gids, issuer.keyId)
       if (fact !== null) yield { serials, serialBytes, fact }
     }
   }
+}
+
+/** Certificate by certificate, those that were revoked together side by side. */
+function listedRuns(placed: PlacedSerial[], rules: RevocationRules, issuer: Issuer): RevokedRun[] {
+  const together = new Map<RevocationFact, Map<number, Bytes[]>>()
+  for (const { idx, gids, serial } of placed) {
+    const fact = rules.verdict(idx, gids, issuer.keyId)
+    if (fact === null) continue
+    const byLength = together.get(fact) ?? new Map<number, Bytes[]>()
+    together.set(fact, byLength)
+    const serials = byLength.get(serial.length)
+    if (serials) serials.push(serial)
+    else byLength.set(serial.length, [serial])
+  }
+  return [...together].flatMap(([fact, byLength]) =>
+    [...byLength].map(([serialBytes, serials]) => ({ serials: Buffer.concat(serials), serialBytes, fact })),
+  )
 }
 
 /** One piece of work after the other, each in a turn of the event loop of its own. */
