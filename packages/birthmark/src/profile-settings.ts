@@ -121,6 +121,7 @@ const Profile = z.strictObject({
     })
     .prefault({}),
   approval: z.enum(['none', 'first', 'every']).default('none'),
+  readmission: z.enum(['none', 'birth']).default('none'),
   possession: z.enum(['csr', 'channel']).default('csr'),
   serverKeys: z.union([z.boolean(), z.literal('plain')]).default(false),
   base64: z.enum(['wrapped', 'one-line']).default('wrapped'),
@@ -272,6 +273,7 @@ const places: Record<string, PropertyKey[]> = {
   groups: ['groups'],
   serverKeys: ['serverKeys'],
   approval: ['approval'],
+  readmission: ['readmission'],
   possession: ['possession'],
   'renewal.windowFraction': ['renewal', 'window'],
   'renewal.graceSeconds': ['renewal', 'grace'],
@@ -338,6 +340,7 @@ function optionsOf(raw: RawProfile, at: (path: PropertyKey[]) => string, parts: 
     ...(certificate.keys ? { keys: certificate.keys } : {}),
     extendedKeyUsage: certificate.purposes,
     approval: raw.approval,
+    readmission: raw.readmission,
     renewal: {
       windowFraction: renewal.window,
       graceSeconds: renewal.grace,

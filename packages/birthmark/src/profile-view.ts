@@ -23,6 +23,7 @@ export interface ProfileView {
   keys: string[]
   purposes: string[]
   approval: EnrollmentProfile['approval']
+  readmission: EnrollmentProfile['readmission']
   renewal: EnrollmentProfile['renewal']
   possession: EnrollmentProfile['possession']
   serverKeys: EnrollmentProfile['serverKeys']
@@ -50,6 +51,7 @@ export function viewOfProfile(p: EnrollmentProfile): ProfileView {
     keys: [...p.keys],
     purposes: p.extendedKeyUsage.map(oid => purposeText(oidText(oid))),
     approval: p.approval,
+    readmission: p.readmission,
     renewal: p.renewal,
     possession: p.possession,
     serverKeys: p.serverKeys,
@@ -116,6 +118,7 @@ export function profileLines(v: ProfileView): string[] {
     ...(v.approval === 'none'
       ? []
       : [`approval     by hand: ${v.approval === 'first' ? 'the first enrollment' : 'every certificate'}`]),
+    ...(v.readmission === 'birth' ? ['readmission  a revoked device, by its birth certificate'] : []),
     ...(v.possession === 'channel' ? ['possession   the CSR names its TLS session'] : []),
     ...(v.serverKeys ? [`server keys  on request${v.serverKeys === 'plain' ? ', unwrapped inside TLS' : ''}`] : []),
   ]

@@ -271,6 +271,39 @@ describe('who may', () => {
     expect(await k.enroll(peer, csrFor(testKey(), nameOf('m-1')))).toMatchObject({ code: 'group_revoked' })
   })
 
+  it('a revoked device proves its birth certificate again only where the profile says so, and is then what it was but for the revoked group', async () => {
+    const readmitting = await kernel({ profile: { readmission: 'birth' } })
+    const device = await readmitting.device('m-1', ['batch=1', 'model=x'])
+    const ask = (peer: ReturnType<TestDevice['peer']>, key: TestKey, more = {}) =>
+      readmitting.enroll(peer, csrFor(key, nameOf('m-1')), more)
+    const [stolen, stolenToo] = [testKey(), testKey()]
+    const old = issuedBy(await ask(device.peer(), stolen))
+    await readmitting.revocation.revokeGroup({ group: 'batch=1', by: 'test' })
+    // Not by what was revoked, and not with the key that was.
+    const renewing = await readmitting.enroll(peerWith([old]), csrFor(testKey(), currentName('m-1')), { operation: 'reenroll' })
+    expect(renewing).toMatchObject({ code: 'group_revoked' })
+    const again = issuedBy(await ask(device.peer(), testKey()))
+    const [before, after] = [old, again].map(der => membershipOf(parseCertificate(der)))
+    expect(after).toEqual({ fleet: 'meters', idx: (before?.idx ?? 0) + 1, gids: before?.gids.filter(gid => gid !== 1) })
+    // From then on as any other: it renews, and of new keys by birth one is a device that was reset and two are two devices.
+    const next = await readmitting.enroll(peerWith([again]), csrFor(testKey(), currentName('m-1')), { operation: 'reenroll' })
+    expect(membershipOf(parseCertificate(issuedBy(next)))?.gids).toEqual(after?.gids)
+    issuedBy(await ask(device.peer(), testKey()))
+    expect(await ask(device.peer(), testKey())).toMatchObject({ code: 'clone_suspected' })
+    expect(await ask(device.peer(), stolen)).toMatchObject({ kind: 'refused' })
+    // Revoked by itself and not with a group.
+    const other = await readmitting.device('m-2', ['model=x'])
+    const asOther = (key: TestKey) => readmitting.enroll(other.peer(), csrFor(key, nameOf('m-2')))
+    const lost = issuedBy(await asOther(stolenToo))
+    await readmitting.revocation.revokeDevices({ devices: ['m-2'], by: 'test' })
+    expect(await asOther(stolenToo)).toMatchObject({ kind: 'refused' })
+    const back = issuedBy(await asOther(testKey()))
+    expect(membershipOf(parseCertificate(back))?.idx).toBeGreaterThan(membershipOf(parseCertificate(lost))?.idx ?? 0)
+    expect((await readmitting.store.audit(0, 100)).map(({ kind }) => kind)).toContain('device_readmitted')
+    expect(await readmitting.store.check()).toEqual([])
+    await readmitting.remove()
+  })
+
   it('answers a device that renews in a loop with 429 and a time to come again, and records that once', async () => {
     let certificate = issuedBy(await k.enroll(d.peer(), csrFor(testKey(), nameOf('m-1'))))
     const key = testKey()

@@ -277,6 +277,12 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       const judged = await judge(turn)
       if ('kind' in judged) return judged
       if (attempt === 0) await requireBudget(turn)
+      if (judged.device.revoked) {
+        // The profile readmits by birth, or it would not be approved. What it had is superseded from here on; then it is looked at anew.
+        const said = note('device_readmitted', 'by its birth certificate, as the profile allows')
+        await store.readmitDevice(profile.fleet, identity.deviceId, said)
+        continue
+      }
       await failpoint?.('decided' satisfies (typeof failpoints)[number])
       // 4. to 9. Reserve, prepare, record the intent, sign, verify, record the certificate.
       const { operation, requestId, transaction } = request

@@ -94,10 +94,9 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
   type Attempt = { kind: 'conflict'; on: IntentConflict } | Issued
 
   async function attempt({ approval, operation, requestId, note, transaction }: Issuing): Promise<Attempt> {
-    const { device, csr, profile, contentSha256, epoch, secret, names } = approval
+    const { device, gids, csr, profile, contentSha256, epoch, secret, names } = approval
     const { spkiSha256 } = csr
     const { fleet } = profile
-    const { gids } = device
     const { signing } = issuers.current()
     if (signing === null) throw new EstServerError('issuer_failed', 'another issuer signs now, and this process has no key of it')
     const { issuer, authority } = signing

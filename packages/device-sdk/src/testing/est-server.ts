@@ -89,6 +89,10 @@ export interface TestEst {
   renewAfter(seconds: string | null): void
   /** Answers 403 `device_revoked` to this device from now on. */
   revoke(deviceId: string): void
+  /** Answers 403 `device_quarantined` to this device from now on. */
+  quarantine(deviceId: string): void
+  /** Neither from now on: the quarantine is lifted, and a revoked device is readmitted by its birth certificate. */
+  release(deviceId: string): void
   /** A device is born: a key made in slot `birth`, its certificate and chain stored as `birth.chain`. */
   bear(deviceId: string, device: { keys: KeyStore; store: Store }): Promise<void>
   /** The same server without sockets, for tests by the thousand. The client's key possession is taken on trust. */
@@ -151,6 +155,7 @@ export async function startTestEst(options: TestEstOptions = {}): Promise<TestEs
   const requests: SeenRequest[] = []
   const faults: Record<EstOperation, Fault[]> = { cacerts: [], simpleenroll: [], simplereenroll: [], time: [] }
   const revoked = new Set<string>()
+  const quarantined = new Set<string>()
   const byRequest = new Map<string, Bytes>()
   let renewAfter: string | null = null
 
@@ -209,6 +214,7 @@ export async function startTestEst(options: TestEstOptions = {}): Promise<TestEs
     const peer = authenticate(operation, client, seen.authorization)
     if (!('id' in peer)) return peer
     if (revoked.has(peer.id)) return text(403, 'device_revoked: ask the operator')
+    if (quarantined.has(peer.id)) return text(403, 'device_quarantined: an operator may still lift it')
     const shown = client ? parseCertificate(new Uint8Array(client.raw)).subject : deviceName(peer.id)
     if (!equalBytes(csr.subject, deviceName(peer.id)) && !equalBytes(csr.subject, shown))
       return text(403, 'subject_not_own: ask for your own name')
@@ -343,6 +349,11 @@ export async function startTestEst(options: TestEstOptions = {}): Promise<TestEs
       renewAfter = seconds
     },
     revoke: id => void revoked.add(id),
+    quarantine: id => void quarantined.add(id),
+    release: id => {
+      revoked.delete(id)
+      quarantined.delete(id)
+    },
     bear: (id, { keys, store }) =>
       new Promise((resolve, reject) => {
         keys.generate('birth', (error, spki) => {

@@ -106,6 +106,8 @@ export interface Approval {
   readonly contentSha256: Bytes
   readonly profile: EnrollmentProfile
   readonly device: DeviceFacts
+  /** Groups of the certificate: the device's, without those that are revoked. */
+  readonly gids: number[]
   readonly names: CertificateNames
   readonly epoch: number
   readonly secret: Bytes | null
@@ -151,6 +153,14 @@ interface Rule {
   passed(c: Case): string | null
 }
 
+/**
+ * Whether the profile lets a device that was revoked, or is in a revoked group, prove its birth certificate again. What it got by that proof
+ * renews as any other: its own certificate's status is asked, and no revoked group is in it.
+ */
+function readmits({ profile, identity, status }: Case): boolean {
+  return profile.readmission === 'birth' && (identity.kind === 'birth' || (identity.kind === 'operational' && status === 'good'))
+}
+
 /** Who may not at all; then what may not be asked. After these, an equal request gets its earlier certificate. */
 const standing: Rule[] = [
   {
@@ -174,15 +184,18 @@ const standing: Rule[] = [
   },
   {
     name: 'device.groups',
-    judge: ({ device }) =>
-      device.closedGids.length > 0
-        ? refusal('group_revoked', `device ${device.id} is in a revoked group (gid ${device.closedGids.join(', ')})`)
+    judge: c =>
+      c.device.closedGids.length > 0 && !readmits(c)
+        ? refusal('group_revoked', `device ${c.device.id} is in a revoked group (gid ${c.device.closedGids.join(', ')})`)
         : null,
-    passed: () => 'none of its groups is revoked',
+    passed: ({ device }) =>
+      device.closedGids.length > 0 ? 'a group of it is revoked; the profile readmits by birth' : 'none of its groups is revoked',
   },
   {
     name: 'device.status',
-    judge: ({ device, status, latest }) => {
+    judge: c => {
+      const { device, status, latest, identity } = c
+      if (identity.kind === 'birth' && readmits(c)) return null
       // A list, a floor or an issuer's end in the store; or a campaign, of a device that never had a certificate.
       if (status === 'revoked' || device.revoked || (device.hold === 'revoked' && latest === null))
         return refusal('device_revoked', `device ${device.id} is revoked`)
@@ -423,7 +436,8 @@ function keyRefusal<C extends CertificateFacts>(q: Question<C>, device: DeviceFa
  */
 function earlier<C extends CertificateFacts>(q: Question<C>, device: DeviceFacts): C | null {
   const c = q.same
-  if (c === null || c.idx < device.idxFloor || q.now >= c.notBefore + ((c.notAfter - c.notBefore) * 2) / 3) return null
+  if (c === null || (q.identity.kind === 'birth' && q.status === 'revoked')) return null
+  if (c.idx < device.idxFloor || q.now >= c.notBefore + ((c.notAfter - c.notBefore) * 2) / 3) return null
   if (q.identity.kind === 'operational' && c.idx <= q.identity.certificate.idx) return null
   if (q.identity.kind === 'secret' && !same(c.secret, q.identity.hash)) return null
   return c
@@ -453,6 +467,7 @@ export function decide<C extends CertificateFacts>(q: Question<C>, trace?: (step
     contentSha256: q.contentSha256,
     profile,
     device,
+    gids: device.gids.filter(gid => !device.closedGids.includes(gid)),
     names,
     epoch: q.same === null ? 0 : q.same.epoch + 1,
     secret: identity.kind === 'secret' ? identity.hash : null,
@@ -480,7 +495,9 @@ function superseding<C extends CertificateFacts>(q: Question<C>, device: DeviceF
   const used = identity.kind === 'operational' ? identity.certificate : null
   const inUse = used ? Math.max(device.idxFloor, used.idx) : device.idxFloor
   const { supersedes, supersedesSince } = device
-  const live = latest !== null && latest.notAfter > now && latest.idx >= device.idxFloor && latest.idx !== used?.idx
+  // A revoked certificate is nobody's live one: readmission is no second device.
+  const revoked = identity.kind === 'birth' && q.status === 'revoked'
+  const live = latest !== null && !revoked && latest.notAfter > now && latest.idx >= device.idxFloor && latest.idx !== used?.idx
   if (!live || equalBytes(latest.spkiSha256, q.csr.spkiSha256)) {
     return { idxFloor: used || live ? inUse : 'own', supersedes, supersedesSince }
   }

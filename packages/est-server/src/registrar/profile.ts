@@ -73,6 +73,8 @@ export interface ProfileOptions {
   /** Names or dotted OIDs; clientAuth is there in any case. */
   extendedKeyUsage?: readonly string[]
   approval?: ApprovalRule
+  /** 'birth': a revoked device is readmitted by its birth certificate, under a higher idx and without the groups that were revoked. 'none' unless told. */
+  readmission?: 'none' | 'birth'
   renewal?: Partial<RenewalRule>
   /** 'csr', the default: the CSR's signature proves possession. 'channel': the CSR must also name its TLS session (RFC 7030 3.5). */
   possession?: 'csr' | 'channel'
@@ -109,6 +111,7 @@ export type EnrollmentProfile = Readonly<{
   extendedKeyUsage: readonly string[]
   groups: readonly string[]
   approval: ApprovalRule
+  readmission: 'none' | 'birth'
   renewal: RenewalRule
   possession: 'csr' | 'channel'
   scep: ScepRule | null
@@ -176,6 +179,9 @@ export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
     throw wrong('alternativeNames: a certificate with a SPIFFE ID has no other URI')
   const approval = o.approval ?? 'none'
   if (!['none', 'first', 'every'].includes(approval)) throw wrong('approval: none, first or every')
+  const readmission = o.readmission ?? 'none'
+  if (readmission !== 'none' && readmission !== 'birth') throw wrong('readmission: none or birth')
+  if (readmission === 'birth' && birthAnchors.length === 0) throw wrong('readmission: birth certificates are not admitted at all')
   const possession = o.possession ?? 'csr'
   if (possession !== 'csr' && possession !== 'channel') throw wrong('possession: csr or channel')
   const scep = o.scep ? scepRule(o.scep) : null
@@ -205,6 +211,7 @@ export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
     keys,
     extendedKeyUsage: named('extendedKeyUsage', () => purposesOf(o.extendedKeyUsage ?? [])),
     approval,
+    readmission,
     renewal: renewalRule(o.renewal ?? {}, label),
     possession,
     serverKeys,

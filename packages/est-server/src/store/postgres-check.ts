@@ -28,7 +28,8 @@ const never: [string, string][] = [
     'a certificate without a group that its device was in',
     `SELECT i.idx FROM issuances i JOIN devices d ON d.key = i.device CROSS JOIN unnest(d.gids) AS g (gid)
      JOIN memberships m ON m.fleet = d.fleet AND m.gid = g.gid AND m.id = d.id
-     WHERE i.state <> 'void' AND i.idx > m.joined_after AND m.gid <> ALL (i.gids)`,
+     WHERE i.state <> 'void' AND i.idx > m.joined_after AND m.gid <> ALL (i.gids)
+     AND NOT EXISTS (SELECT 1 FROM groups g WHERE g.fleet = d.fleet AND g.gid = m.gid AND g.bound <= i.idx)`,
   ],
   [
     'a certificate of a closed group beyond its bound',

@@ -284,7 +284,8 @@ export function sqliteCheck(db: DatabaseSync): string[] {
     [
       'a certificate without a group that its device was in',
       `SELECT i.idx FROM issuances i JOIN devices d ON d.key = i.device, json_each(d.gids) g JOIN memberships m ON m.fleet = d.fleet AND m.gid = g.value AND m.id = d.id
-       WHERE i.state <> 'void' AND i.idx > m.joined_after AND NOT EXISTS (SELECT 1 FROM json_each(i.gids) WHERE value = m.gid)`,
+       WHERE i.state <> 'void' AND i.idx > m.joined_after AND NOT EXISTS (SELECT 1 FROM json_each(i.gids) WHERE value = m.gid)
+       AND NOT EXISTS (SELECT 1 FROM groups g WHERE g.fleet = i.fleet AND g.gid = m.gid AND g.bound <= i.idx)`,
     ],
     [
       'a certificate of a closed group beyond its bound',

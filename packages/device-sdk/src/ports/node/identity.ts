@@ -5,6 +5,7 @@ import { createAgent } from '../../agent/agent.ts'
 import type { Agent, AgentEvents, AgentState, AgentStatus } from '../../agent/agent-interface.ts'
 import { type Identity as SlotIdentity, slotOf } from '../../agent/identity-slots.ts'
 import type { Bus, Clock, Http, NoticeReceiver, Rng, Store, Verify } from '../../agent/ports.ts'
+import { keepAskingForReadmission } from '../../agent/readmission.ts'
 import type { TimeStatus, TimeTrust, TrustedClock } from '../../agent/time-trust.ts'
 import { decodePem } from '../../core/base64.ts'
 import { parseCertificate } from '../../core/certificate.ts'
@@ -78,6 +79,11 @@ export interface IdentityOptions {
   signal?: AbortSignal | undefined
   /** Answers an HTTP Basic challenge once; `user` is the device id. With birth.chain present it is only asked for if the server does. */
   secret?: BasicSecret | undefined
+  /**
+   * `birth`: when revoked, ask again with the birth certificate after ten minutes, then ever less often; the server's profile decides
+   * (`readmission: birth`). After `start()`. Absent: a person calls `enroll({ readmitted: true })`.
+   */
+  readmission?: 'birth' | undefined
   /** Revocation notices: a receiver (`@birthmark/fleet-revocation/device`) and the bus they come by. Listened to after `start()`. */
   notices?: NoticeReceiver | undefined
   bus?: Bus | undefined
@@ -223,7 +229,10 @@ export function createIdentity(options: IdentityOptions): Identity {
       tell('active', { ...generationOf(identity), deviceId: agent.status().deviceId, renewAt: agent.status().renewAt }),
     dropped: identity => tell('dropped', generationOf(identity)),
     failed: error => tell('failed', { error: told(error) }),
-    revoked: by => tell('revoked', { by: by === 'server' ? 'server' : 'notice' }),
+    revoked: by => {
+      tell('revoked', { by: by === 'server' ? 'server' : 'notice' })
+      if (started) readmission?.revoked()
+    },
     scheduled: seconds => tell('scheduled', { seconds }),
   }
 
@@ -247,6 +256,7 @@ export function createIdentity(options: IdentityOptions): Identity {
   }
   const http = options.http ?? nodeHttp(server.url, serverAnchors, keys, { timeoutSecondsMax, possession, time: serverTime })
   let agent: Agent
+  let started = false
   let hints: RenewalHints
   try {
     time = nodeTime({
@@ -295,6 +305,8 @@ export function createIdentity(options: IdentityOptions): Identity {
     throw birthmarkError(error)
   }
 
+  const readmission = options.readmission === 'birth' ? keepAskingForReadmission(agent, time, options.rng ?? nodeRng) : null
+
   /** What went wrong, and by which time it was judged where time matters. */
   const told = (error: unknown): BirthmarkError => {
     const out = birthmarkError(error)
@@ -319,7 +331,6 @@ export function createIdentity(options: IdentityOptions): Identity {
 
   // How many calls wait. The last one that is aborted ends the operation, unless start() wants it anyway.
   let waiting = 0
-  let started = false
   let stopListening = () => {}
   const call = (signal: AbortSignal | undefined, begin: (done: (error: unknown) => void) => void) =>
     new Promise<IdentityStatus>((resolve, reject) => {
@@ -383,6 +394,7 @@ export function createIdentity(options: IdentityOptions): Identity {
           () => agent.revoke('notice'),
           error => tell('notice', { error: birthmarkError(error) }),
         )
+      if (agent.status().state === 'revoked') readmission?.revoked()
       if (time.status().wanted !== 'signed' || time.now() >= 0) agent.start()
       else
         time.start(() => {
@@ -394,6 +406,7 @@ export function createIdentity(options: IdentityOptions): Identity {
       closed = true
       options.signal?.removeEventListener('abort', identity.close)
       stopListening()
+      readmission?.stop()
       time.stop()
       agent.stop()
     },
