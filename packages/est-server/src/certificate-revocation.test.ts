@@ -152,3 +152,20 @@ it('an issuer is revoked once it no longer signs', async () => {
   expect(await revocation.revokeIssuer({ issuer: former, by })).toMatchObject({ seq: 1, again: false })
   expect(await revocation.revokeIssuer({ issuer: former, by })).toMatchObject({ again: true })
 })
+
+it('under a profile that readmits by birth, a device that was revoked by itself comes back by that alone, under a higher idx', async () => {
+  await k.remove()
+  k = await kernel({ profile: { readmission: 'birth' } })
+  const a = await enroll('m-1')
+  const never = await k.device('m-2')
+  await make().revokeDevices({ devices: ['m-1', 'm-2'], by })
+  const renewing = { operation: 'reenroll' as const }
+  const renewal = await k.enroll(peerWith([a.certificate]), csrFor(testKey(), nameOf('m-1', 'm-1')), renewing)
+  expect(renewal).toMatchObject({ code: 'device_revoked' })
+  expect(await k.enroll(a.peer(), csrFor(a.key, nameOf('m-1')))).toMatchObject({ kind: 'refused' })
+  for (const device of [a, never]) {
+    const back = issuedBy(await k.enroll(device.peer(), csrFor(testKey(), nameOf(device.id))))
+    expect(membershipOf(parseCertificate(back))?.idx).toBeGreaterThan(a.idx)
+  }
+  expect((await k.audit()).filter(({ kind }) => kind === 'device_readmitted').map(({ device }) => device)).toEqual(['m-1', 'm-2'])
+})
