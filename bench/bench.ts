@@ -36,6 +36,7 @@ ${Object.entries(benches)
   .join('\n')}
 
 enroll --store postgres: kept-alive enrollments on PostgreSQL against SQLite.
+enroll --workers 2: two server processes on one SQLite file against one.
 
 With --json the last line is {"bench": NAME, "figures": {…}}.
 `

@@ -10,7 +10,8 @@ import { bear, manufacturer, request } from '../test/support/devices.ts'
 import { exchange } from './exchange.ts'
 
 export type ToClients =
-  | { kind: 'bear'; count: number }
+  /** `name`: tells these devices from those of other processes. */
+  | { kind: 'bear'; count: number; name?: string }
   | { kind: 'target'; port: number; barePort: number; rootPem: string }
   | { kind: 'fresh'; count: number }
   /** As many as the last 'fresh' made. */
@@ -116,7 +117,7 @@ async function answer(message: ToClients): Promise<FromClients> {
       const maker = await manufacturer('Bench')
       const manifest: ManifestEntry[] = []
       for (let i = 0; i < message.count; i++) {
-        const serial = `unit-${i}`
+        const serial = `${message.name ?? 'unit'}-${i}`
         const { key, cert, manifest: entry } = await bear(maker, serial, ['batch=2026-W41', 'model=gw-2'])
         devices.push({ tls: { key, cert }, first: await enrollment(serial), second: await enrollment(serial) })
         manifest.push(entry)

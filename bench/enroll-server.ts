@@ -2,15 +2,16 @@
 // a store that keeps what it acknowledged: SQLite with full sync, or PostgreSQL.
 
 import { constants } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { createServer, type Server } from 'node:tls'
 import type { Bytes } from '@birthmark/device-sdk/core'
-import { type ManifestEntry, openPostgresStore, type PostgresAddress } from '@birthmark/est-server'
+import { type ManifestEntry, openPostgresStore, openSqliteStore, type PostgresAddress } from '@birthmark/est-server'
 import { startEstServer, type TestServer } from '../test/support/est-server.ts'
 
 export type ToServer =
-  /** `postgres`: null for SQLite. */
-  | { kind: 'start'; root: Bytes; manifest: ManifestEntry[]; postgres: PostgresAddress | null }
+  /** `postgres`: null for SQLite; `shared`: a file of it that other servers issue from at the same time. */
+  | { kind: 'start'; root: Bytes; manifest: ManifestEntry[]; postgres: PostgresAddress | null; shared?: string }
   | { kind: 'cpu' }
   /** The audit of the load: devices with a certificate, and every broken invariant of the store. */
   | { kind: 'check' }
@@ -18,12 +19,24 @@ export type ToServer =
 
 export type FromServer =
   | { kind: 'start'; port: number; barePort: number; rootPem: string }
-  | { kind: 'cpu'; microseconds: number }
+  /** `writing`: of it, what threads beside the main one took that this program started: the store's writer. */
+  | { kind: 'cpu'; microseconds: number; writing: number }
   | { kind: 'check'; enrolled: number; broken: string[] }
   | { kind: 'stop' }
 
 let server: TestServer | null = null
 let bare: Server | null = null
+
+/** µs of CPU of the worker threads; what V8 and libuv run beside is not among them. */
+function writerCpu(): number {
+  let nanoseconds = 0
+  for (const task of readdirSync('/proc/self/task')) {
+    const file = `/proc/self/task/${task}`
+    if (readFileSync(`${file}/comm`, 'latin1').startsWith('WorkerThread'))
+      nanoseconds += Number(readFileSync(`${file}/schedstat`, 'latin1').split(' ')[0])
+  }
+  return nanoseconds / 1000
+}
 
 /** The handshake alone, as node:tls does it when it is told what helps: leaf and intermediates in `cert`, no tickets, X25519 first. */
 function bareTls({ key, cert }: TestServer['identity']): Promise<Server> {
@@ -45,8 +58,11 @@ function bareTls({ key, cert }: TestServer['identity']): Promise<Server> {
 async function answer(message: ToServer): Promise<FromServer> {
   if (message.kind === 'start') {
     const devices = message.manifest.map(manifest => ({ manifest }))
-    const { postgres } = message
-    const store = postgres && (() => openPostgresStore(postgres))
+    const { postgres, shared } = message
+    const store =
+      postgres !== null
+        ? () => openPostgresStore(postgres)
+        : shared !== undefined && (() => openSqliteStore({ path: shared, shared: true }))
     server = await startEstServer({ root: { certificate: new Uint8Array(message.root) } }, { devices, ...(store && { store }) })
     bare = await bareTls(server.identity)
     const barePort = (bare.address() as AddressInfo).port
@@ -56,7 +72,7 @@ async function answer(message: ToServer): Promise<FromServer> {
   switch (message.kind) {
     case 'cpu': {
       const { user, system } = process.cpuUsage()
-      return { kind: 'cpu', microseconds: user + system }
+      return { kind: 'cpu', microseconds: user + system, writing: writerCpu() }
     }
     case 'check': {
       let enrolled = 0

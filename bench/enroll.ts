@@ -7,6 +7,7 @@ import { run as runKernel } from './enroll-kernel.ts'
 import { createRawMeter } from './enroll-raw.ts'
 import type { FromServer, ToServer } from './enroll-server.ts'
 import { run as runStores } from './enroll-stores.ts'
+import { run as runWorkers } from './enroll-workers.ts'
 import { run as runGroupCommit } from './group-commit.ts'
 import { UsageError } from './usage-error.ts'
 import { worker } from './worker.ts'
@@ -28,11 +29,12 @@ interface Load {
   perSecond: number
 }
 
-/** `--store postgres`: the same load on PostgreSQL, against SQLite. */
+/** `--store postgres`: the same load on PostgreSQL, against SQLite; `--workers 2`: two servers on one file against one. */
 export async function run(args: string[]): Promise<{ table: string; figures: Record<string, number> }> {
   if (args.join(' ') === '--store postgres') return runStores()
+  if (args.join(' ') === '--workers 2') return runWorkers()
   if (args.length > 0 && args.join(' ') !== '--store sqlite')
-    throw new UsageError(`'${args.join(' ')}': --store postgres or --store sqlite is expected`)
+    throw new UsageError(`'${args.join(' ')}': --store postgres, --store sqlite or --workers 2 is expected`)
   const progress = (line: string) => process.stderr.write(`${line}\n`)
   const clients = worker<ToClients, FromClients>('enroll-clients.ts')
   const server = worker<ToServer, FromServer>('enroll-server.ts')
@@ -97,9 +99,11 @@ export async function run(args: string[]): Promise<{ table: string; figures: Rec
     const { kernelOfRaw, kernelOfPkijs } = (await runKernel()).figures
     progress('committing together and alone')
     const { groupCommitGain } = (await runGroupCommit()).figures
+    progress('two servers on one file')
+    const workers = await runWorkers()
     const of = { freshOfRaw: median(ratios.fresh), freshOfTls: median(ratios.tls), keepAliveOfRaw: median(ratios.kept) }
-    const figures = { ...of, kernelOfRaw, kernelOfPkijs, groupCommitGain }
-    const row = (name: string, cells: (number | null)[], figure: keyof typeof figures) => {
+    const figures = { ...of, kernelOfRaw, kernelOfPkijs, groupCommitGain, ...workers.figures }
+    const row = (name: string, cells: (number | null)[], figure: keyof typeof limits) => {
       const cell = (value: number | null) => (value === null ? '' : value.toFixed(0)).padStart(9)
       const limit = `${figure === 'freshOfTls' ? '≤' : '≥'} ${limits[figure]}`
       return `${name.padEnd(50)}${cells.map(cell).join('')}${figures[figure].toFixed(3).padStart(9)}   ${limit}`
@@ -119,6 +123,7 @@ export async function run(args: string[]): Promise<{ table: string; figures: Rec
       row('CSR → certificate without I/O, of raw', none, 'kernelOfRaw'),
       row('CSR → certificate, times faster than pkijs', none, 'kernelOfPkijs'),
       row('32 in flight, fsync of 2 ms: times faster together', none, 'groupCommitGain'),
+      workers.table,
     ].join('\n')
     return { table, figures }
   } finally {

@@ -4,6 +4,7 @@
 
 import { DatabaseSync } from 'node:sqlite'
 import { parentPort, workerData } from 'node:worker_threads'
+import { beginWriting, busyTimeoutMs, primaryCode } from './sqlite-lock.ts'
 import { packMessage, unpackJob } from './sqlite-message.ts'
 import { cacheSize, migrate } from './sqlite-schema.ts'
 import { type WriteSession, type Writes, writeSession } from './sqlite-writes.ts'
@@ -37,7 +38,7 @@ export interface WriterOptions {
 /** Opens the writing connection with the pragmas every promise of the store hangs on. */
 export function openWriting(options: WriterOptions): DatabaseSync {
   // Another process (an operator's command beside the server) may hold the lock for the length of one transaction.
-  const db = new DatabaseSync(options.path, { timeout: 5000 })
+  const db = new DatabaseSync(options.path, { timeout: busyTimeoutMs })
   db.exec('PRAGMA journal_mode = WAL')
   db.exec('PRAGMA synchronous = FULL')
   db.exec('PRAGMA foreign_keys = ON')
@@ -59,18 +60,14 @@ export function openWriting(options: WriterOptions): DatabaseSync {
 // SQLite's primary result codes of a medium or a file that cannot be trusted: NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, NOTADB.
 const diskErrors = [7, 8, 10, 11, 13, 14, 26]
 
-function primaryCode(error: unknown): number {
-  const code = (error as { errcode?: unknown }).errcode
-  return typeof code === 'number' ? code & 0xff : 0
-}
-
 /** Runs one batch. The connection is left without an open transaction. */
 export function runBatch(db: DatabaseSync, session: WriteSession, jobs: WriteJob[]): WriterMessage {
   let committing = false
   const transaction = (work: () => JobAnswer[]): JobAnswer[] => {
     committing = false
     // Questions alone need no lock, and another process need not wait for them.
-    db.exec(jobs.every(job => job.name === 'enrollmentFacts') ? 'BEGIN' : 'BEGIN IMMEDIATE')
+    if (jobs.every(job => job.name === 'enrollmentFacts')) db.exec('BEGIN')
+    else beginWriting(db)
     const answers = work()
     session.settle()
     committing = true
