@@ -436,7 +436,7 @@ function keyRefusal<C extends CertificateFacts>(q: Question<C>, device: DeviceFa
  */
 function earlier<C extends CertificateFacts>(q: Question<C>, device: DeviceFacts): C | null {
   const c = q.same
-  if (c === null || (q.identity.kind === 'birth' && q.status === 'revoked')) return null
+  if (c === null || device.revoked || (q.identity.kind === 'birth' && q.status === 'revoked')) return null
   if (c.idx < device.idxFloor || q.now >= c.notBefore + ((c.notAfter - c.notBefore) * 2) / 3) return null
   if (q.identity.kind === 'operational' && c.idx <= q.identity.certificate.idx) return null
   if (q.identity.kind === 'secret' && !same(c.secret, q.identity.hash)) return null
