@@ -41,14 +41,14 @@ const SYSTEM: Record<string, [sentence: string, next: string, exit: Exit] | unde
 
 /** Codes of our packages that mean "policy says no" rather than "something broke". */
 const REFUSED =
-  /^(serial_taken|key_taken|serial_unknown|not_in_order|wrong_sku|wrong_station|quota_spent|window_closed|readback_mismatch|journal_forked|line_unaccounted|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature|group_not_joined|group_not_covered|approval_unknown)$/
+  /^(serial_taken|key_taken|serial_unknown|not_in_order|wrong_sku|wrong_station|quota_spent|window_closed|readback_mismatch|journal_forked|line_unaccounted|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature|handover_signature|handover_order|handover_refused|group_not_joined|group_not_covered|approval_unknown)$/
 
 /** Codes of our packages that mean "nobody answered". */
 const UNREACHABLE = /^(network|timeout|est_unavailable)$/
 
 /** What was typed, or what it names, has the wrong form. */
 const MALFORMED =
-  /^(serial_malformed|group_malformed|csr_malformed|manifest_malformed|order_malformed|mandate_malformed|query_malformed)$/
+  /^(serial_malformed|group_malformed|csr_malformed|manifest_malformed|handover_malformed|order_malformed|mandate_malformed|query_malformed)$/
 
 export function explain(error: unknown): CommandError {
   if (error instanceof CommandError) return error
@@ -105,4 +105,8 @@ const NEXT: Record<string, string | undefined> = {
   manifest_malformed: 'export it again: birthmark line manifest',
   manifest_untrusted: "add the manufacturer's root to birth.anchors",
   manifest_signature: 'fetch the manifest again from the line',
+  handover_malformed: 'fetch the chain of hand-overs again from the last holder',
+  handover_signature: 'fetch the chain again; if it stays, the units were not theirs to give',
+  handover_order: 'give the chain whole, as it came with this manifest',
+  handover_refused: 'let the last holder hand them over: birthmark manifest verify --owners names them',
 }

@@ -2,7 +2,7 @@
 
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { request } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -84,6 +84,35 @@ test('an order is worked through, resumed, closed; host keys are loud; openssl t
     file('c.json'),
   ]
   expect(await run(...collect)).toBe(0)
+})
+
+test('units are handed over from holder to holder, and only who holds them by the chain imports them', async () => {
+  writeFileSync(file('u.csv'), 'serial\nS-1\n')
+  expect(await line('run', '--csv', file('u.csv'), '--simulate', '--out', file('units'))).toBe(0)
+  expect(await line('manifest', '--out', file('m.jsonl'))).toBe(0)
+  const root = ['--root', file('desk', 'root.pem'), '--owners', file('owners.jsonl')]
+  for (const name of ['acme', 'bolt']) {
+    execFileSync('openssl', ['genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256', '-out', file(`${name}.key.pem`)])
+    chmodSync(file(`${name}.key.pem`), 0o600)
+    execFileSync('openssl', ['pkey', '-in', file(`${name}.key.pem`), '-pubout', '-out', file(`${name}.pub`)])
+  }
+  const hand = (...more: string[]) => run('manifest', 'handover', file('m.jsonl'), ...root, ...more)
+  expect(await hand('--dir', file('factory'), '--to', file('acme.pub'), '--name', 'Acme Fleet')).toBe(0)
+  expect(await hand('--key', file('bolt.key.pem'), '--to', file('bolt.pub'), '--name', 'Bolt')).toBe(3)
+  expect(printed).toContain('handover_refused')
+  expect(await hand('--key', file('acme.key.pem'), '--to', file('bolt.pub'), '--name', 'Bolt')).toBe(0)
+  const verify = (owner: string) => run('manifest', 'verify', file('m.jsonl'), ...root, '--owner', file(owner))
+  expect(await verify('bolt.pub')).toBe(0)
+  expect(printed).toMatch(/handed over to Acme Fleet.*handed over to Bolt/s)
+  expect(await verify('acme.pub')).toBe(3)
+  const take = ['manifest', 'import', file('m.jsonl'), ...root, '--dir', file('server'), '--owner']
+  expect(await run(...take, file('acme.pub'))).toBe(3)
+  expect(printed).toContain('handover_refused')
+  // Ours: it goes on to the server, and here is none.
+  expect(await run(...take, file('bolt.pub'))).toBe(4)
+  writeFileSync(file('owners.jsonl'), readFileSync(file('owners.jsonl'), 'utf8').split('\n').slice(1).join('\n'))
+  expect(await verify('bolt.pub')).toBe(3)
+  expect(printed).toContain('handover_order')
 })
 
 test('[F20] testers with a certificate are served, others are not', async () => {

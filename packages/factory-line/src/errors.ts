@@ -32,6 +32,10 @@ export type FactoryErrorCode =
   | 'manifest_malformed'
   | 'manifest_untrusted'
   | 'manifest_signature'
+  | 'handover_malformed'
+  | 'handover_signature'
+  | 'handover_order'
+  | 'handover_refused'
 
 export class FactoryError extends Error {
   readonly code: FactoryErrorCode

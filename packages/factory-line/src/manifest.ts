@@ -34,11 +34,13 @@ export interface OpenManifest {
   /** SHA-256 of the whole file, hex: names this manifest in audit records. */
   digest: string
   units: number
+  /** SubjectPublicKeyInfo of who signed: the units' first holder. */
+  signerKey: Bytes
   /** Read and judged as they are asked for: throws `manifest_malformed` at a line that is no unit. */
   entries(): Generator<ManifestEntry>
 }
 
-export interface Manifest extends Omit<OpenManifest, 'units' | 'entries'> {
+export interface Manifest extends Omit<OpenManifest, 'units' | 'entries' | 'signerKey'> {
   entries: ManifestEntry[]
 }
 
@@ -116,7 +118,7 @@ export function openManifest(file: ManifestFile, rules: { anchors: TrustAnchor[]
   if (units > unitsMax) throw malformed(`more than ${unitsMax} units`)
   if (foot.units !== units) throw malformed(`${units} units, the foot says ${String(foot.units)}`)
   const digest = hash.update(tail.subarray(footAt - tailAt)).digest('hex')
-  return { made: head.made, digest, units, entries: () => manifestEntries(file, headEnd + 1, footAt) }
+  return { made: head.made, digest, units, signerKey: signer.spki, entries: () => manifestEntries(file, headEnd + 1, footAt) }
 }
 
 /** As openManifest(), for a file in memory and all of its entries at once. */
