@@ -12,6 +12,10 @@ const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
   enroll: { about: 'durable enrollments over TLS against the raw limit of their cryptography', load: () => import('./enroll.ts') },
   'enroll-bun': { about: 'the same server on Bun and on Node, enrollments a second of CPU', load: () => import('./enroll-bun.ts') },
   crl: { about: 'revocation lists: a shard, a million entries, and 100,000 revoked at once', load: () => import('./crl.ts') },
+  fanout: {
+    about: 'one notice to 10,000 subscribers, against mosquitto and aedes',
+    load: () => import('./fanout.ts'),
+  },
   footprint: { about: "bytes of the device's core and agent", load: () => import('./footprint.ts') },
   import: { about: 'a manifest of a million births against parsing it', load: () => import('./import.ts') },
   kill: { about: 'the server killed under load, a hundred times on each store', load: () => import('./kill.ts') },

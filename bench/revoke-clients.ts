@@ -2,6 +2,7 @@
 // of them cost little. Speaks with its parent over IPC; times are CLOCK_MONOTONIC milliseconds, which both processes share.
 
 import { connect, type TLSSocket } from 'node:tls'
+import { monotonicMs } from './monotonic.ts'
 
 export interface ClientCredential {
   id: string
@@ -47,7 +48,6 @@ function sessionEnded(id: string): void {
 }
 
 const say = (message: FromClients) => process.connected && process.send?.(message, undefined, undefined, () => {})
-export const monotonicMs = () => Number(process.hrtime.bigint()) / 1e6
 
 function text(value: string): Buffer {
   const bytes = Buffer.from(value)

@@ -19,7 +19,8 @@ import {
 import { createEmbeddedBroker } from '@birthmark/fleet-revocation/broker'
 import { createTestAuthority } from '../packages/fleet-revocation/src/testing/authority.ts'
 import { createTestNoticeKey } from '../packages/fleet-revocation/src/testing/notice-key.ts'
-import { type ClientCredential, type FromClients, monotonicMs, type ToClients } from './revoke-clients.ts'
+import { monotonicMs } from './monotonic.ts'
+import type { ClientCredential, FromClients, ToClients } from './revoke-clients.ts'
 
 const fleet = 'bench'
 const sessions = 1000

@@ -5,7 +5,7 @@
 
 import type { TLSSocket } from 'node:tls'
 import { anchorOf, type Bytes, type Membership, parseCertificate } from '@birthmark/device-sdk/core'
-import { Aedes, type AuthenticateError, type Client } from 'aedes'
+import { Aedes, type AuthenticateError, type Client, type PublishPacket } from 'aedes'
 import { RevocationError } from '../errors.ts'
 import type { Bus, Clock, Log } from '../ports.ts'
 import type { Status } from '../rule-set.ts'
@@ -13,7 +13,8 @@ import { nodeVerify } from '../verify.ts'
 import { accessOf, filtersMax, mayPublish, mayRead, maySubscribe } from './access.ts'
 import { boundSessions, type SessionStore } from './bounded-sessions.ts'
 import { type BrokerLimits, defaultLimits } from './limits.ts'
-import { listenMutualTls, type MutualTlsListener } from './mutual-tls.ts'
+import { listenMutualTls, type MutualTlsListener, type MutualTlsOptions } from './mutual-tls.ts'
+import { createNoticeFanout, type NoticeBroker, type NoticeClient, type NoticeFanout, settled } from './notice-fanout.ts'
 import { guardPackets } from './packet-guard.ts'
 import type { Peer, PeerRules, ServiceRole } from './peer.ts'
 
@@ -72,6 +73,8 @@ interface Session {
   ended: boolean
   will: { topic: string; retain: boolean } | null
   filters: Set<string>
+  /** Aedes' side of it, from CONNECT on. */
+  client: NoticeClient | null
 }
 
 // Sockets destroyed before the event loop serves everybody else: ~40 ms of work. Not fewer, since what follows a close (unsubscribing,
@@ -101,8 +104,41 @@ function peerRules(options: EmbeddedBrokerOptions): PeerRules {
   }
 }
 
-/** Resolves when the broker listens. Rejects with `configuration_invalid` for unusable anchors, keys or addresses. */
-export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Promise<EmbeddedBroker> {
+type Told = (error?: Error) => void
+
+/** Aedes as it is, beside its types. */
+interface AedesDoors {
+  publish(packet: PublishPacket, client: Client | Told | null, done?: Told): void
+  subscribe(filter: string, deliver: (packet: PublishPacket, done: () => void) => void, done: () => void): void
+  unsubscribe(filter: string, deliver: (packet: PublishPacket, done: () => void) => void, done: () => void): void
+}
+
+/** Notices of any client, and clients' subscriptions to them, go the direct way; everything else aedes'. Returns its own doors. */
+function takeNoticesAside(broker: AedesDoors, fanout: Pick<NoticeFanout<Session>, 'covers' | 'publish'>): AedesDoors {
+  const own: AedesDoors = {
+    publish: broker.publish.bind(broker),
+    subscribe: broker.subscribe.bind(broker),
+    unsubscribe: broker.unsubscribe.bind(broker),
+  }
+  broker.publish = (packet, client, done) => {
+    const { topic, payload, qos, retain } = packet
+    if (!fanout.covers(topic)) return own.publish(packet, client, done)
+    const told = (typeof client === 'function' ? client : done) ?? (() => {})
+    fanout.publish(topic, Buffer.from(payload as Buffer), { qos: qos === 0 ? 0 : 1, retain }).then(() => told(), told)
+  }
+  broker.subscribe = (filter, deliver, done) => (fanout.covers(filter) ? done() : own.subscribe(filter, deliver, done))
+  broker.unsubscribe = (filter, deliver, done) => (fanout.covers(filter) ? done() : own.unsubscribe(filter, deliver, done))
+  return own
+}
+
+/**
+ * Resolves when the broker listens. Rejects with `configuration_invalid` for unusable anchors, keys or addresses. `listen` may bring peers
+ * another way: whoever gives it answers for who they are.
+ */
+export async function createEmbeddedBroker(
+  options: EmbeddedBrokerOptions,
+  listen: (options: MutualTlsOptions) => Promise<MutualTlsListener> = listenMutualTls,
+): Promise<EmbeddedBroker> {
   const { fleet, clock, log } = options
   const limits = { ...defaultLimits, ...options.limits }
   const rules = peerRules(options)
@@ -172,6 +208,7 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
         return done(problem, false)
       }
       session.connected = true
+      session.client = client as unknown as NoticeClient
       if (client.clean) stored.delete(client.id)
       else stored.set(client.id, session.peer)
       done(null, true)
@@ -187,6 +224,7 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
       const granted = session !== null && maySubscribe(session.access, subscription.topic)
       if (session && granted && (session.filters.has(subscription.topic) || session.filters.size < filtersMax)) {
         session.filters.add(subscription.topic)
+        if (fanout.covers(subscription.topic)) fanout.subscribe(session, subscription.topic, subscription.qos)
         return done(null, subscription)
       }
       log.warn({ peer: session?.peer.id ?? client.id, filter: subscription.topic.slice(0, 128) }, 'SUBSCRIBE denied')
@@ -200,8 +238,20 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
   })
   broker.on('unsubscribe', (filters, client) => {
     const session = sessionOf.get(client.conn)
-    for (const filter of filters) session?.filters.delete(filter)
+    if (!session) return
+    for (const filter of filters) {
+      session.filters.delete(filter)
+      fanout.unsubscribe(session, filter)
+    }
   })
+  const fanout = createNoticeFanout<Session>({
+    broker: broker as unknown as NoticeBroker,
+    fleet,
+    mayHear: session => !session.ended && statusOf(session.peer) !== 'revoked',
+    waitingBytesMax: limits.waitingBytesMax,
+    onStalled: ({ peer, address }) => log.warn({ peer: peer.id, address }, 'a subscriber that does not read is cut'),
+  })
+  const aedes = takeNoticesAside(broker as unknown as AedesDoors, fanout)
   const store = (broker as unknown as { persistence: SessionStore }).persistence
   const bounded = boundSessions(store, {
     queueMax: limits.queueMax,
@@ -219,8 +269,11 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
   })
 
   function onPeer(socket: TLSSocket, peer: Peer, address: string): void {
-    const stream = guardPackets(socket, peer.kind === 'device' ? limits.devicePackets : limits.servicePackets, problem =>
-      log.warn({ peer: peer.id, address, reason: problem }, 'packet refused'),
+    const stream = guardPackets(
+      socket,
+      peer.kind === 'device' ? limits.devicePackets : limits.servicePackets,
+      problem => log.warn({ peer: peer.id, address, reason: problem }, 'packet refused'),
+      () => settled(session.client),
     )
     const session: Session = {
       peer,
@@ -232,10 +285,14 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
       ended: false,
       will: null,
       filters: new Set(),
+      client: null,
     }
     sessions.add(session)
     sessionOf.set(stream, session)
-    socket.once('close', () => sessions.delete(session))
+    socket.once('close', () => {
+      sessions.delete(session)
+      fanout.leave(session, session.filters)
+    })
     broker.handle(stream)
   }
 
@@ -273,7 +330,7 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
 
   let listener: MutualTlsListener
   try {
-    listener = await listenMutualTls({
+    listener = await listen({
       host: options.host,
       port: options.port,
       tls: options.tls,
@@ -301,7 +358,7 @@ export async function createEmbeddedBroker(options: EmbeddedBrokerOptions): Prom
     subscribe: async (filter, onMessage) => {
       const hear = (topic: string, payload: Uint8Array | string): void => onMessage(topic, Buffer.from(payload as Uint8Array))
       await new Promise<void>(resolve =>
-        broker.subscribe(
+        aedes.subscribe(
           filter,
           (packet, done) => {
             hear(packet.topic, packet.payload)

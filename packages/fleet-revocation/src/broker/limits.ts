@@ -17,6 +17,8 @@ export interface BrokerLimits {
   keepaliveSecondsMax: number
   /** A subscriber that doesn't read holds up a message for everybody else this long; then it is cut. */
   drainSeconds: number
+  /** Bytes of notices that wait for a connected subscriber that doesn't read; then it is cut, and the others have long been told. */
+  waitingBytesMax: number
   /** Messages kept for one absent device. */
   queueMax: number
   /** Bytes of these messages; a service's have only the bound of all. */
@@ -41,6 +43,8 @@ export const defaultLimits: BrokerLimits = {
   connectSeconds: 10,
   keepaliveSecondsMax: 3600,
   drainSeconds: 1,
+  // Eight of the largest notices, beside what the kernel holds.
+  waitingBytesMax: 64 << 10,
   queueMax: 100,
   // Three of the largest messages, or a hundred commands of 2 KB.
   queueBytesMax: 256 << 10,

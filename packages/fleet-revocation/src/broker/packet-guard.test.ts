@@ -18,7 +18,7 @@ const packet = (type: number, length: number) => [type << 4, ...lengthOf(length)
 const scan = (bytes: number[], cuts = 1) => {
   const scanner = createPacketScanner(limits)
   for (let at = 0; at < bytes.length; at += cuts) {
-    const problem = scanner(new Uint8Array(bytes.slice(at, at + cuts)))
+    const problem = scanner.scan(new Uint8Array(bytes.slice(at, at + cuts)))
     if (problem) return { problem, at }
   }
   return null

@@ -17,8 +17,14 @@ const PUBLISH = 3
 // PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT. The others are a server's, or of MQTT 5.
 const clientPackets = new Set([PUBLISH, 4, 5, 6, 7, 8, 10, 12, 14])
 
-/** A reader of fixed headers over chunks cut anywhere. Gives what is wrong, or null. */
-export function createPacketScanner(limits: PacketLimits): (chunk: Uint8Array) => string | null {
+export interface PacketScanner {
+  /** Reads fixed headers over chunks cut anywhere. Gives what is wrong, or null. */
+  scan(chunk: Uint8Array): string | null
+  /** Whether the next byte begins a packet after CONNECT. */
+  between(): boolean
+}
+
+export function createPacketScanner(limits: PacketLimits): PacketScanner {
   let connected = false
   let type = 0
   let length = 0
@@ -33,7 +39,7 @@ export function createPacketScanner(limits: PacketLimits): (chunk: Uint8Array) =
     return length > most ? `a packet of ${length} bytes` : null
   }
 
-  return chunk => {
+  function scan(chunk: Uint8Array): string | null {
     let at = 0
     while (at < chunk.length) {
       if (phase === 'body') {
@@ -63,14 +69,27 @@ export function createPacketScanner(limits: PacketLimits): (chunk: Uint8Array) =
     }
     return null
   }
+  return { scan, between: () => connected && phase === 'type' }
+}
+
+/** PUBACKs and nothing else: after a notice one comes from every subscriber, alone. */
+function isAcknowledgements(chunk: Uint8Array): boolean {
+  if (chunk.length % 4 !== 0) return false
+  for (let at = 0; at < chunk.length; at += 4) if (chunk[at] !== 0x40 || chunk[at + 1] !== 2) return false
+  return true
 }
 
 /**
  * The socket as the parser may see it. `onRefused` is told what was wrong, then the socket is destroyed. Destroying the stream destroys
- * the socket, and the other way round.
+ * the socket, and the other way round. `onAcknowledged` is told of PUBACKs that came by themselves; where it returns true they go no further.
  */
-export function guardPackets(socket: TLSSocket, limits: PacketLimits, onRefused: (problem: string) => void): Duplex {
-  const scan = createPacketScanner(limits)
+export function guardPackets(
+  socket: TLSSocket,
+  limits: PacketLimits,
+  onRefused: (problem: string) => void,
+  onAcknowledged?: () => boolean,
+): Duplex {
+  const scanner = createPacketScanner(limits)
   const stream = new Duplex({
     read: () => {
       socket.resume()
@@ -91,7 +110,8 @@ export function guardPackets(socket: TLSSocket, limits: PacketLimits, onRefused:
     },
   })
   socket.on('data', (chunk: Buffer) => {
-    const problem = scan(chunk)
+    if (onAcknowledged && scanner.between() && isAcknowledgements(chunk) && onAcknowledged()) return
+    const problem = scanner.scan(chunk)
     if (problem) {
       onRefused(problem)
       stream.destroy()
