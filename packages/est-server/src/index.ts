@@ -22,6 +22,18 @@ export {
   type ExplanationRequest,
 } from './explanation.ts'
 export { type Approvals, createApprovals } from './fleet/approvals.ts'
+export * from './fleet/campaign.ts'
+export {
+  type ApprovalThreshold,
+  type CampaignPlan,
+  campaignId,
+  canonicalJson,
+  needsApproval,
+  planSha256,
+  readPlanFile,
+} from './fleet/campaign-plan.ts'
+export * from './fleet/campaign-receipt.ts'
+export { keyName, type Person, peopleProblem, personKeyProblem, type Saying, signWord, type Word } from './fleet/campaign-words.ts'
 export { type Challenges, challengeSecondsMax, challengesMax, createChallenges, type MintedChallenge } from './fleet/challenges.ts'
 export { createRegistry, type ManifestResult, type Registry } from './fleet/registry.ts'
 export * from './fleet/selector.ts'

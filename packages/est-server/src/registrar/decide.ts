@@ -24,8 +24,8 @@ export interface DeviceFacts {
   supersedes: number
   supersedesSince: number
   suspectedAt: number | null
-  /** `quarantined`: denied for now. `revoked`: a campaign took it back, with or without a certificate. */
-  hold: 'quarantined' | 'revoked' | null
+  /** `quarantined`: denied for now, by a campaign that can still be undone. */
+  hold: 'quarantined' | null
   /** By itself, not by a group, and not admitted again. */
   revoked: boolean
 }
@@ -194,10 +194,10 @@ const standing: Rule[] = [
   {
     name: 'device.status',
     judge: c => {
-      const { device, status, latest, identity } = c
+      const { device, status, identity } = c
       if (identity.kind === 'birth' && readmits(c)) return null
-      // A list, a floor or an issuer's end in the store; or a campaign, of a device that never had a certificate.
-      if (status === 'revoked' || device.revoked || (device.hold === 'revoked' && latest === null))
+      // A list, a floor or an issuer's end in the store.
+      if (status === 'revoked' || device.revoked)
         return refusal('device_revoked', `device ${device.id} is revoked`)
       // Anything but a plain yes is a no.
       return status === 'good' ? null : refusal('status_unknown', `whether device ${device.id} is revoked cannot be told now`)

@@ -81,8 +81,7 @@ export interface CampaignStore {
 
 /** What a campaign in this state makes of its devices. */
 export function holdOf(state: CampaignState): DeviceHold | null {
-  if (state === 'quarantined' || state === 'committing') return 'quarantined'
-  return state === 'committed' ? 'revoked' : null
+  return state === 'quarantined' || state === 'committing' ? 'quarantined' : null
 }
 
 export function requireText(...texts: string[]): void {

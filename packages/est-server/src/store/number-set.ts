@@ -60,13 +60,18 @@ export interface NumberSet {
   has(number: number): boolean
 }
 
+export interface GrowingNumberSet extends NumberSet {
+  add(number: number): void
+}
+
 const blockBits = 16
 const blockSize = 1 << blockBits
 
-export function numberSet(numbers: Iterable<number>): NumberSet {
+/** A bitmap in blocks of 65,536 numbers, 8 KB each, so that far-apart numbers do not pay for what lies between. */
+export function numberSet(numbers: Iterable<number> = []): GrowingNumberSet {
   const blocks = new Map<number, Uint32Array>()
   let size = 0
-  for (const number of numbers) {
+  const add = (number: number): void => {
     const high = number >>> blockBits
     let block = blocks.get(high)
     if (block === undefined) {
@@ -78,8 +83,12 @@ export function numberSet(numbers: Iterable<number>): NumberSet {
     if ((block[low >>> 5] & bit) === 0) size++
     block[low >>> 5] |= bit
   }
+  for (const number of numbers) add(number)
   return {
-    size,
+    add,
+    get size() {
+      return size
+    },
     has(number) {
       const low = number & (blockSize - 1)
       const block = blocks.get(number >>> blockBits)

@@ -1,5 +1,5 @@
-// Who is held back by a campaign: denied for now, reversibly, until its window closes; and devices that a campaign revoked before they had a
-// certificate, about which no rule can speak. Part of the store's contract: what store.ts promises of every driver holds here too.
+// Who is held back by a campaign: denied for now, reversibly, until its window closes. Part of the store's contract: what store.ts promises of every
+// driver holds here too.
 //
 // A hold is a set, not a row per device: putting a quarter of a million devices under quarantine is one small write, in force for every
 // process of the store from its commit on. From then on no intent of a held device is recorded (`conflict` on `device`), and its facts say so.
@@ -7,17 +7,16 @@
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { type NumberSet, numberSet, unpackNumbers } from './number-set.ts'
 
-export type DeviceHold = 'quarantined' | 'revoked'
+export type DeviceHold = 'quarantined'
 
 export interface Hold {
   campaign: string
-  kind: DeviceHold
   since: number
   /** When the window closes, for people: it holds until it is lifted or carried out. */
   until: number | null
   /** Row keys, packed. */
   devices: Bytes
-  /** Indices of the certificates that the devices had, packed; none for `revoked`, of which the rules speak. */
+  /** Indices of the certificates that the devices have, packed: by these brokers know them. */
   certificates: Bytes
 }
 
@@ -37,10 +36,9 @@ export interface QuarantineStore {
   quarantine(fleet: string, deviceId: string): Promise<DeviceQuarantine | null>
 }
 
-/** Of every campaign that holds something; a committed one holds those alone that no rule speaks of, and most have none. For both drivers. */
-export const holdsSql = `SELECT c.fleet, c.id AS campaign, CASE c.state WHEN 'committed' THEN 'revoked' ELSE 'quarantined' END AS kind, c.held_since AS since,
-  c.window_ends_at AS until, s.devices, s.certificates FROM campaigns c JOIN campaign_sets s ON s.fleet = c.fleet AND s.id = c.id
-  WHERE c.state IN ('quarantined', 'committing', 'committed') AND length(s.devices) > 0`
+/** Of every campaign that holds something, for both drivers. */
+export const holdsSql = `SELECT c.fleet, c.id AS campaign, c.held_since AS since, c.window_ends_at AS until, s.devices, s.certificates
+  FROM campaigns c JOIN campaign_sets s ON s.fleet = c.fleet AND s.id = c.id WHERE c.state IN ('quarantined', 'committing')`
 
 /** Holds of all fleets, for questions. */
 export interface HoldsOfFleets {
@@ -49,19 +47,12 @@ export interface HoldsOfFleets {
   campaignOf(fleet: string, deviceKey: number): string | null
 }
 
-export function holdsIn(holds: readonly (Pick<Hold, 'campaign' | 'kind' | 'devices'> & { fleet: string })[]): HoldsOfFleets {
-  const sets: { fleet: string; campaign: string; kind: DeviceHold; devices: NumberSet }[] = holds.map(hold => ({
-    ...{ fleet: hold.fleet, campaign: hold.campaign, kind: hold.kind },
+export function holdsIn(holds: readonly (Pick<Hold, 'campaign' | 'devices'> & { fleet: string })[]): HoldsOfFleets {
+  const sets: { fleet: string; campaign: string; devices: NumberSet }[] = holds.map(hold => ({
+    ...{ fleet: hold.fleet, campaign: hold.campaign },
     devices: numberSet(unpackNumbers(hold.devices)),
   }))
-  // What can still be lifted is said before what cannot: the device keeps its identity.
-  sets.sort((a, b) => (a.kind === b.kind ? 0 : a.kind === 'quarantined' ? -1 : 1))
-  const find = (fleet: string, key: number) => sets.find(set => set.fleet === fleet && set.devices.has(key))
-  return {
-    of: (fleet, key) => find(fleet, key)?.kind ?? null,
-    campaignOf(fleet, key) {
-      const set = find(fleet, key)
-      return set?.kind === 'quarantined' ? set.campaign : null
-    },
-  }
+  const campaignOf = (fleet: string, key: number) =>
+    sets.find(set => set.fleet === fleet && set.devices.has(key))?.campaign ?? null
+  return { campaignOf, of: (fleet, key) => (campaignOf(fleet, key) === null ? null : 'quarantined') }
 }

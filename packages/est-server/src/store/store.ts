@@ -77,7 +77,7 @@ export interface DeviceRecord {
   suspectedAt: number | null
   knownAt: number
   seenAt: number | null
-  /** What a campaign has made of it (quarantine.ts): `quarantined` for now, or `revoked` before it had a certificate. */
+  /** What a campaign has made of it for now (quarantine.ts). */
   hold: DeviceHold | null
   /** It was revoked by itself, or a list, a range, a floor or its issuer's end took its last certificate; and it was not admitted again. */
   revoked: boolean
