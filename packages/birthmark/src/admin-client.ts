@@ -5,6 +5,7 @@ import { request } from 'node:http'
 import { join } from 'node:path'
 import { checkSocketPath, socketName } from './admin-socket.ts'
 import type { Administration, DeviceFilter } from './administration.ts'
+import { campaignClient } from './campaign-routes.ts'
 import { CommandError, type Exit } from './command-error.ts'
 import type { ApprovalFilter } from './profile-administration.ts'
 
@@ -19,6 +20,7 @@ export function administrationOf(state: string): Administration {
     (await exchange(path, state, method, target, content)) as T
   const post = <T>(target: string, value: object): Promise<T> => call('POST', target, Buffer.from(JSON.stringify(value)))
   return {
+    ...campaignClient({ get: target => call('GET', target), post }),
     status: () => call('GET', '/status'),
     devices: filter => call('GET', `/devices?${queryOf(filter)}`),
     importManifest: file => call('POST', '/manifest', file),

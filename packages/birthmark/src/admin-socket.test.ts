@@ -7,6 +7,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { administrationOf } from './admin-client.ts'
 import { type AdminSocket, openAdminSocket } from './admin-socket.ts'
 import type { Administration } from './administration.ts'
+import { campaignClient } from './campaign-routes.ts'
 import { CommandError } from './command-error.ts'
 
 let folder: string
@@ -15,7 +16,12 @@ const calls: [string, unknown][] = []
 const errors: unknown[] = []
 
 /** Remembers what it was asked; answers with what fits. */
+const asked = async (target: string, value?: object) => {
+  calls.push([target, value])
+  return {}
+}
 const administration: Administration = {
+  ...campaignClient({ get: asked, post: asked }),
   status: async () => ({
     ...{ fleet: 'f', development: true, est: 'e', mqtt: 'm', sessions: 1, undelivered: 0, pid: 1 },
     ...{ workers: { serving: 1, of: 1, pids: [1] }, unready: null, certificateStatus: null },

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { manifestBytesMax } from '@birthmark/factory-line'
 import { z } from 'zod'
 import type { Administration } from './administration.ts'
+import { campaignRoute } from './campaign-routes.ts'
 import { CommandError, explain } from './command-error.ts'
 import { ApprovalDecisionInput, ApprovalFilterInput, ExplanationInput } from './profile-administration.ts'
 
@@ -173,13 +174,19 @@ async function answer(administration: Administration | null, request: IncomingMe
     }
     case 'POST /approvals':
       return administration.decideApproval(parse(ApprovalDecisionInput, await json(request)))
-    default:
+    default: {
+      const route = campaignRoute(administration, request.method ?? '', url.pathname)
+      if (route) {
+        const asked = route.method === 'GET' ? query : await json(request)
+        return route.run(schema => parse(schema, asked))
+      }
       throw new CommandError(
         'not_found',
         `no operation ${request.method} ${url.pathname.slice(0, 100)}`,
         'use the command of the same version as the server',
         'usage',
       )
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 // What an operator at this machine can ask of a running server: shapes only, shared by the socket, its client and the commands.
 
+import type { CampaignAdministration } from './campaign-administration.ts'
 import type { StatusPlace } from './certificate-status.ts'
 import type { ProfileAdministration } from './profile-administration.ts'
 
@@ -7,6 +8,9 @@ export interface DeviceView {
   id: string
   state: 'known' | 'enrolled' | 'revoked'
   groups: string[]
+  labels: { [name: string]: string }
+  /** The campaign that holds it in quarantine. */
+  quarantinedBy: string | null
   keyOrigin: string
   certificate: { serial: string; idx: number; notBefore: number; notAfter: number } | null
   seenAt: number | null
@@ -115,7 +119,7 @@ export interface ClockView {
   halted: boolean
 }
 
-export interface Administration extends ProfileAdministration {
+export interface Administration extends ProfileAdministration, CampaignAdministration {
   status(): Promise<ServerStatus>
   devices(filter: DeviceFilter): Promise<DevicePage>
   importManifest(file: Uint8Array): Promise<ManifestOutcome>

@@ -5,10 +5,8 @@ import { createPublicKey, type KeyObject, sign } from 'node:crypto'
 import { hexOf } from '@birthmark/device-sdk/core'
 import {
   type Campaign,
-  type CampaignRevocation,
   type Campaigns,
   createCampaigns,
-  EstServerError,
   type Failpoint,
   type GrowingNumberSet,
   isLabelName,
@@ -20,9 +18,9 @@ import {
   parseSelector,
   type Receipt,
   type ReceiptBody,
+  type Revocation,
   receiptBytes,
   receiptFormat,
-  type Revocation,
   type Store,
   unpackNumbers,
 } from '@birthmark/est-server'
@@ -79,7 +77,7 @@ export function openCampaignDesk(parts: CampaignDeskParts): CampaignDesk {
 
   const campaigns = createCampaigns({
     ...{ store, fleet, clock, log, enforce },
-    revocation: frozenRevocation(parts.revocation, store),
+    revocation: parts.revocation,
     rules: settings,
     later: (seconds, work) => clock.setTimer(seconds, work),
     online: certificates => (broker ? broker.sessions().filter(session => isOf(session, certificates)).length : null),
@@ -110,7 +108,7 @@ export function openCampaignDesk(parts: CampaignDeskParts): CampaignDesk {
     })
   }
   watch()
-  campaigns.resume()
+  void campaigns.resume()
 
   return {
     operations: operationsOf(parts, campaigns, progress),
@@ -180,10 +178,14 @@ function createProgress({ store, fleet, publisher, certificateStatus }: Campaign
       return {
         planned: plan.createdAt,
         submitted: story.at.submitted ?? null,
-        blocked: blocked && { at: blocked.at, devices: plan.devices.count, online: blocked.online, sessionsCut: blocked.sessionsCut },
+        blocked: blocked && {
+          at: blocked.at,
+          devices: plan.devices.count,
+          online: blocked.online,
+          sessionsCut: blocked.sessionsCut,
+        },
         revoked: commit && { at: story.at.committed ?? 0, seq: commit.seq, certificates: commit.certificates },
-        undelivered:
-          commit === null ? null : pending.filter(({ seq }) => seq > (story.seqBefore ?? 0) && seq <= commit.seq).length,
+        undelivered: commit === null ? null : pending.filter(({ seq }) => seq > (story.seqBefore ?? 0) && seq <= commit.seq).length,
         relyingParties: commit && {
           confirmed: acknowledgements.filter(({ seq }) => seq >= commit.seq).length,
           of: acknowledgements.length,
@@ -239,10 +241,20 @@ function operationsOf(parts: CampaignDeskParts, campaigns: Campaigns, progress: 
       for (const { id, set, unset } of changes) {
         const name = [...Object.keys(set), ...unset].find(one => !isLabelName(one))
         if (name !== undefined)
-          throw new CommandError('label_malformed', `${id}: no label can be called '${name}'`, 'use letters, digits and . _ / -', 'usage')
+          throw new CommandError(
+            'label_malformed',
+            `${id}: no label can be called '${name}'`,
+            'use letters, digits and . _ / -',
+            'usage',
+          )
         const value = Object.values(set).find(one => !isLabelValue(one))
         if (value !== undefined)
-          throw new CommandError('label_malformed', `${id}: '${value}' is no value of a label`, 'use 1 to 64 printable characters', 'usage')
+          throw new CommandError(
+            'label_malformed',
+            `${id}: '${value}' is no value of a label`,
+            'use 1 to 64 printable characters',
+            'usage',
+          )
       }
       const names = [...new Set(changes.flatMap(({ set, unset }) => [...Object.keys(set), ...unset]))].join(', ')
       const by = 'operator at the local socket'
@@ -254,7 +266,11 @@ function operationsOf(parts: CampaignDeskParts, campaigns: Campaigns, progress: 
   }
 }
 
-async function receiptOf({ store, fleet, settings, noticeKey, clock }: CampaignDeskParts, campaign: Campaign, stages: CampaignStages): Promise<Receipt> {
+async function receiptOf(
+  { store, fleet, settings, noticeKey, clock }: CampaignDeskParts,
+  campaign: Campaign,
+  stages: CampaignStages,
+): Promise<Receipt> {
   const { story, plan } = campaign
   const { commit, at } = story
   if (campaign.state !== 'committed' || commit === null)
@@ -295,14 +311,4 @@ async function receiptOf({ store, fleet, settings, noticeKey, clock }: CampaignD
 /** DER SubjectPublicKeyInfo of who signs receipts. */
 export function receiptKey(noticeKey: KeyObject): Uint8Array {
   return new Uint8Array(createPublicKey(noticeKey).export({ type: 'spki', format: 'der' }))
-}
-
-function frozenRevocation(revocation: Revocation, store: Store): CampaignRevocation {
-  return {
-    revokeGroup: request => revocation.revokeGroup(request),
-    async revokeFrozen() {
-      await store.lastTime()
-      throw new EstServerError('campaign_refused', 'only whole groups can be revoked')
-    },
-  }
 }

@@ -32,6 +32,7 @@ import {
 } from '@birthmark/fleet-revocation'
 import { type AdminSocket, openAdminSocket } from './admin-socket.ts'
 import type { Administration } from './administration.ts'
+import { type CampaignDesk, openCampaignDesk } from './campaign-desk.ts'
 import { type CertificateStatus, openCertificateStatus } from './certificate-status.ts'
 import type { Settings } from './configuration.ts'
 import type { ConfigurationFile } from './configuration-files.ts'
@@ -51,6 +52,7 @@ import { heartbeatSecret, noticeKeysOf, noticeSigner, noticeSpki, outboxOf } fro
 import { openStore } from './open-store.ts'
 import { operationsOf } from './operations.ts'
 import { keepPublished, refuseOlderStore } from './published.ts'
+import { createQuarantineView } from './quarantine-view.ts'
 import { freeBytesOf, watchReadiness } from './readiness.ts'
 import { listCoder, mergeRecorded, storedRules } from './recorded-rules.ts'
 import { intentSeconds, tendSharedStore } from './shared-store.ts'
@@ -92,6 +94,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
   let administration: Administration | null = null
   let stopped: string | null = null
   let certificateStatus: CertificateStatus | null = null
+  let desk: CampaignDesk | null = null
   try {
     const admin = await openAdminSocket(
       state,
@@ -114,7 +117,8 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     // Before the rules: a revocation that another server records in between is looked at again (shared-store.ts).
     const newest = (await store.newestNotice(fleet))?.seq ?? 0
     const rules = await storedRules(store, fleet)
-    const status = statusOf(rules, fleet)
+    const quarantine = await createQuarantineView(store, fleet)
+    const status = quarantine.over(statusOf(rules, fleet))
 
     // A crash may have left intents that are neither issued nor void; they are settled before anybody asks.
     // In a database that other servers may be using, the young ones are theirs.
@@ -129,7 +133,12 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     // Not the roots: they may sign other CAs, for another fleet or purpose, and none of those is ours to admit.
     const { certificates, next, previous } = settings.issuer
     const issuers = [certificates, ...(next ? [next.certificates] : []), ...previous].map(([issuing]) => issuing)
-    const { broker, bus, url: mqtt, close: closeBroker } = await openBroker(settings, issuers, issuedBy(rollOver, status), ports)
+    const {
+      broker,
+      bus,
+      url: mqtt,
+      close: closeBroker,
+    } = await openBroker(settings, issuers, issuedBy(rollOver, status), ports, idx => desk?.onRefused(idx))
     closers.push(closeBroker)
 
     const noticeKeys = noticeKeysOf(settings.notices.keys)
@@ -219,7 +228,37 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       await enforce()
     }
     closers.push(watchRollOver(rollOver, ports, () => void onMoved().catch(error => log.error({ err: error }, 'issuers moved'))))
-    const parts = { settings, store, registry, revocation, rules, front: est, publisher, broker, certificateStatus, clock, urls }
+    desk = openCampaignDesk({
+      ...{
+        settings: settings.revocation,
+        fleet,
+        store,
+        revocation,
+        rules,
+        quarantine,
+        front: est,
+        publisher,
+        broker,
+        certificateStatus,
+      },
+      ...{ noticeKey: settings.notices.keys[0], clock, log },
+    })
+    closers.push(() => desk?.close())
+    const campaigns = desk.operations
+    const parts = {
+      campaigns,
+      settings,
+      store,
+      registry,
+      revocation,
+      rules,
+      front: est,
+      publisher,
+      broker,
+      certificateStatus,
+      clock,
+      urls,
+    }
     administration = operationsOf({ ...parts, rollOver, onIssuersMoved: onMoved })
     // What was recorded before a crash and not delivered goes out now.
     publisher.wake()

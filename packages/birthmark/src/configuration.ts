@@ -11,6 +11,7 @@ import { CommandError } from './command-error.ts'
 import { fromDisk, type ReadFile } from './configuration-files.ts'
 import { IssuerConfiguration, type IssuerSettings, settleIssuer } from './issuer-settings.ts'
 import { ProfilesConfiguration, settleProfiles } from './profile-settings.ts'
+import { RevocationConfiguration, type RevocationSettings, settleRevocation } from './revocation-settings.ts'
 import { StatusConfiguration, type StatusSettings, settleStatus } from './status-settings.ts'
 import { StoreConfiguration, type StoreSettings, settleStore } from './store-settings.ts'
 import { judged, parseYaml, wrong, type YamlDocument } from './yaml-document.ts'
@@ -45,6 +46,8 @@ export interface Settings {
   metrics: { host: string; port: number } | null
   /** Null: certificates name no place to ask. */
   status: StatusSettings | null
+  /** Who may take many devices back, and how. */
+  revocation: RevocationSettings
   /** Processes that answer devices; 1 for this one alone. */
   workers: number
   logLevel: 'debug' | 'info' | 'warn' | 'error'
@@ -140,6 +143,7 @@ const Configuration = z.strictObject({
   store: StoreConfiguration,
   metrics: z.strictObject({ listen: z.string().min(1).max(300) }).optional(),
   status: StatusConfiguration.optional(),
+  revocation: RevocationConfiguration.optional(),
   // A worker takes a core and some 100 MB; what has more than 64 cores wants a database server anyway.
   workers: z.int().min(1).max(64).default(1),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']) }).default({ level: 'info' }),
@@ -283,6 +287,7 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
     store: settleStore(raw.store, files),
     metrics: raw.metrics ? addressOf(raw.metrics.listen, at(['metrics', 'listen'])) : null,
     status: settleStatus(raw.status, files),
+    revocation: settleRevocation(raw.revocation, files),
     workers: raw.workers,
     logLevel: raw.log.level,
   }

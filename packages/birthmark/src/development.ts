@@ -10,6 +10,7 @@ import { CommandError, usageError } from './command-error.ts'
 import { developmentOrganization, type Settings } from './configuration.ts'
 import { ensureLine } from './line-folder.ts'
 import { ensureRa } from './ra-certificate.ts'
+import { developmentRevocation } from './revocation-settings.ts'
 import { ensureServerCertificate, ensureServiceCertificate, ensureTwoTier } from './server-certificate.ts'
 
 /** Of `birthmark dev --scep-port`: the same for every device, which no other server takes. */
@@ -119,6 +120,7 @@ export async function prepareDevelopment(options: {
     metrics: null,
     workers: 1,
     status: null,
+    revocation: developmentRevocation,
     logLevel: 'warn',
   }
   return { settings, made }

@@ -23,6 +23,7 @@ export async function openBroker(
   deviceAnchors: Bytes[],
   status: (membership: Membership, issuerKeyId: Bytes | null) => Status,
   { clock, log }: Ports,
+  onRefused: (idx: number) => void = () => {},
 ): Promise<OpenBroker> {
   const { mqtt, fleet } = settings
   if (mqtt.kind === 'external') {
@@ -42,6 +43,7 @@ export async function openBroker(
       services: mqtt.services,
       fleet,
       status,
+      onRefused,
       // A simulated fleet comes from one address.
       ...(settings.development ? { limits: { connectionsPerAddressMax: 20_000, handshakesAtOncePerAddress: 20_000 } } : {}),
       clock,

@@ -16,6 +16,7 @@ import { manifestInMemory, openManifest } from '@birthmark/factory-line'
 import { type Clock, type Publisher, type RuleSet, statusOf } from '@birthmark/fleet-revocation'
 import type { EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
 import type { Administration, ClockView, DeviceView, RevocationPlan } from './administration.ts'
+import type { CampaignAdministration } from './campaign-administration.ts'
 import type { CertificateStatus } from './certificate-status.ts'
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
@@ -34,6 +35,7 @@ export interface OperationParts {
   broker: EmbeddedBroker | null
   certificateStatus: CertificateStatus | null
   clock: Clock
+  campaigns: CampaignAdministration
   urls: { est: string; mqtt: string }
   rollOver: RollOver
   /** Tells everybody, and cuts who is no longer admitted. */
@@ -77,6 +79,7 @@ export function operationsOf(parts: OperationParts): Administration {
   }
 
   return {
+    ...parts.campaigns,
     ...issuerOperations(parts.rollOver, by, parts.onIssuersMoved),
     ...profileOperations({ settings, store, rollOver: parts.rollOver, status: statusOf(rules, fleet), clock }),
 
@@ -195,12 +198,14 @@ export function operationsOf(parts: OperationParts): Administration {
   }
 }
 
-function viewOf(row: DeviceRow): DeviceView {
-  const { id, state, groups, keyOrigin, certificate, seenAt } = row
+export function viewOf(row: DeviceRow): DeviceView {
+  const { id, state, groups, labels, quarantinedBy, keyOrigin, certificate, seenAt } = row
   return {
     id,
     state,
     groups,
+    labels,
+    quarantinedBy,
     keyOrigin,
     certificate: certificate && {
       serial: Buffer.from(certificate.serial).toString('hex'),

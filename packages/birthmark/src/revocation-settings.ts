@@ -27,12 +27,18 @@ export const RevocationConfiguration = z.strictObject({
     })
     .default({ devices: usualDevices, share: usualShare }),
   /** An hour and a weekend are both in use. */
-  window: z.string().regex(/^\d{1,4}[smhd]$/, 'is like 15m, 2h or 1d').default(usualWindow),
+  window: z
+    .string()
+    .regex(/^\d{1,4}[smhd]$/, 'is like 15m, 2h or 1d')
+    .default(usualWindow),
   labels: z
     .strictObject({
       site: Label.default('site'),
       owner: Label.default('owner'),
-      gateway: z.string().regex(/^[^=\s]{1,63}=[^=\s]{1,63}$/, 'is name=value').default('role=gateway'),
+      gateway: z
+        .string()
+        .regex(/^[^=\s]{1,63}=[^=\s]{1,63}$/, 'is name=value')
+        .default('role=gateway'),
     })
     .default({ site: 'site', owner: 'owner', gateway: 'role=gateway' }),
 })
@@ -46,13 +52,20 @@ export function settleRevocation(raw: z.infer<typeof RevocationConfiguration> | 
     const spki = spkiOf(files.read(['revocation', 'people', i, 'key'], key))
     const problem = spki === null ? 'is no public key' : personKeyProblem(spki)
     if (spki === null || problem !== null)
-      throw wrong(`${where}: ${key} ${problem}`, 'openssl genpkey -algorithm ed25519 -out alice.key; openssl pkey -in alice.key -pubout')
+      throw wrong(
+        `${where}: ${key} ${problem}`,
+        'openssl genpkey -algorithm ed25519 -out alice.key; openssl pkey -in alice.key -pubout',
+      )
     return { name, spki }
   })
   const problem = peopleProblem(known)
-  if (problem !== null) throw wrong(`${files.at(['revocation', 'people'])}: ${problem}`, 'give each person one name and a key of their own')
+  if (problem !== null)
+    throw wrong(`${files.at(['revocation', 'people'])}: ${problem}`, 'give each person one name and a key of their own')
   if (known.length === 1)
-    throw wrong(`${files.at(['revocation', 'people'])}: one person cannot approve what they submit`, 'name two people at least, or nobody')
+    throw wrong(
+      `${files.at(['revocation', 'people'])}: one person cannot approve what they submit`,
+      'name two people at least, or nobody',
+    )
   return { people: known, threshold: approval, windowSeconds: secondsOf(window), radius: radiusOf(labels) }
 }
 

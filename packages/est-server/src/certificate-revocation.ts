@@ -8,6 +8,7 @@ import { EstServerError } from './errors.ts'
 import type { ListCoder, NoticeInput, NoticeRule, RecordedRules, SignedNotice } from './notice-input.ts'
 import type { Clock, Failpoint, Log } from './ports.ts'
 import { type BitBlock, blocksOf, blocksOfRange, countNumbers, eachNumber, joinBlocks, withoutKnown } from './store/bit-blocks.ts'
+import { unpackNumbers } from './store/number-set.ts'
 import type { ListDraft, RevokedSet, SignedNoticeRecord } from './store/revoked-lists.ts'
 import { pageRowsMax, type Store } from './store/store.ts'
 
@@ -24,6 +25,14 @@ export interface DevicesRequest extends Why {
   devices?: readonly string[]
   /** Certificates by idx: these and no others. The device of one that is its last is closed too. */
   indices?: Iterable<number>
+}
+
+/** What a campaign has frozen (packed numbers): its devices are held, so that nothing has been issued to them since. */
+export interface FrozenRequest extends Why {
+  /** Row keys. */
+  devices: Bytes
+  /** Indices of all certificates they have. */
+  certificates: Bytes
 }
 
 export interface SetRevocation {
@@ -46,6 +55,8 @@ export interface CertificateRevocation {
    * errors, as `revokeGroup`.
    */
   revokeDevices(request: DevicesRequest): Promise<SetRevocation>
+  /** The same for what was frozen, with nothing looked up again. Asked again it says nothing anew. */
+  revokeFrozen(request: FrozenRequest): Promise<SetRevocation>
   /** As much of it as was given out. Throws `idx_unknown` where nothing was. */
   revokeRange(request: Why & { start: number; length: number }): Promise<SetRevocation>
   /** `issuer`: its subject key identifier. Throws `issuer_signs` for one that signs now or will. */
@@ -211,8 +222,32 @@ export function createCertificateRevocation(parts: CertificateRevocationParts): 
     return record(draft, { ...why, set, rules: [], floor: 0, devices, certificates: countNumbers(blocks) })
   }
 
+  /** Asked page by page, and only where every certificate is revoked already. */
+  async function areClosed(devices: Bytes): Promise<boolean> {
+    for (let after: number | null = -1; after !== null; ) {
+      const page: { ids: string[]; next: number | null } = await store.deviceIds(devices, after, pageRowsMax / 4)
+      const found = await store.revocableDevices(fleet, page.ids, 0)
+      if (found.some(device => !device.closed)) return false
+      after = page.next
+      await nextTurn()
+    }
+    return true
+  }
+
+  async function revokeFrozen({ devices: packed, certificates, ...why }: FrozenRequest): Promise<SetRevocation> {
+    const draft = await store.draftSet(fleet, standingRulesMax)
+    const { blocks: known, floor } = await store.standingSets(fleet)
+    const keys = unpackNumbers(packed)
+    const devices = { keys: blocksOf(keys), known: keys.length, digest: '', unknown: [] }
+    const blocks = withoutKnown(blocksOf(unpackNumbers(certificates).filter(idx => idx >= floor)), known)
+    if (blocks.length === 0 && (await areClosed(packed))) return again(draft, devices)
+    const set: RevokedSet = { kind: 'list', start: 0, length: 0, issuer: null, blocks }
+    return record(draft, { ...why, set, rules: [], floor: 0, devices, certificates: countNumbers(blocks) })
+  }
+
   return {
     revokeDevices: request => inTurn(() => revokeDevices(request)),
+    revokeFrozen: request => inTurn(() => revokeFrozen(request)),
 
     revokeRange: ({ start, length, ...why }) =>
       inTurn(async () => {
@@ -268,7 +303,7 @@ export function createCertificateRevocation(parts: CertificateRevocationParts): 
 
 function detailOf({ set, devices, certificates, campaign }: Asked, first: number, last: number): string {
   const what = {
-    list: `${certificates} certificates${devices.known > 0 ? ` of ${devices.known} devices (SHA-256 of their ids ${devices.digest})` : ''}`,
+    list: `${certificates} certificates${devices.known > 0 ? ` of ${devices.known} devices${devices.digest && ` (SHA-256 of their ids ${devices.digest})`}` : ''}`,
     range: `certificates ${set.start} to ${set.start + set.length - 1}`,
     floor: `certificates below ${set.start}`,
     issuer: `certificates of issuer ${set.issuer ? hexOf(set.issuer) : ''}`,

@@ -75,7 +75,8 @@ export function readPlanFile(text: string): { plan: CampaignPlan; text: string; 
   } catch {
     throw wrong('the file is no JSON')
   }
-  if (typeof file !== 'object' || file === null || file.plan?.format !== planFormat) throw wrong('the file is no plan of a campaign')
+  if (typeof file !== 'object' || file === null || file.plan?.format !== planFormat)
+    throw wrong('the file is no plan of a campaign')
   let canonical: string
   try {
     canonical = canonicalJson(file.plan)

@@ -62,7 +62,10 @@ export function receiptProblems(receipt: Receipt, noticeKeys: readonly Bytes[], 
   }
   const submitted = body.words.find(word => word.what === 'submit')
   const approved = body.words.find(word => word.what === 'approve')
-  if (body.plan.approvalNeeded && (!approved || approved.key === null || approved.key === submitted?.key || approved.by === submitted?.by))
+  if (
+    body.plan.approvalNeeded &&
+    (!approved || approved.key === null || approved.key === submitted?.key || approved.by === submitted?.by)
+  )
     problems.push('it needed a second person, and none approved it')
   return problems
 }

@@ -15,7 +15,15 @@ import type { CampaignMove, CampaignRecord, CampaignState } from '../store/campa
 import { mergeNumbers, type NumberSet, numberSet, packNumbers, unpackNumbers } from '../store/number-set.ts'
 import type { FreezeQuery } from '../store/selection.ts'
 import { type AuditEntry, pageRowsMax, type Store } from '../store/store.ts'
-import { type ApprovalThreshold, type CampaignPlan, campaignId, canonicalJson, needsApproval, planFormat, planSha256 } from './campaign-plan.ts'
+import {
+  type ApprovalThreshold,
+  type CampaignPlan,
+  campaignId,
+  canonicalJson,
+  needsApproval,
+  planFormat,
+  planSha256,
+} from './campaign-plan.ts'
 import { keyName, type Person, type Saying, verifyWord, type Word } from './campaign-words.ts'
 import { parseSelector, selectorText } from './selector.ts'
 
@@ -107,8 +115,8 @@ export interface Campaigns {
   get(id: string): Promise<Campaign>
   /** The newest first. */
   list(limit: number): Promise<Campaign[]>
-  /** Goes on with everything that is under way, at once and from then on. */
-  resume(): void
+  /** Goes on with everything that is under way, at once and from then on. Resolves when it has come as far as it can now; never rejects. */
+  resume(): Promise<void>
   /** For tests and an orderly stop: what is under way has come to rest. */
   settled(): Promise<void>
   close(): void
@@ -145,7 +153,11 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
   }
 
   /** From the version that was read. False: somebody else moved it meanwhile. */
-  async function move(from: CampaignRecord, story: CampaignStory, change: Partial<CampaignMove> & Pick<CampaignMove, 'audit'>): Promise<boolean> {
+  async function move(
+    from: CampaignRecord,
+    story: CampaignStory,
+    change: Partial<CampaignMove> & Pick<CampaignMove, 'audit'>,
+  ): Promise<boolean> {
     const moved = await store.moveCampaign({
       ...{ fleet, id: from.id, version: from.version, state: from.state, windowEndsAt: from.windowEndsAt, at: now() },
       ...{ ...change, story: canonicalJson(story) },
@@ -171,10 +183,21 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     const least = isLarge ? rules.windowSeconds : 0
     const windowSeconds = request.windowSeconds ?? rules.windowSeconds
     if (windowSeconds < least || windowSeconds > windowSecondsMax)
-      throw new EstServerError('campaign_refused', `a campaign of this size can be undone for ${least} s to ${windowSecondsMax} s, not ${windowSeconds} s`)
+      throw new EstServerError(
+        'campaign_refused',
+        `a campaign of this size can be undone for ${least} s to ${windowSecondsMax} s, not ${windowSeconds} s`,
+      )
     const group = frozen.wholeGroups.find(whole => whole.devices === frozen.count)
     const content: CampaignPlan = {
-      ...{ format: planFormat, fleet, select: selectorText(selector), reason, createdAt, expiresAt: createdAt + planSeconds, windowSeconds },
+      ...{
+        format: planFormat,
+        fleet,
+        select: selectorText(selector),
+        reason,
+        createdAt,
+        expiresAt: createdAt + planSeconds,
+        windowSeconds,
+      },
       devices: { count: frozen.count, sha256: hexOf(frozen.idsSha256) },
       certificates: frozen.certificateCount,
       online: ports.online(numberSet(unpackNumbers(frozen.certificates))),
@@ -235,7 +258,9 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     story.at.submitted = word.at
     const { plan: asked } = campaignOf(from)
     if (asked.approvalNeeded) {
-      if (!(await move(from, story, { state: 'submitted', audit: audit('campaign_moved', word.by, 'submitted', `campaign ${id}`) })))
+      if (
+        !(await move(from, story, { state: 'submitted', audit: audit('campaign_moved', word.by, 'submitted', `campaign ${id}`) }))
+      )
         throw refused(from, 'submitted twice')
       await step('campaign-submitted')
     } else await quarantine(from, story, word)
@@ -261,7 +286,13 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     story.at.quarantined = word.at
     const windowEndsAt = word.at + asked.windowSeconds
     const detail = `campaign ${from.id}: ${asked.devices.count} devices, until ${new Date(windowEndsAt * 1000).toISOString()}`
-    if (!(await move(from, story, { state: 'quarantined', windowEndsAt, audit: audit('campaign_moved', word.by, 'quarantined', detail) })))
+    if (
+      !(await move(from, story, {
+        state: 'quarantined',
+        windowEndsAt,
+        audit: audit('campaign_moved', word.by, 'quarantined', detail),
+      }))
+    )
       throw refused(from, 'approved twice')
     await step('campaign-quarantined')
     void advance(from.id)
@@ -278,7 +309,8 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     story.undo = { reason }
     const entry = audit('campaign_moved', word.by, 'undone', `campaign ${id}, was ${from.state}: ${reason}`)
     // Who has just begun to carry it out, or noted what was blocked, came first: look again.
-    if (!(await move(from, story, { state: 'undone', windowEndsAt: null, audit: entry }))) return undo({ id, planSha256: sha256, said, reason })
+    if (!(await move(from, story, { state: 'undone', windowEndsAt: null, audit: entry })))
+      return undo({ id, planSha256: sha256, said, reason })
     await ports.enforce()
     return campaignOf(await record(id))
   }
@@ -327,7 +359,9 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     if (sets === null) throw new EstServerError('store_failed', `campaign ${from.id} has lost what it froze`)
     const since = await store.certificatesSince(fleet, sets.devices, from.issuedThrough)
     const isNew = since.certificates.length > 0
-    const all = isNew ? packNumbers(mergeNumbers(unpackNumbers(sets.certificates), unpackNumbers(since.certificates))) : sets.certificates
+    const all = isNew
+      ? packNumbers(mergeNumbers(unpackNumbers(sets.certificates), unpackNumbers(since.certificates)))
+      : sets.certificates
     return { certificates: all, issuedThrough: since.issuedThrough, isNew }
   }
 
@@ -348,7 +382,8 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     story.at.committing = now()
     story.seqBefore = (await store.newestNotice(fleet))?.seq ?? 0
     const entry = audit('campaign_moved', '', 'committing', `campaign ${from.id}`)
-    if (await move(from, story, { state: 'committing', certificates, issuedThrough, audit: entry })) await step('campaign-committing')
+    if (await move(from, story, { state: 'committing', certificates, issuedThrough, audit: entry }))
+      await step('campaign-committing')
     return true
   }
 
@@ -415,8 +450,8 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     undo,
     get: async id => campaignOf(await record(id)),
     list: async limit => (await store.campaigns({ fleet, limit })).map(campaignOf),
-    resume() {
-      void look().catch(error => log.error({ err: error }, 'campaigns could not be looked at'))
+    async resume() {
+      await look().catch(error => log.error({ err: error }, 'campaigns could not be looked at'))
       tend()
     },
     async settled() {

@@ -197,8 +197,7 @@ const standing: Rule[] = [
       const { device, status, identity } = c
       if (identity.kind === 'birth' && readmits(c)) return null
       // A list, a floor or an issuer's end in the store.
-      if (status === 'revoked' || device.revoked)
-        return refusal('device_revoked', `device ${device.id} is revoked`)
+      if (status === 'revoked' || device.revoked) return refusal('device_revoked', `device ${device.id} is revoked`)
       // Anything but a plain yes is a no.
       return status === 'good' ? null : refusal('status_unknown', `whether device ${device.id} is revoked cannot be told now`)
     },

@@ -52,7 +52,6 @@ export function holdsIn(holds: readonly (Pick<Hold, 'campaign' | 'devices'> & { 
     ...{ fleet: hold.fleet, campaign: hold.campaign },
     devices: numberSet(unpackNumbers(hold.devices)),
   }))
-  const campaignOf = (fleet: string, key: number) =>
-    sets.find(set => set.fleet === fleet && set.devices.has(key))?.campaign ?? null
+  const campaignOf = (fleet: string, key: number) => sets.find(set => set.fleet === fleet && set.devices.has(key))?.campaign ?? null
   return { campaignOf, of: (fleet, key) => (campaignOf(fleet, key) === null ? null : 'quarantined') }
 }

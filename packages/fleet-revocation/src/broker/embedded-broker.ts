@@ -34,6 +34,8 @@ export interface EmbeddedBrokerOptions {
   /** Asked for every CONNECT, PUBLISH, SUBSCRIBE and delivery of a device, so it must be quick. `unknown` refuses CONNECT. */
   status(membership: Membership, issuerKeyId: Bytes | null): Status
   limits?: Partial<BrokerLimits>
+  /** A device with a certificate of this idx was refused at CONNECT because it is revoked or in quarantine: it knows now. */
+  onRefused?: (idx: number) => void
   clock: Clock
   log: Log
 }
@@ -45,6 +47,8 @@ export interface SessionFacts {
   /** Seconds since 1970. */
   since: number
   connected: boolean
+  /** Of a device's certificate; null for a service. */
+  idx: number | null
 }
 
 export interface Enforcement {
@@ -204,6 +208,7 @@ export async function createEmbeddedBroker(
       const session = sessionOf.get(client.conn)
       const problem = session ? admit(session, client.id) : refusal(NOT_AUTHORIZED, 'no session')
       if (!session || problem) {
+        if (session?.peer.kind === 'device' && isDenied(session.peer)) options.onRefused?.(session.peer.membership.idx)
         log.warn({ peer: session?.peer.id, clientId: client.id.slice(0, 64), reason: problem?.message }, 'CONNECT refused')
         return done(problem, false)
       }
@@ -379,6 +384,7 @@ export async function createEmbeddedBroker(
         address,
         since,
         connected,
+        idx: peer.kind === 'device' ? peer.membership.idx : null,
       })),
     close: async () => {
       cancelSweep()
