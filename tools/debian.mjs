@@ -11,6 +11,8 @@ export const debianPackages = [
   'g++',
   'gcc-multilib',
   'libbcpkix-java',
+  'libbctls-java',
+  'libstrongswan-extra-plugins',
   'make',
   'mosquitto',
   'mosquitto-clients',
@@ -23,6 +25,7 @@ export const debianPackages = [
   'rabbitmq-server',
   'scep',
   'softhsm2',
+  'strongswan-pki',
   'swtpm',
   'tpm2-tools',
 ]

@@ -10,12 +10,12 @@ import { bear, manufacturer, type TestDevice, type TestManufacturer } from '../s
 import { startEstServer, type TestServer } from '../support/est-server.ts'
 import { available, run } from './debian.ts'
 
-const jars = ['bcpkix', 'bcprov', 'bcutil'].map(name => `/usr/share/java/${name}.jar`)
+const jars = ['bcpkix', 'bcprov', 'bctls', 'bcutil'].map(name => `/usr/share/java/${name}.jar`)
 const needs = {
   java: 'default-jdk-headless',
   javac: 'default-jdk-headless',
   openssl: 'openssl',
-  ...Object.fromEntries(jars.map(jar => [jar, 'libbcpkix-java'])),
+  ...Object.fromEntries(jars.map(jar => [jar, jar.includes('bctls') ? 'libbctls-java' : 'libbcpkix-java'])),
 }
 
 describe.skipIf(!available(needs))('BouncyCastle', () => {
@@ -58,7 +58,7 @@ describe.skipIf(!available(needs))('BouncyCastle', () => {
     folder = mkdtempSync(join(tmpdir(), 'birthmark-bc-'))
     await run('javac', ['-cp', jars.join(':'), '-d', folder, join(import.meta.dirname, 'java', 'EstDriver.java')])
     maker = await manufacturer()
-    for (const serial of ['bc-12', 'bc-13', 'bc-key']) devices.push(await bear(maker, serial))
+    for (const serial of ['bc-12', 'bc-13', 'bc-key', 'bc-bound']) devices.push(await bear(maker, serial))
     server = await startEstServer(maker, { devices, admitSecrets: true, profile: { serverKeys: 'plain' } })
     writeFileSync(join(folder, 'root.pem'), server.identity.rootPem)
     writeFileSync(join(folder, 'operational-root.pem'), server.issuerRootPem)
@@ -119,6 +119,23 @@ describe.skipIf(!available(needs))('BouncyCastle', () => {
       await verify(user)
     },
   )
+
+  test('[RFC 7030 3.5] a CSR that carries the session’s tls-unique, where the profile demands one; and none without it', async () => {
+    const strict = await startEstServer(maker, {
+      devices: devices.filter(device => device.serial === 'bc-bound'),
+      profile: { possession: 'channel' },
+    })
+    writeFileSync(join(folder, 'root.pem'), strict.identity.rootPem)
+    try {
+      const step = { version: 'TLSv1.2', subject: 'SERIALNUMBER=bc-bound', client: 'bc-bound', port: strict.port } as const
+      expect((await drive('enroll', step))[0]).toMatch(/^refused 4\d\d .*/)
+      expect(strict.signatures()).toBe(0)
+      expect((await drive('bound', { ...step, out: 'bc-bound-issued' }))[0]).toMatch(/^issued .*bc-bound/)
+    } finally {
+      writeFileSync(join(folder, 'root.pem'), server.identity.rootPem)
+      await strict.stop()
+    }
+  })
 
   test('[RFC 7030 4.4] serverkeygen: it reads the two parts, and the key is the certificate’s', async () => {
     const [line] = await drive('serverkeygen', {

@@ -212,6 +212,29 @@ describe.skipIf(!available({ curl: 'curl', openssl: 'openssl' }))('curl and open
     expect(refused.body).toMatch(/^device_unknown: .*unlisted.*\nNext: Import the manifest that lists it\.\n$/)
   })
 
+  test('an IP literal as server name, against RFC 6066 3, is served as no name is', async () => {
+    for (const version of ['-tls1_2', '-tls1_3']) {
+      const { stdout } = await run(
+        'openssl',
+        [
+          ...[
+            's_client',
+            '-connect',
+            `127.0.0.1:${server.port}`,
+            version,
+            '-servername',
+            '127.0.0.1',
+            '-CAfile',
+            'server-root.pem',
+          ],
+          '-quiet',
+        ],
+        { cwd: folder, input: 'GET /.well-known/est/cacerts HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n' },
+      )
+      expect(stdout).toMatch(/^HTTP\/1\.1 200 OK/)
+    }
+  })
+
   test('[F12] openssl s_client resumes no session', async () => {
     for (const version of ['-tls1_2', '-tls1_3']) {
       const { stdout } = await run(

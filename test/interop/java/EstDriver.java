@@ -1,11 +1,12 @@
 // Drives BouncyCastle's EST client (org.bouncycastle.est) as a device's firmware would, and says in one line a step what came of it.
 // Usage: EstDriver COMMAND TLS-VERSION PORT CA.pem OUT.pem SUBJECT CHAIN.pem|- KEY.pem|- USER|- PASSWORD|-
-// COMMAND: cacerts, csrattrs, enroll, reenroll or serverkeygen. Enrolling makes a fresh P-256 key, writes the issued certificate and its chain to OUT.pem
+// COMMAND: cacerts, csrattrs, enroll, bound, reenroll or serverkeygen; bound is an enrollment whose CSR carries the session's tls-unique. Enrolling makes a fresh P-256 key, writes the issued certificate and its chain to OUT.pem
 // and the key to OUT.pem.key.
 
 import java.io.FileReader;
 import java.io.FileWriter;
 import java.io.Reader;
+import java.net.Socket;
 import java.security.KeyPair;
 import java.security.KeyPairGenerator;
 import java.security.KeyStore;
@@ -32,16 +33,21 @@ import org.bouncycastle.est.ESTException;
 import org.bouncycastle.est.ESTService;
 import org.bouncycastle.est.EnrollmentResponse;
 import org.bouncycastle.est.HttpAuth;
+import org.bouncycastle.est.jcajce.ChannelBindingProvider;
 import org.bouncycastle.est.jcajce.JcaJceUtils;
 import org.bouncycastle.est.jcajce.JsseDefaultHostnameAuthorizer;
 import org.bouncycastle.est.jcajce.JsseESTServiceBuilder;
 import org.bouncycastle.jce.provider.BouncyCastleProvider;
+import org.bouncycastle.jsse.BCSSLSocket;
+import org.bouncycastle.jsse.provider.BouncyCastleJsseProvider;
 import org.bouncycastle.openssl.PEMParser;
 import org.bouncycastle.openssl.jcajce.JcaPEMKeyConverter;
 import org.bouncycastle.openssl.jcajce.JcaPEMWriter;
 import org.bouncycastle.openssl.jcajce.JcaPKCS8Generator;
+import org.bouncycastle.operator.ContentSigner;
 import org.bouncycastle.operator.jcajce.JcaContentSignerBuilder;
 import org.bouncycastle.pkcs.PKCS10CertificationRequest;
+import org.bouncycastle.pkcs.PKCS10CertificationRequestBuilder;
 import org.bouncycastle.pkcs.jcajce.JcaPKCS10CertificationRequestBuilder;
 
 public final class EstDriver {
@@ -79,6 +85,19 @@ public final class EstDriver {
       factory.init(store, new char[0]);
       builder.withKeyManagers(factory.getKeyManagers());
     }
+    if (command.equals("bound")) {
+      // The JDK's own TLS does not tell tls-unique; BouncyCastle's does.
+      Security.addProvider(new BouncyCastleJsseProvider());
+      builder.withProvider("BCJSSE");
+      builder.withChannelBindingProvider(new ChannelBindingProvider() {
+        public boolean canAccessChannelBinding(Socket socket) {
+          return socket instanceof BCSSLSocket;
+        }
+        public byte[] getChannelBinding(Socket socket, String binding) {
+          return ((BCSSLSocket) socket).getConnection().getChannelBinding(binding);
+        }
+      });
+    }
     ESTService est = builder.build();
     try {
       if (command.equals("cacerts")) {
@@ -96,11 +115,13 @@ public final class EstDriver {
         X500Name subject = command.equals("reenroll")
           ? X500Name.getInstance(certificates(args[6]).get(0).getSubjectX500Principal().getEncoded())
           : new X500Name(args[5]);
-        PKCS10CertificationRequest csr = new JcaPKCS10CertificationRequestBuilder(subject, pair.getPublic())
-          .build(new JcaContentSignerBuilder("SHA256withECDSA").build(pair.getPrivate()));
+        PKCS10CertificationRequestBuilder request = new JcaPKCS10CertificationRequestBuilder(subject, pair.getPublic());
+        ContentSigner signer = new JcaContentSignerBuilder("SHA256withECDSA").build(pair.getPrivate());
+        PKCS10CertificationRequest csr = request.build(signer);
         ESTAuth auth = args[8].equals("-") ? null : new HttpAuth(args[8], args[9].toCharArray());
         EnrollmentResponse response = command.equals("serverkeygen")
           ? est.simpleEnrollWithServersideCreation(csr, auth)
+          : command.equals("bound") ? est.simpleEnrollPoP(false, request, signer, auth)
           : est.simpleEnroll(command.equals("reenroll"), csr, auth);
         if (!response.isCompleted()) {
           System.out.println("pending " + (response.getNotBefore() > System.currentTimeMillis()));
