@@ -237,7 +237,7 @@ test('the real thing: init → line → serve → enroll → revoke', async () =
   const server = birthmarkProgram('serve', '--config', configuration, '--json')
   const { est, state } = await server.said(line => line.serving === true)
   try {
-    await done('line', 'issue', 'GW-1', '--make-key', '--group', 'batch=1', '--dir', file('line'), '--out', file('units'))
+    await done('line', 'issue', 'GW-1', '--make-key', '--group', 'lot=1', '--dir', file('line'), '--out', file('units'))
     await done('line', 'manifest', '--out', file('acme.jsonl'), '--dir', file('line'))
     await done('manifest', 'import', file('acme.jsonl'), '--dir', String(state))
     const anchors = join(String(state), 'device', 'server-ca.pem')
@@ -247,7 +247,8 @@ test('the real thing: init → line → serve → enroll → revoke', async () =
     expect(issuer).not.toContain('not for production')
     const fleet = await birthmark('sim', 'fleet', '--units', file('units'), '--seconds', '1', '--dir', String(state), '--json')
     expect(fleet.json.at(-1)).toMatchObject({ event: 'done', devices: 1, enrolled: 1 })
-    await done('revoke', 'batch=1', '--reason', 'end of the test', '--yes', '--dir', String(state))
+    // A lot, as people on a line say it: the group of that name.
+    await done('revoke', 'lot', '1', '--reason', 'end of the test', '--yes', '--dir', String(state))
     expect(await done('devices', 'revoked', '--dir', String(state))).toMatchObject([{ id: 'GW-1' }])
     expect((await birthmark('doctor', '--dir', String(state))).code).toBe(0)
   } finally {

@@ -129,6 +129,7 @@ test('[F20] testers with a certificate are served, others are not', async () => 
     tls,
     station,
     order: null,
+    groups: [],
     seen: (...what) => void seen.push(what.join(' ')),
   })
   const post = (

@@ -28,6 +28,8 @@ export async function openLineEndpoint(options: {
   station: Station
   /** Null: any serial. */
   order: Order | null
+  /** Of every unit, beside those of the order. */
+  groups: string[]
   /** After each answer: for the live view. */
   seen(tester: string, serial: string, outcome: string): void
 }): Promise<LineEndpoint> {
@@ -55,7 +57,11 @@ export async function openLineEndpoint(options: {
       if (!unit) throw new FactoryError('not_in_order', `${serial} is not in the order`)
       if (unit.station && unit.station !== station.name)
         throw new FactoryError('wrong_station', `${serial} is for station ${unit.station}; this is ${station.name}`)
-      const { certificate, chain } = await station.issue({ ...unit, csr: csrOf(body) })
+      const { certificate, chain } = await station.issue({
+        ...unit,
+        groups: [...new Set([...unit.groups, ...options.groups])],
+        csr: csrOf(body),
+      })
       seen(tester, serial, 'issued')
       return [200, [certificate, ...chain].map(der => encodePem('CERTIFICATE', der)).join('')]
     } catch (error) {
@@ -64,7 +70,7 @@ export async function openLineEndpoint(options: {
       if (!code) throw error
       seen(tester, serial, code)
       // The station stands still: the tester waits for a person. Everything else is about this unit.
-      const status = /^(journal_|clock_back|signature_bad)/.test(code) ? 503 : /malformed|csr_/.test(code) ? 400 : 409
+      const status = /^(journal_|clock_back|signature_bad|token_)/.test(code) ? 503 : /malformed|csr_/.test(code) ? 400 : 409
       return [status, `${code}: ${(error as Error).message}\n`]
     }
   }

@@ -78,7 +78,8 @@ export function createTerminal(streams: Streams, json = false): Terminal {
     },
     progress(text) {
       if (live) {
-        people.write(`\r\u001b[2K${text.slice(0, Math.max(20, (people.columns ?? 80) - 1))}`)
+        // A terminal that does not know its width says 0.
+        people.write(`\r\u001b[2K${text.slice(0, Math.max(20, (people.columns || 80) - 1))}`)
         rewriting = true
         return
       }

@@ -10,7 +10,7 @@ import { openLineEndpoint } from '../line-endpoint.ts'
 import { openLine } from '../line-folder.ts'
 import { ensureServerCertificate, ensureServiceCertificate, ensureTwoTier } from '../server-certificate.ts'
 import type { Terminal } from '../terminal.ts'
-import { leaf, quoted, wholeNumber } from './common.ts'
+import { collect, leaf, quoted, wholeNumber } from './common.ts'
 import { untilStopped } from './until-stopped.ts'
 
 export function defineListen(command: Command, terminal: Terminal): void {
@@ -32,9 +32,10 @@ export function defineListen(command: Command, terminal: Terminal): void {
   ])
     .option('--dir <folder>', 'folder of the line', 'factory')
     .option('--csv <file>', 'the order; without it any serial is taken')
+    .option('--group <name=value>', 'group that every unit is in, such as lot=42; repeat', collect, [])
     .option('--host <address>', 'address to listen on', '127.0.0.1')
     .option('--port <number>', 'port', wholeNumber('--port', 0, 65_535), 8443)
-    .action(async (options: { dir: string; csv?: string; host: string; port: number }) => {
+    .action(async (options: { dir: string; csv?: string; group: string[]; host: string; port: number }) => {
       const folder = join(options.dir, 'tls')
       const { issuing } = await ensureTwoTier(folder, 'Line', 'testers', randomBytes)
       await ensureServerCertificate(folder, [options.host], issuing, randomBytes)
@@ -50,6 +51,7 @@ export function defineListen(command: Command, terminal: Terminal): void {
             tls: { cert: read('server.pem'), key: read('server.key.pem'), ca: read('root.pem') },
             station: line.station,
             order,
+            groups: options.group,
             seen(tester, serial, outcome) {
               counts[outcome] = (counts[outcome] ?? 0) + 1
               terminal.progress(

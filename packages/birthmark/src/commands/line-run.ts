@@ -1,7 +1,7 @@
 // `birthmark line run`: works through an order. A unit that is done is passed over, so the same command resumes after anything.
 
 import { createPrivateKey } from 'node:crypto'
-import { appendFileSync, createReadStream, createWriteStream, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createReadStream, createWriteStream, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Duplex, duplexPair } from 'node:stream'
 import { codeOf, decodePem } from '@birthmark/device-sdk/core'
@@ -10,10 +10,10 @@ import {
   FactoryError,
   generateSigningKey,
   keyTypes,
-  LABEL_HEADER,
-  labelRow,
+  type Labels,
   type OrderUnit,
   openDeviceLink,
+  openLabels,
   openOrder,
   type Readback,
   type Station,
@@ -28,12 +28,14 @@ import type { Command } from 'commander'
 import { CommandError, usageError } from '../command-error.ts'
 import { csrOf, openLine } from '../line-folder.ts'
 import type { Terminal } from '../terminal.ts'
-import { leaf, readInput } from './common.ts'
+import { collect, leaf, readInput } from './common.ts'
+import { takeSignals } from './until-stopped.ts'
 
 interface RunOptions {
   dir: string
   station?: string
   csv: string
+  group: string[]
   out: string
   csrFolder?: string
   device?: string
@@ -66,6 +68,7 @@ export function defineRun(command: Command, terminal: Terminal): void {
     .option('--dir <folder>', 'folder of the line', 'factory')
     .option('--station <name>', 'the station that this has to be')
     .requiredOption('--csv <file>', 'the order: serial or mac, and sku, station, groups (name=value;…)')
+    .option('--group <name=value>', 'group that every unit of this order is in, such as lot=42; repeat', collect, [])
     .option('--out <folder>', 'where the files of units go', 'units')
     .option('--csr-folder <folder>', 'SERIAL.csr (PEM or DER) from testers; SERIAL.held.der is what the device holds')
     .option('--device <path>', 'a serial port, set up with stty; the device speaks the protocol of docs/factory.md')
@@ -88,13 +91,18 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
   const order = openOrder(options.csv)
   const line = openLine(options.dir)
   const { station } = line
+  let labels: Labels | null = null
+  let stopping = false
+  const release = takeSignals(() => {
+    stopping = true
+    terminal.line('stopping after the units in hand; once more stops at once')
+  })
   try {
     if (options.station && station.mandate && station.name !== options.station)
       throw new FactoryError('wrong_station', `this folder is station ${station.name}, not ${options.station}`)
     const here = options.station ?? station.name
     mkdirSync(options.out, { recursive: true })
-    const labels = join(options.out, 'labels.csv')
-    if (!existsSync(labels)) writeFileSync(labels, LABEL_HEADER)
+    labels = openLabels(join(options.out, 'labels.csv'))
     if (options.allowHostKeys) {
       terminal.line('! KEYS ARE MADE ON THIS HOST AND NOT IN THE DEVICES: whoever reads these files can pose as them')
       await station.note('host-keys', `allowed for the order ${options.csv.slice(-200)}`)
@@ -102,7 +110,11 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
     const counts = { good: 0, issued: 0, passed: 0, waiting: 0, elsewhere: 0, failed: 0 }
     const causes = new Map<string, number>()
     const began = Date.now()
+    let shown = 0
     const show = (): void => {
+      // Ten times a second is as much as anybody sees.
+      if (Date.now() - shown < 100) return
+      shown = Date.now()
       const done = counts.good + counts.issued + counts.passed + counts.failed + counts.waiting + counts.elsewhere
       const bar = '█'.repeat(Math.floor((20 * done) / order.count)).padEnd(20, '░')
       const rate = (counts.good + counts.issued) / Math.max(0.001, (Date.now() - began) / 1000)
@@ -114,7 +126,9 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
     }
     const work = order.units()[Symbol.iterator]()
     const lane = async (): Promise<void> => {
-      for (let next = work.next(); !next.done; next = work.next()) {
+      while (!stopping) {
+        const next = work.next()
+        if (next.done) return
         const unit = next.value
         if (unit.station && unit.station !== here) counts.elsewhere++
         else counts[await one(unit)]++
@@ -124,13 +138,16 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
     const one = async (unit: OrderUnit): Promise<'good' | 'issued' | 'passed' | 'waiting' | 'failed'> => {
       const { serial } = unit
       const known = station.unit(serial)
+      // A run that was cut off may have left a label out.
+      if (known?.certificate && known.state !== 'scrapped') labels?.add(serial, unit.sku, known.spkiSha256)
       if (known?.state === 'good' || known?.state === 'scrapped') return 'passed'
       let step = 'csr'
       try {
         const csr = await source.csr(serial)
         if (!csr) return 'waiting'
         step = 'issue'
-        const birth = await station.issue({ ...unit, csr, keyOrigin: source.hostKey ? 'host' : 'device' })
+        const groups = [...new Set([...unit.groups, ...options.group])]
+        const birth = await station.issue({ ...unit, groups, csr, keyOrigin: source.hostKey ? 'host' : 'device' })
         step = 'write'
         const identity = { ...birth, hostKey: source.hostKey?.(serial) ?? null }
         for (const format of formats) {
@@ -138,7 +155,7 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
           writeDurably(join(options.out, file.name), file.content, file.secret ? 0o600 : 0o644)
         }
         const spkiSha256 = station.unit(serial)?.spkiSha256
-        if (!birth.again && spkiSha256) appendFileSync(labels, labelRow(serial, unit.sku, spkiSha256))
+        if (spkiSha256) labels?.add(serial, unit.sku, spkiSha256)
         const held = await source.readback(serial, [birth.certificate, ...birth.chain])
         if (!held) return 'issued'
         step = 'readback'
@@ -156,8 +173,14 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
       }
     }
     await Promise.all(Array.from({ length: source.lanes }, lane))
+    shown = 0
+    show()
     finish(terminal, station, counts, causes, options)
+    if (stopping)
+      throw new CommandError('interrupted', 'stopped before the end of the order', 'run the same command again: it resumes')
   } finally {
+    release()
+    labels?.close()
     station.close()
     order.close()
   }

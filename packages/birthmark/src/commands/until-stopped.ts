@@ -12,13 +12,7 @@ export async function untilStopped(start: (stop: (error?: Error) => void) => Pro
   const stopped = new Promise<Error | undefined>(resolve => {
     stop = resolve
   })
-  let asked = false
-  const onSignal = (): void => {
-    if (asked) process.exit(130)
-    asked = true
-    stop()
-  }
-  for (const signal of SIGNALS) process.on(signal, onSignal)
+  const release = takeSignals(stop)
   try {
     const close = await start(stop)
     // Nothing else may hold the event loop open (an embedder's unref'd sockets); this does.
@@ -28,6 +22,20 @@ export async function untilStopped(start: (stop: (error?: Error) => void) => Pro
     await close()
     if (error) throw error
   } finally {
+    release()
+  }
+}
+
+/** Calls `asked` at the first signal; a second one ends the process. Until what it returns is called. */
+export function takeSignals(asked: () => void): () => void {
+  let before = false
+  const onSignal = (): void => {
+    if (before) process.exit(130)
+    before = true
+    asked()
+  }
+  for (const signal of SIGNALS) process.on(signal, onSignal)
+  return () => {
     for (const signal of SIGNALS) process.off(signal, onSignal)
   }
 }
