@@ -44,7 +44,8 @@ async function start(more: { keys?: number; countersignAbove?: number } = {}) {
     links: [],
     key: { kind: 'software' as const, pem: issuing.keyPem, passphrase: null },
   }
-  const notices = { keys, countersignAbove: more.countersignAbove ?? null }
+  const countersignAbove = more.countersignAbove === undefined ? null : { devices: more.countersignAbove, share: null }
+  const notices = { keys, countersignAbove }
   const ports = { clock: systemClock, random: randomBytes, log: quietLog, onFatal: () => {} }
   const running = await compose({ ...settings, issuer, notices }, ports)
   cleanups.push(() => running.close())

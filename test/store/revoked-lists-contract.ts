@@ -179,8 +179,8 @@ export function revokedListsContract(name: string, driverOf: () => Driver): void
 
     it('says which indices a group or an issuer ever had, and which serials stand where', async () => {
       const [a, b] = [await issue('a'), await issue('b')]
-      expect(await store.indicesOf({ fleet, gid: 1, from: 0, to: 4096 })).toEqual([a, b])
-      expect(await store.indicesOf({ fleet, gid: 2, from: 0, to: 4096 })).toEqual([])
+      expect(await store.indicesOf({ fleet, gids: [7, 1], from: 0, to: 4096 })).toEqual([a, b])
+      expect(await store.indicesOf({ fleet, gids: [2], from: 0, to: 4096 })).toEqual([])
       expect(await store.indicesOf({ fleet, issuer, from: b, to: 4096 })).toEqual([b])
       expect(await store.placedSerials({ fleet, issuer, from: 0, to: 4096, since: at })).toMatchObject([
         { idx: a, gids: [1] },

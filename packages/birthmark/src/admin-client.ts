@@ -28,6 +28,8 @@ export function administrationOf(state: string): Administration {
     mintChallenges: value => post('/challenges', value),
     planRevocation: group => call('GET', `/revocations/plan?${new URLSearchParams({ group })}`),
     revoke: value => post('/revocations', value),
+    revokeSingle: value => post('/revocations/single', value),
+    readmitDevice: value => post('/devices/readmit', value),
     clock: () => call('GET', '/clock'),
     acceptClock: value => post('/clock/accept', value),
     trustDevice: value => post('/devices/trust', value),

@@ -46,6 +46,11 @@ const administration: Administration = {
     if (group === 'broken') throw new Error('secret detail of ours')
     throw new CommandError('group_unknown', `no group ${group}`, 'see the groups', 'refused')
   },
+  revokeSingle: async wanted => {
+    calls.push(['revokeSingle', wanted])
+    return { devices: 1, unknown: [], certificates: 1, again: false }
+  },
+  readmitDevice: async ({ device }) => ({ device }),
   clock: async () => ({ now: 1, lastRecord: 1, halted: false }),
   acceptClock: async () => ({ now: 1, lastRecord: 1, halted: false }),
   trustDevice: async ({ device }) => ({ device }),

@@ -11,6 +11,7 @@ import type { Administration } from './administration.ts'
 import { campaignRoute } from './campaign-routes.ts'
 import { CommandError, explain } from './command-error.ts'
 import { ApprovalDecisionInput, ApprovalFilterInput, ExplanationInput } from './profile-administration.ts'
+import { SingleRevocationInput } from './single-revocation.ts'
 
 export const socketName = 'admin.sock'
 // sun_path has 108 bytes on Linux, 104 elsewhere, with a NUL at the end.
@@ -152,6 +153,10 @@ async function answer(administration: Administration | null, request: IncomingMe
       return administration.planRevocation(parse(z.strictObject({ group: z.string().max(128) }), query).group)
     case 'POST /revocations':
       return administration.revoke(parse(RevokeInput, await json(request)))
+    case 'POST /revocations/single':
+      return administration.revokeSingle(parse(SingleRevocationInput, await json(request)))
+    case 'POST /devices/readmit':
+      return administration.readmitDevice(parse(TrustInput, await json(request)))
     case 'GET /clock':
       return administration.clock()
     case 'POST /clock/accept':

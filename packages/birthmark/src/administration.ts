@@ -3,6 +3,7 @@
 import type { CampaignAdministration } from './campaign-administration.ts'
 import type { StatusPlace } from './certificate-status.ts'
 import type { ProfileAdministration } from './profile-administration.ts'
+import type { SingleRevocations } from './single-revocation.ts'
 
 export interface DeviceView {
   id: string
@@ -119,7 +120,7 @@ export interface ClockView {
   halted: boolean
 }
 
-export interface Administration extends ProfileAdministration, CampaignAdministration {
+export interface Administration extends ProfileAdministration, CampaignAdministration, SingleRevocations {
   status(): Promise<ServerStatus>
   devices(filter: DeviceFilter): Promise<DevicePage>
   importManifest(file: Uint8Array): Promise<ManifestOutcome>

@@ -30,6 +30,7 @@ export const commandTable: CommandEntry[] = [
   { name: 'sim', summary: 'simulated devices that run the real SDK', load: () => import('./commands/sim.ts') },
   { name: 'devices', summary: 'what is out there', load: () => import('./commands/devices.ts') },
   { name: 'revoke', summary: 'take a group back, live sessions included', load: () => import('./commands/revoke.ts') },
+  { name: 'readmit', summary: 'let a revoked device enroll again', load: () => import('./commands/readmit.ts') },
   { name: 'trust', summary: 'lift the suspicion that a device is two', load: () => import('./commands/trust.ts') },
   { name: 'clock', summary: 'the clock against the records', load: () => import('./commands/clock.ts') },
   { name: 'ca', summary: 'which issuing CA signs, and the roll-over to the next', load: () => import('./commands/ca.ts') },

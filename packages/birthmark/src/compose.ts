@@ -43,6 +43,7 @@ import {
   warnOfEnd,
   watchRollOver,
 } from './configured-issuers.ts'
+import { takesTwoKeys } from './countersigning.ts'
 import { type DeviceFolder, writeDeviceFolder } from './device-folder.ts'
 import { type EnrollmentFront, type FrontParts, openEnrollmentFront, type Standing } from './enrollment-front.ts'
 import { type OpenBroker, openBroker, reachableName } from './listening.ts'
@@ -52,6 +53,7 @@ import { heartbeatSecret, noticeKeysOf, noticeSigner, noticeSpki, outboxOf } fro
 import { openStore } from './open-store.ts'
 import { operationsOf } from './operations.ts'
 import { keepPublished, refuseOlderStore } from './published.ts'
+import { createPublishedRoot } from './published-root.ts'
 import { createQuarantineView } from './quarantine-view.ts'
 import { freeBytesOf, watchReadiness } from './readiness.ts'
 import { listCoder, mergeRecorded, storedRules } from './recorded-rules.ts'
@@ -146,8 +148,20 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const heartbeats = createHeartbeats(secret, fleet)
     // Made before anybody waits for it.
     await heartbeats.chain(newest + 1)
-    const signNotice = noticeSigner(noticeKeys, heartbeats, settings.notices.countersignAbove)
-    const onRecorded = (what: RecordedRules) => void mergeRecorded(rules, what)
+    const root = createPublishedRoot({
+      ...{ store, fleet, clock, log },
+      async seal() {
+        await revocation.renew('this server, to publish the root')
+        publisher.wake()
+      },
+    })
+    closers.push(() => root.close())
+    const twoKeys = (devices: number) => takesTwoKeys(settings.notices.countersignAbove, devices, () => store.deviceCount(fleet))
+    const signNotice = noticeSigner(noticeKeys, heartbeats, twoKeys, root.rootFor)
+    const onRecorded = (what: RecordedRules): void => {
+      mergeRecorded(rules, what)
+      root.later()
+    }
     const revocation = createRevocation({ store, fleet, signNotice, coder: listCoder, onRecorded, clock, log })
     const publisher = createPublisher({
       outbox: countedOutbox(outboxOf(store, fleet, clock.now, published), metrics),
@@ -171,7 +185,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       ])
       publisher.close()
     })
-    await answerQuestions(bus, { fleet, newest: () => store.newestNotice(fleet), keys: noticeKeys, clock, log })
+    await answerQuestions(bus, { fleet, newest: () => store.newestNotice(fleet), prove: root.prove, keys: noticeKeys, clock, log })
 
     // Not what certificate status lacks: anybody can ask it about anything, and enrollments are served all the same. The doctor says it.
     const readiness = await watchReadiness({ store, fleet, clock, freeBytes: freeBytesOf(state) })
@@ -187,7 +201,10 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       certificateStatus = await openCertificateStatus(settings.status, { store, issuers, state, clock, log, metrics })
       closers.push(() => certificateStatus?.close())
     }
-    const enforce = () => Promise.all([broker?.enforce(), est.enforce()])
+    const enforce = () => {
+      root.later()
+      return Promise.all([broker?.enforce(), est.enforce()])
+    }
     const tending = tendSharedStore({ store, fleet, rules, newest, enforce, clock, log })
     closers.push(() => tending.close())
 

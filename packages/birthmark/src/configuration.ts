@@ -9,6 +9,7 @@ import type { ServiceRole } from '@birthmark/fleet-revocation/broker'
 import { z } from 'zod'
 import { CommandError } from './command-error.ts'
 import { fromDisk, type ReadFile } from './configuration-files.ts'
+import { type CountersignAbove, CountersignInput } from './countersigning.ts'
 import { IssuerConfiguration, type IssuerSettings, settleIssuer } from './issuer-settings.ts'
 import { ProfilesConfiguration, settleProfiles } from './profile-settings.ts'
 import { RevocationConfiguration, type RevocationSettings, settleRevocation } from './revocation-settings.ts'
@@ -30,8 +31,8 @@ export interface Settings {
   birthAnchors: Bytes[]
   serverAnchors: Bytes[]
   issuer: IssuerSettings
-  /** P-256: the key that signs, then the one that stands by. `countersignAbove`: both sign what revokes more devices than this. */
-  notices: { keys: KeyObject[]; countersignAbove: number | null }
+  /** P-256: the key that signs, then the one that stands by. `countersignAbove`: both sign what revokes more than this. */
+  notices: { keys: KeyObject[]; countersignAbove: CountersignAbove | null }
   /** SCEP over plain HTTP; null where it is not offered. Keys and certificates in PEM, those of RAs before this one last. */
   scep: {
     host: string
@@ -117,7 +118,7 @@ const Configuration = z.strictObject({
   server: z.strictObject({ anchors: z.array(File).min(1).max(8) }),
   profiles: ProfilesConfiguration.optional(),
   notices: z
-    .strictObject({ key: File, standby: File.optional(), countersignAbove: z.int().min(0).optional() })
+    .strictObject({ key: File, standby: File.optional(), countersignAbove: CountersignInput.optional() })
     .refine(({ standby, countersignAbove }) => countersignAbove === undefined || standby !== undefined, {
       message: 'two signatures take two keys: add standby',
       path: ['countersignAbove'],

@@ -46,11 +46,12 @@ function noticeKeyOf(key: KeyObject): NoticeKey {
   }
 }
 
-/** `countersignAbove`: two keys sign what revokes more devices than this; null for never. */
+/** `countersign`: whether two keys sign what revokes so many devices. `rootOf`: the root of all that is revoked up to the notice before. */
 export function noticeSigner(
   keys: NoticeKeys,
   heartbeats: Heartbeats,
-  countersignAbove: number | null = null,
+  countersign: (devices: number) => Promise<boolean> = async () => false,
+  rootOf: (seq: number) => Promise<Bytes | null> = async () => null,
 ): (input: NoticeInput) => Promise<SignedNotice> {
   return async ({ fleet, seq, previousSha256, issuedAt, rules, floor, devices, followed }) => {
     // Heartbeats are of the newest notice alone; an anchor that nobody has a chain to costs nothing to make.
@@ -64,11 +65,12 @@ export function noticeSigner(
         maxAgeSeconds,
         heartbeatAnchor: anchor,
         rules: packRules(rules),
-        root: null,
+        // Who is revoked by this very notice is not in a root yet; one that revokes nothing follows soon.
+        root: devices === 0 ? await rootOf(seq) : null,
         floor,
       },
       keys,
-      { countersign: countersignAbove !== null && devices > countersignAbove },
+      { countersign: await countersign(devices) },
     )
     // The next one's is made ahead, so that a revocation does not wait for it; and later than the cutting of sessions, which matters more.
     if (!followed) setTimeout(() => heartbeats.chain(seq + 1), 2000).unref()

@@ -23,6 +23,7 @@ import type { Settings } from './configuration.ts'
 import type { EnrollmentFront } from './enrollment-front.ts'
 import { issuerOperations } from './issuer-operations.ts'
 import { profileOperations } from './profile-administration.ts'
+import { singleRevocations } from './single-revocation.ts'
 
 export interface OperationParts {
   settings: Settings
@@ -54,6 +55,13 @@ export function operationsOf(parts: OperationParts): Administration {
     return { now, lastRecord, halted: now < lastRecord - clockToleranceSeconds }
   }
 
+  const enact = async () => {
+    const enforced = broker ? await broker.enforce() : null
+    const connectionsClosed = await front.enforce()
+    publisher.wake()
+    return { sessionsCut: enforced ? enforced.cut : null, connectionsClosed }
+  }
+
   async function plan(group: string): Promise<RevocationPlan> {
     const draft = await store.draftRevocation(fleet, group, 0, Math.floor(clock.now()))
     if (!draft)
@@ -81,6 +89,7 @@ export function operationsOf(parts: OperationParts): Administration {
   return {
     ...parts.campaigns,
     ...issuerOperations(parts.rollOver, by, parts.onIssuersMoved),
+    ...singleRevocations({ store, fleet, revocation, by, now: clock.now, enact }),
     ...profileOperations({ settings, store, rollOver: parts.rollOver, status: statusOf(rules, fleet), clock }),
 
     status: async () => ({
@@ -182,16 +191,13 @@ export function operationsOf(parts: OperationParts): Administration {
       const done = await revocation.revokeGroup({ group, by })
       // Said before and perhaps by another server: the rules in memory may not have it yet.
       rules.merge([{ kind: 'group', gid: done.gid, bound: done.bound }])
-      const enforced = broker ? await broker.enforce() : null
-      const connectionsClosed = await front.enforce()
-      publisher.wake()
+      const enacted = await enact()
       return {
         group,
         seq: done.seq,
         devices: done.devices,
         noticeBytes: done.notice.length,
-        sessionsCut: enforced ? enforced.cut : null,
-        connectionsClosed,
+        ...enacted,
         notice: Buffer.from(done.notice).toString('base64'),
       }
     },

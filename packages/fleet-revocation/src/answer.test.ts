@@ -63,7 +63,7 @@ describe('a device without a clock', () => {
     const [{ topic, payload, retain }] = answers()
     expect([topic, retain]).toEqual(['fr/1/acme/rsp/unit-1', false])
     expect(give(topic, payload)).toEqual([null, false])
-    expect(device.answered()).toEqual({ seq: 5, issuedAt: historyStart + 500 })
+    expect(device.answered()).toEqual({ seq: 5, issuedAt: historyStart + 500, proof: null })
     // Suppressed so far: now it knows, and asks the ring.
     expect(device.topics).toEqual(['fr/1/acme/head', ...[1, 2, 4, 5].map(seq => `fr/1/acme/n/${seq}`)])
     expect(give('fr/1/acme/n/4', history.notices[3].notice)).toEqual([null, true])

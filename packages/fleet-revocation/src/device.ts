@@ -13,6 +13,7 @@ import {
   type Membership,
 } from '@birthmark/device-sdk/core'
 import { type AnswerBody, answerTopic, encodeQuestion, openAnswer, questionTopic } from './answer.ts'
+import { checkBlockProof, type Sha256 } from './block-proof.ts'
 import { headTopic, type NoticeBody, type NoticeProblem, openNotice, ringSize, ringTopic } from './notice.ts'
 import { boundFor, certificatesNamed, namesCertificate } from './rule.ts'
 import type { NoticeSigner, NoticeVerify } from './signed.ts'
@@ -50,12 +51,20 @@ export interface DeviceReceiver {
   receive(topic: string, payload: Bytes, done: (error: DeviceError | null, revoked: boolean) => void): void
   revoked(): boolean
   /**
-   * Asks which notice is the newest: publish `payload` at `topic`. `nonce`: 16 to 32 bytes from a cryptographic source, never used before.
+   * Asks which notice is the newest, and with `idx` for a proof of how the certificate with this idx stands, a peer's or its own: publish `payload` at `topic`. `nonce`: 16 to 32 bytes from a cryptographic source, never used before.
    * `device`: this device's id. The answer comes on one of `topics`; until then the next question replaces this one.
    */
-  ask(device: string, nonce: Bytes): { topic: string; payload: Bytes }
-  /** The last answer: the newest notice then, and a signed time, no earlier than the question. Null before the first; not kept over a restart. */
-  answered(): { seq: number; issuedAt: number } | null
+  ask(device: string, nonce: Bytes, idx?: number): { topic: string; payload: Bytes }
+  /**
+   * The last answer: the newest notice then, a signed time, no earlier than the question, and the proof where one was asked for and could be
+   * given. Null before the first; not kept over a restart.
+   */
+  answered(): { seq: number; issuedAt: number; proof: Bytes | null } | null
+  /**
+   * What a proof, from an answer or from the peer itself, says about the peer's certificate under the newest root that was taken in since the
+   * start. Null: nothing; ask again. That the peer holds the certificate is for TLS or a signature to show.
+   */
+  peerStatus(proof: Bytes, idx: number, hash: Sha256): 'good' | 'revoked' | null
   /** Highest number taken in; how many of the 63 before it are still missing. */
   progress(): { seq: number; missing: number }
 }
@@ -160,7 +169,8 @@ export function createDeviceReceiver(options: DeviceReceiverOptions): DeviceRece
   let progress = decodeRecord(options.store.get(RECORD), options.fleet)
   const topics: string[] = []
   let asked: { device: string; nonce: Bytes } | null = null
-  let answered: { seq: number; issuedAt: number } | null = null
+  let answered: { seq: number; issuedAt: number; proof: Bytes | null } | null = null
+  let root: { seq: number; root: Bytes } | null = null
 
   function refreshTopics(): void {
     topics.length = 0
@@ -185,7 +195,7 @@ export function createDeviceReceiver(options: DeviceReceiverOptions): DeviceRece
     // Another's question, an older one of ours, or the same answer again.
     if (!asked || body.device !== asked.device || !equalBytes(body.nonce, asked.nonce)) return null
     asked = null
-    answered = { seq: body.seq, issuedAt: body.issuedAt }
+    answered = { seq: body.seq, issuedAt: body.issuedAt, proof: body.proof }
     refreshTopics()
     // What is newer than all that came is missing from now on, and asked for at the ring. A device without a certificate misses nothing.
     return body.seq > progress.seq && options.membership() ? keep(withMissing(progress, body.seq)) : null
@@ -196,6 +206,8 @@ export function createDeviceReceiver(options: DeviceReceiverOptions): DeviceRece
     const most = options.oneSignatureMax
     if (body && !countersigned && most !== undefined && certificatesNamed(body.rules, body.floor - progress.floor) > most)
       return deviceError('notice_rejected', 'notice_one_signature')
+    // A notice without a root says that the one before does not hold any more: something was revoked that it lacks.
+    if (body && (!root || body.seq > root.seq)) root = body.root ? { seq: body.seq, root: body.root } : null
     const membership = options.membership()
     // Without a certificate there is nothing to revoke, and the one to come gets an idx above every bound of today.
     const next =
@@ -218,13 +230,19 @@ export function createDeviceReceiver(options: DeviceReceiverOptions): DeviceRece
           done(error, isRevoked(progress, options.membership()))
         })
     },
-    ask: function (device, nonce) {
+    ask: function (device, nonce, idx) {
       asked = { device: device, nonce: nonce }
       refreshTopics()
-      return { topic: questionTopic(options.fleet), payload: encodeQuestion({ device: device, nonce: nonce, idx: -1 }) }
+      return {
+        topic: questionTopic(options.fleet),
+        payload: encodeQuestion({ device: device, nonce: nonce, idx: idx === undefined ? -1 : idx }),
+      }
     },
     answered: function () {
       return answered
+    },
+    peerStatus: function (proof, idx, hash) {
+      return root ? checkBlockProof(proof, root.seq, root.root, idx, hash) : null
     },
     revoked: function () {
       return isRevoked(progress, options.membership())

@@ -10,8 +10,8 @@ export interface ResponderOptions {
   bus: Pick<Bus, 'publish' | 'subscribe'>
   fleet: string
   newest(): Promise<{ seq: number; sha256: Bytes } | null>
-  /** A block proof under the root of notice `seq`; null where no root is published. */
-  prove?(seq: number, idx: number): Bytes | null
+  /** A block proof under the root of notice `seq`; null where it carries none. */
+  prove?(seq: number, idx: number): Bytes | null | Promise<Bytes | null>
   keys: NoticeKeys
   clock: Clock
   log: Log
@@ -53,7 +53,7 @@ export async function createResponder(options: ResponderOptions): Promise<{ answ
       if (!newest) return
       const { seq, sha256 } = newest
       const { device, nonce, idx } = question
-      const proof = idx < 0 ? null : (options.prove?.(seq, idx) ?? null)
+      const proof = idx < 0 ? null : ((await options.prove?.(seq, idx)) ?? null)
       const body = { fleet, seq, noticeSha256: sha256, issuedAt: Math.floor(clock.now()), nonce, device, proof }
       const message = await signPayload('answer', encodeAnswerBody(body), options.keys)
       await bus.publish(answerTopic(fleet, device), message, { qos: 1, retain: false })

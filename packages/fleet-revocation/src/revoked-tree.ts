@@ -10,6 +10,8 @@ import { encodeList } from './list-encoder.ts'
 export interface RevokedTree {
   /** Certificates `start` to `start + length` are revoked. Throws `rules_limit` and adds nothing: hand in what was issued, not all that a rule covers. */
   add(start: number, length: number): void
+  /** Those whose bits are set, the lowest of the first octet for idx `start`, a multiple of 1,024. Throws as `add`. */
+  addBits(start: number, bits: Bytes): void
   /** For a notice's body. */
   root(): Bytes
   /** For the device with `idx`, or whoever asks about it; under the root of now, which notice `seq` must carry. */
@@ -76,6 +78,23 @@ export function createRevokedTree(): RevokedTree {
         blocks.set(block, found)
         const base = block * blockSize
         for (let i = Math.max(start, base) - base; i < Math.min(end - base, blockSize); i++) found.bits[i >> 3] |= 1 << (i & 7)
+        found.coded = null
+        changed.add(block)
+      }
+    },
+    addBits(start, bits) {
+      const octets = blockSize / 8
+      for (let at = 0; at < bits.length; at += octets) {
+        const part = bits.subarray(at, at + octets)
+        if (part.every(octet => octet === 0)) continue
+        const block = (start >>> blockBits) + at / octets
+        if (!blocks.has(block) && blocks.size >= blocksMax)
+          throw new RevocationError('rules_limit', `more than ${blocksMax} blocks`)
+        const found = blocks.get(block) ?? { bits: new Uint8Array(octets), coded: null }
+        blocks.set(block, found)
+        part.forEach((octet, i) => {
+          found.bits[i] |= octet
+        })
         found.coded = null
         changed.add(block)
       }

@@ -100,11 +100,11 @@ export function postgresRevokedListReads(
       return devices
     },
 
-    async indicesOf({ fleet, gid, issuer, from, to }) {
+    async indicesOf({ fleet, gids = [], issuer, from, to }) {
       const found = await rows<{ idx: number }>(
         issuer ? 'indices-of-issuer' : 'indices-of-group',
-        `SELECT idx FROM issuances WHERE fleet = $1 AND idx >= $2 AND idx < $3 AND ${issuer ? 'issuer = $4' : '$4 = ANY (gids)'} ORDER BY idx`,
-        [fleet, from, to, issuer ?? gid ?? 0],
+        `SELECT idx FROM issuances WHERE fleet = $1 AND idx >= $2 AND idx < $3 AND ${issuer ? 'issuer = $4' : 'gids && $4::integer[]'} ORDER BY idx`,
+        [fleet, from, to, issuer ?? gids],
       )
       return found.map(({ idx }) => idx)
     },

@@ -115,6 +115,6 @@ export interface RevokedListStore {
   placedSerials(query: SerialQuery): Promise<PlacedSerial[]>
   /** Devices that are known. */
   deviceCount(fleet: string): Promise<number>
-  /** Indices that were ever given to certificates of a group or of an issuer (by key identifier), as bits, in a part of the fleet of at most 4,096. */
-  indicesOf(query: { fleet: string; gid?: number; issuer?: Bytes; from: number; to: number }): Promise<number[]>
+  /** Indices that were ever given to certificates of any of these groups, or of an issuer (by key identifier), ascending, in a part of the fleet of at most 4,096. */
+  indicesOf(query: { fleet: string; gids?: number[]; issuer?: Bytes; from: number; to: number }): Promise<number[]>
 }

@@ -68,9 +68,12 @@ export function revokedListReads(
   const count = prepare<{ devices: number }>(db, 'SELECT count(*) AS devices FROM devices WHERE fleet = ?')
   const ofGroup = prepare<{ idx: number }>(
     db,
-    `SELECT idx FROM issuances i WHERE fleet = ? AND idx >= ? AND idx < ? AND EXISTS (SELECT 1 FROM json_each(i.gids) WHERE value = ?)`,
+    `SELECT idx FROM issuances i WHERE fleet = ? AND idx >= ? AND idx < ? AND EXISTS (SELECT 1 FROM json_each(i.gids) m WHERE m.value IN (SELECT value FROM json_each(?))) ORDER BY idx`,
   )
-  const ofIssuer = prepare<{ idx: number }>(db, 'SELECT idx FROM issuances WHERE fleet = ? AND idx >= ? AND idx < ? AND issuer = ?')
+  const ofIssuer = prepare<{ idx: number }>(
+    db,
+    'SELECT idx FROM issuances WHERE fleet = ? AND idx >= ? AND idx < ? AND issuer = ? ORDER BY idx',
+  )
 
   return {
     draftSet(fleet: string, rulesMax: number): ListDraft {
@@ -107,8 +110,8 @@ export function revokedListReads(
         .all(fleet, from, to, issuer, since)
         .map(({ idx, gids, serial }) => ({ idx, gids: JSON.parse(gids) as number[], serial })),
     deviceCount: (fleet: string): number => count.get(fleet)?.devices ?? 0,
-    indicesOf({ fleet, gid, issuer, from, to }: Parameters<RevokedListStore['indicesOf']>[0]): number[] {
-      const rows = issuer ? ofIssuer.all(fleet, from, to, issuer) : ofGroup.all(fleet, from, to, gid ?? 0)
+    indicesOf({ fleet, gids = [], issuer, from, to }: Parameters<RevokedListStore['indicesOf']>[0]): number[] {
+      const rows = issuer ? ofIssuer.all(fleet, from, to, issuer) : ofGroup.all(fleet, from, to, JSON.stringify(gids))
       return rows.map(({ idx }) => idx)
     },
   }
