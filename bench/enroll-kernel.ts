@@ -16,6 +16,7 @@ import {
   softwareIssuer,
 } from '@birthmark/est-server'
 import { pkijsWork } from './enroll-pkijs.ts'
+import { answering, worker } from './worker.ts'
 
 // Every request has its own key and name: replaying one misleads every cache between here and the silicon.
 const requests = 1000
@@ -131,7 +132,25 @@ function kernelWork(): { issuerKey: KeyObject; work: (request: Request) => Promi
 
 const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1]
 
-export async function run(): Promise<{ table: string; figures: Record<string, number> }> {
+export interface KernelFigures {
+  kernelOfRaw: number
+  kernelOfPkijs: number
+}
+
+type KernelRun = { kind: 'run' }
+type KernelRan = { kind: 'run'; figures: KernelFigures }
+
+/** In a process of its own, run as a server is. */
+export async function run(): Promise<KernelFigures> {
+  const kernel = worker<KernelRun, KernelRan>('enroll-kernel.ts', 'server')
+  try {
+    return (await kernel.ask({ kind: 'run' })).figures
+  } finally {
+    kernel.kill()
+  }
+}
+
+async function measure(): Promise<KernelFigures> {
   const all = makeRequests()
   const { issuerKey, work } = kernelWork()
   const raw = rawWork(issuerKey, (await work(all[0])).der)
@@ -167,16 +186,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     besideTimes.push(await microseconds(perRepeat, () => work(take())))
   }
   const kernelOfPkijs = median(pkijsTimes.map((time, r) => time / besideTimes[r]))
-  const line = (name: string, value: string) => `${name.padEnd(62)}${value.padStart(10)}`
-  const table = [
-    line(`µs of CPU, median of ${repeats}`, ''),
-    line('A_raw: import key, verify CSR, sign', median(rawTimes).toFixed(1)),
-    line('kernel: CSR → certificate, its signature verified', median(kernelTimes).toFixed(1)),
-    line('pkijs over WebCrypto: the same, its signature verified', median(pkijsTimes).toFixed(1)),
-    line('kernelOfRaw', kernelOfRaw.toFixed(3)),
-    line('kernelOfPkijs, times faster', kernelOfPkijs.toFixed(1)),
-  ].join('\n')
-  return { table, figures: { kernelOfRaw, kernelOfPkijs } }
+  return { kernelOfRaw, kernelOfPkijs }
 }
 
-if (import.meta.main) console.log((await run()).table)
+if (import.meta.main) answering(async (_: KernelRun): Promise<KernelRan> => ({ kind: 'run', figures: await measure() }))

@@ -52,7 +52,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
   const workers: { kill(): void }[] = []
   const sides = async (kind: 'sqlite' | 'postgres') => {
     const clients = worker<ToClients, FromClients>('enroll-clients.ts')
-    const server = worker<ToServer, FromServer>('enroll-server.ts')
+    const server = worker<ToServer, FromServer>('enroll-server.ts', 'server')
     workers.push(clients, server)
     const { root, manifest } = await clients.ask({ kind: 'bear', count: total })
     const address = kind === 'postgres' ? postgres.address('bench') : null

@@ -118,6 +118,6 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
 }
 
 const clientsOf = () => worker<ToClients, FromClients>('enroll-clients.ts')
-const serverOf = () => worker<ToServer, FromServer>('enroll-server.ts')
+const serverOf = () => worker<ToServer, FromServer>('enroll-server.ts', 'server')
 
 if (import.meta.main) console.log((await run()).table)

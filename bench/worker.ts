@@ -2,10 +2,12 @@
 
 import { type ChildProcess, fork } from 'node:child_process'
 import { join } from 'node:path'
+import { serverEnvironment, serverFlags } from '../packages/birthmark/src/server-process.ts'
 
-/** Two minutes bound a hang, not a measurement. */
-export function worker<To extends { kind: string }, From extends { kind: string }>(file: string) {
-  const child: ChildProcess = fork(join(import.meta.dirname, file), { serialization: 'advanced' })
+/** `server`: run as `birthmark serve` runs. Two minutes bound a hang, not a measurement. */
+export function worker<To extends { kind: string }, From extends { kind: string }>(file: string, as?: 'server') {
+  const tuned = as && { execArgv: [...process.execArgv, ...serverFlags], env: serverEnvironment(process.env) }
+  const child: ChildProcess = fork(join(import.meta.dirname, file), { serialization: 'advanced', ...tuned })
   return {
     ask<K extends From['kind'] & To['kind']>(message: Extract<To, { kind: K }>): Promise<Extract<From, { kind: K }>> {
       return new Promise((resolve, reject) => {

@@ -2,7 +2,10 @@
 // The `birthmark` command. Everything it needs from the process is handed over here.
 
 import { runCommandLine } from './command-line.ts'
+import { becomeServer } from './server-process.ts'
 import { createTerminal } from './terminal.ts'
+
+if (process.argv[2] === 'serve') becomeServer(process)
 
 // A reader that went away (`birthmark devices | head`) is not a failure of ours.
 process.stdout.on('error', error => {
