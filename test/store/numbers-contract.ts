@@ -1,7 +1,7 @@
 // The part of the store's contract that a restore rests on (store/numbers.ts).
 
 import { createHash, randomBytes } from 'node:crypto'
-import { chainStart, type IssuanceIntent, type Store } from '@birthmark/est-server'
+import { blocksOf, chainStart, type IssuanceIntent, type Store } from '@birthmark/est-server'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { auditEntry, type Driver, manifestEntry } from './contract.ts'
 
@@ -89,6 +89,7 @@ export function numbersContract(name: string, driver: () => Driver): void {
           { kind: 'group' as const, gid: 1, bound: 900, reason: 1 },
           { kind: 'group' as const, gid: 9, bound: 50 },
         ],
+        ...{ certificates: blocksOf([12, 5000]), floor: 9, issuer: sha256('ended').subarray(0, 20) },
         audit: auditEntry('notice_adopted'),
       }
       expect(await store.adoptNotice(lost)).toBe('adopted')
@@ -99,6 +100,16 @@ export function numbersContract(name: string, driver: () => Driver): void {
       expect((await store.rules(fleet)).map(r => [r.gid, r.bound]).sort()).toEqual([
         [1, 900],
         [9, 50],
+      ])
+      expect(await store.standingSets(fleet)).toMatchObject({
+        floor: 9,
+        blocks: [{ block: 0 }, { block: 1 }],
+        issuers: [{ length: 20 }],
+      })
+      expect((await store.datedSets(fleet, 0)).map(({ kind, blocks }) => [kind, blocks.length])).toEqual([
+        ['floor', 0],
+        ['issuer', 0],
+        ['list', 2],
       ])
       expect(await store.outboxPending(fleet, 10)).toEqual([])
       expect(await of()).toMatchObject({ seq: 7, gid: 9 })

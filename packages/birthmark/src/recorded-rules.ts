@@ -1,8 +1,18 @@
 // The rules that the store has, in a rule set: what every process starts from and catches up by. Lists come as bits and are never decoded again.
 
 import type { ListCoder, RecordedRules, Store } from '@birthmark/est-server'
-import { blockSize } from '@birthmark/est-server'
-import { createRuleSet, noticeBytesMax, type RuleSet, rulesAlong, rulesByNotice } from '@birthmark/fleet-revocation'
+import { type BitBlock, blockSize, blocksOfRange, type GroupRule, joinBlocks } from '@birthmark/est-server'
+import {
+  createRuleSet,
+  listSpanMax,
+  noticeBytesMax,
+  type Rule,
+  type RuleSet,
+  readList,
+  rulesAlong,
+  rulesByNotice,
+  unpackRules,
+} from '@birthmark/fleet-revocation'
 
 /** Lists for notices: est-server asks, fleet-revocation knows how. */
 export const listCoder: ListCoder = {
@@ -32,4 +42,24 @@ export async function storedRules(store: Store, fleet: string): Promise<RuleSet>
   const rules = createRuleSet()
   await mergeStored(rules, store, fleet)
   return rules
+}
+
+/** What a notice says, as the store keeps it: every group by itself, certificates as bits. */
+export function partsOf(all: Rule[]): { rules: GroupRule[]; certificates: BitBlock[]; issuer: Uint8Array | null } {
+  const rules: GroupRule[] = []
+  let certificates: BitBlock[] = []
+  let issuer: Uint8Array | null = null
+  for (const rule of unpackRules(all)) {
+    if (rule.kind === 'group') rules.push(rule)
+    else if (rule.kind === 'issuer') issuer = rule.keyId
+    else if (rule.kind === 'range') certificates = joinBlocks(certificates, blocksOfRange(rule.start, rule.length))
+    else {
+      const runs: BitBlock[] = []
+      readList(rule.span, rule.codec, rule.coded, listSpanMax, (start, length) => {
+        runs.push(...blocksOfRange(rule.base + start, length))
+      })
+      certificates = joinBlocks(joinBlocks([], runs), certificates)
+    }
+  }
+  return { rules, certificates, issuer }
 }

@@ -4,16 +4,8 @@
 import { closeSync, copyFileSync, existsSync, fsyncSync, openSync, readFileSync, renameSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Bytes } from '@birthmark/device-sdk/core'
-import { type GroupRule, restorePostgresStore, type Store, type StoreNumbers } from '@birthmark/est-server'
-import {
-  createRuleSet,
-  type NoticeBody,
-  nodeVerify,
-  noticeKeyId,
-  noticeSha256,
-  openNotice,
-  systemClock,
-} from '@birthmark/fleet-revocation'
+import { countNumbers, restorePostgresStore, type Store, type StoreNumbers } from '@birthmark/est-server'
+import { type NoticeBody, nodeVerify, noticeKeyId, noticeSha256, openNotice, systemClock } from '@birthmark/fleet-revocation'
 import type { Command } from 'commander'
 import { z } from 'zod'
 import { administrationOf } from '../admin-client.ts'
@@ -22,6 +14,7 @@ import { readConfiguration, type Settings } from '../configuration.ts'
 import { noticeSpki } from '../notice-signing.ts'
 import { postgresAddress, storeName, storePath, withStore } from '../open-store.ts'
 import { numbersOfMark, readMark, readNotices, writeMark } from '../published.ts'
+import { partsOf } from '../recorded-rules.ts'
 import type { Terminal } from '../terminal.ts'
 import { backupFormat, sha256OfFile } from './backup.ts'
 import { collect, leaf, readInput } from './common.ts'
@@ -177,10 +170,7 @@ async function goOn(
   let adopted = 0
   let seq = own.seq
   for (const { notice, body } of await published(settings, [...readNotices(state), ...given])) {
-    // Unpacked: a notice carries several groups as one rule.
-    const rules = createRuleSet(body.rules)
-      .rules()
-      .filter((rule): rule is GroupRule => rule.kind === 'group')
+    const { rules, certificates, issuer } = partsOf(body.rules)
     const taken = await store.adoptNotice({
       ...{
         fleet,
@@ -190,8 +180,11 @@ async function goOn(
         previousSha256: body.previousSha256,
         at: body.issuedAt,
         rules,
+        certificates,
+        floor: body.floor,
+        issuer,
       },
-      audit: audit('notice_adopted', `notice ${body.seq}, ${rules.length} group rules`),
+      audit: audit('notice_adopted', `notice ${body.seq}, ${rules.length} group rules, ${countNumbers(certificates)} certificates`),
     })
     if (taken === 'adopted') adopted++
     seq = Math.max(seq, body.seq)

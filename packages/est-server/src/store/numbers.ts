@@ -2,6 +2,8 @@
 // that is older than what the world has seen. Part of the store's contract: what store.ts promises of every driver holds here too.
 
 import type { Bytes } from '@birthmark/device-sdk/core'
+import type { BitBlock } from './bit-blocks.ts'
+import type { RevokedSet } from './revoked-lists.ts'
 import type { AuditEntry, GroupRule } from './store.ts'
 
 export interface FleetNumbers {
@@ -33,6 +35,11 @@ export interface AdoptedNotice {
   at: number
   /** The group rules it carries, its own and those it repeats. */
   rules: GroupRule[]
+  /** Certificates that it names in lists and ranges. */
+  certificates: BitBlock[]
+  /** 0 for none. */
+  floor: number
+  issuer: Bytes | null
   audit: AuditEntry
 }
 
@@ -51,7 +58,7 @@ export interface NumberStore {
    */
   raiseNumbers(raised: RaisedNumbers): Promise<void>
   /**
-   * Takes a published notice as delivered and closes the groups that it names, at its bounds where these are higher. A group that is not known
+   * Takes a published notice as delivered, revokes the certificates that it names and closes its groups, at its bounds where these are higher. A group that is not known
    * any more is made, closed and without devices. `known`, and nothing was written: the store has a notice of this or a higher number.
    */
   adoptNotice(adopted: AdoptedNotice): Promise<'adopted' | 'known'>
@@ -59,3 +66,13 @@ export interface NumberStore {
 
 /** The name of a group whose own name was lost. */
 export const lostGroupName = (gid: number): string => `restored=gid-${gid}`
+
+/** What a notice revokes otherwise than by group. */
+export function setsOf({ certificates, floor, issuer }: Pick<AdoptedNotice, 'certificates' | 'floor' | 'issuer'>): RevokedSet[] {
+  const set = { start: 0, length: 0, issuer: null, blocks: [] }
+  return [
+    ...(certificates.length > 0 ? [{ ...set, kind: 'list' as const, blocks: certificates }] : []),
+    ...(floor > 0 ? [{ ...set, kind: 'floor' as const, start: floor }] : []),
+    ...(issuer ? [{ ...set, kind: 'issuer' as const, issuer }] : []),
+  ]
+}

@@ -1,6 +1,7 @@
 // The numbers given out, in PostgreSQL: the reads and writes of numbers.ts.
 
-import { type AdoptedNotice, lostGroupName, type RaisedNumbers, type StoreNumbers } from './numbers.ts'
+import { type AdoptedNotice, lostGroupName, type RaisedNumbers, type StoreNumbers, setsOf } from './numbers.ts'
+import { keepSet } from './postgres-revoked-lists.ts'
 import type { Rows } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
 
@@ -87,6 +88,7 @@ export const postgresNumberWrites = {
         [bound, reason, seq, fleet, gid],
       )
     }
+    for (const set of setsOf(adopted)) await keepSet(tx, fleet, seq, set, null)
     tx.audit(audit)
     return 'adopted'
   },

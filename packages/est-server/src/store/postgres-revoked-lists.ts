@@ -10,6 +10,7 @@ import type {
   PlacedSerial,
   RevocableDevice,
   RevokedListStore,
+  RevokedSet,
   SetOutcome,
   SetRecord,
   StandingSets,
@@ -69,11 +70,11 @@ export function postgresRevokedListReads(
       const sets = await rows<Omit<DatedSet, 'blocks'>>(
         'dated-sets',
         `SELECT s.seq, s.kind, s.start, s.length, s.issuer, s.reason, n.at FROM revoked_sets s JOIN notices n ON n.fleet = s.fleet AND n.seq = s.seq
-         WHERE s.fleet = $1 AND s.seq > $2 ORDER BY s.seq`,
+         WHERE s.fleet = $1 AND s.seq > $2 ORDER BY s.seq, s.kind`,
         [fleet, after],
       )
       const out: DatedSet[] = sets.map(set => ({ ...set, blocks: [] }))
-      const bySeq = new Map(out.map(set => [set.seq, set]))
+      const bySeq = new Map(out.flatMap(set => (set.kind === 'list' ? [[set.seq, set] as const] : [])))
       const blocks = await rows<BitBlock & { seq: number }>(
         'revoked-blocks',
         'SELECT seq, block, bits FROM revoked_blocks WHERE fleet = $1 AND seq > $2 ORDER BY seq, block',
@@ -151,6 +152,26 @@ async function givenSince(tx: Transaction, after: number, devices: BitBlock[]): 
   return { indices: indices.map(({ idx }) => idx), issued: since.at(-1)?.key ?? after }
 }
 
+/** Within a write: what a notice of this number revokes otherwise than by group. */
+export async function keepSet(tx: Transaction, fleet: string, seq: number, set: RevokedSet, reason: number | null): Promise<void> {
+  await tx.run(
+    'add-set',
+    'INSERT INTO revoked_sets (fleet, seq, kind, start, length, issuer, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)',
+    [fleet, seq, set.kind, set.start, set.length, set.issuer, reason],
+  )
+  if (set.blocks.length > 0)
+    await tx.run('add-blocks', 'INSERT INTO revoked_blocks SELECT $1, $2, * FROM unnest($3::integer[], $4::bytea[])', [
+      ...[fleet, seq, set.blocks.map(({ block }) => block), set.blocks.map(({ bits }) => packBits(bits))],
+    ])
+  await keepBlocks(tx, 'indices', fleet, set.kind === 'range' ? blocksOfRange(set.start, set.length) : set.blocks)
+  if (set.kind === 'range' || set.kind === 'floor')
+    await tx.run(
+      'lease-above',
+      'INSERT INTO idx_leases AS l VALUES ($1, $2) ON CONFLICT (fleet) DO UPDATE SET next = greatest(l.next, excluded.next)',
+      [fleet, set.start + set.length],
+    )
+}
+
 export const postgresRevokedListWrites = {
   async recordSet(tx: Transaction, record: SetRecord): Promise<SetOutcome> {
     const { fleet, set, reason, devices, issued, notices, at, audit } = record
@@ -169,23 +190,7 @@ export const postgresRevokedListWrites = {
         'INSERT INTO notices (fleet, seq, notice, sha256, previous_sha256, at) VALUES ($1, $2, $3, $4, $5, $6)',
         [fleet, n.seq, n.notice, n.noticeSha256, n.previousSha256, at],
       )
-    const { seq } = notices[notices.length - 1]
-    await tx.run(
-      'add-set',
-      'INSERT INTO revoked_sets (fleet, seq, kind, start, length, issuer, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)',
-      [fleet, seq, set.kind, set.start, set.length, set.issuer, reason],
-    )
-    if (set.blocks.length > 0)
-      await tx.run('add-blocks', 'INSERT INTO revoked_blocks SELECT $1, $2, * FROM unnest($3::integer[], $4::bytea[])', [
-        ...[fleet, seq, set.blocks.map(({ block }) => block), set.blocks.map(({ bits }) => packBits(bits))],
-      ])
-    await keepBlocks(tx, 'indices', fleet, set.kind === 'range' ? blocksOfRange(set.start, set.length) : set.blocks)
-    if (set.kind === 'range' || set.kind === 'floor')
-      await tx.run(
-        'lease-above',
-        'INSERT INTO idx_leases AS l VALUES ($1, $2) ON CONFLICT (fleet) DO UPDATE SET next = greatest(l.next, excluded.next)',
-        [fleet, set.start + set.length],
-      )
+    await keepSet(tx, fleet, notices[notices.length - 1].seq, set, reason)
     await keepBlocks(tx, 'devices', fleet, devices)
     tx.audit(audit)
     return { kind: 'recorded' }

@@ -126,7 +126,7 @@ CREATE INDEX notices_pending ON notices (fleet, seq) WHERE delivered_at IS NULL;
 -- As in sqlite-schema.ts.
 CREATE TABLE revoked_sets (
   fleet text COLLATE "C" NOT NULL, seq integer NOT NULL, kind text COLLATE "C" NOT NULL CHECK (kind IN ('list', 'range', 'floor', 'issuer')),
-  start bigint NOT NULL, length bigint NOT NULL, issuer bytea, reason integer, PRIMARY KEY (fleet, seq)
+  start bigint NOT NULL, length bigint NOT NULL, issuer bytea, reason integer, PRIMARY KEY (fleet, seq, kind)
 );
 CREATE INDEX revoked_sets_whole ON revoked_sets (fleet, kind, start) WHERE kind IN ('floor', 'issuer');
 CREATE TABLE revoked_blocks (

@@ -2,7 +2,8 @@
 
 import type { DatabaseSync } from 'node:sqlite'
 import { chainStart } from './audit-chain.ts'
-import { type AdoptedNotice, lostGroupName, type RaisedNumbers, type StoreNumbers } from './numbers.ts'
+import { type AdoptedNotice, lostGroupName, type RaisedNumbers, type StoreNumbers, setsOf } from './numbers.ts'
+import type { KeepSet } from './sqlite-revoked-lists.ts'
 import { prepare } from './sqlite-rows.ts'
 import type { AuditEntry } from './store.ts'
 
@@ -24,7 +25,8 @@ export function numberReads(db: DatabaseSync, nextIdx: (fleet: string) => number
   })
 }
 
-export function numberWrites(db: DatabaseSync, audit: (entry: AuditEntry) => void): NumberWrites {
+/** `keepSet`: of revoked-lists. */
+export function numberWrites(db: DatabaseSync, audit: (entry: AuditEntry) => void, keepSet: KeepSet): NumberWrites {
   const lease = prepare(db, 'INSERT INTO idx_leases VALUES (?, ?) ON CONFLICT DO UPDATE SET next = max(next, excluded.next)')
   const lastGid = prepare<{ gid: number | null }>(db, 'SELECT max(gid) AS gid FROM groups WHERE fleet = ?')
   const addGroup = prepare(db, 'INSERT INTO groups (fleet, gid, name) VALUES (?, ?, ?) ON CONFLICT DO NOTHING')
@@ -52,13 +54,14 @@ export function numberWrites(db: DatabaseSync, audit: (entry: AuditEntry) => voi
       audit(entry)
       return null
     },
-    adoptNotice({ fleet, seq, notice, sha256, previousSha256, at, rules, audit: entry }) {
+    adoptNotice({ fleet, seq, notice, sha256, previousSha256, at, rules, audit: entry, ...rest }) {
       if ((lastSeq.get(fleet)?.seq ?? 0) >= seq) return 'known'
       addNotice.run(fleet, seq, notice, sha256, previousSha256, at, entry.at)
       for (const { gid, bound, reason = null } of rules) {
         addGroup.run(fleet, gid, lostGroupName(gid))
         close.run(bound, reason, seq, fleet, gid)
       }
+      for (const set of setsOf(rest)) keepSet(fleet, seq, set, null)
       audit(entry)
       return 'adopted'
     },

@@ -9,6 +9,7 @@ import type {
   PlacedSerial,
   RevocableDevice,
   RevokedListStore,
+  RevokedSet,
   SetOutcome,
   SetRecord,
   StandingSets,
@@ -21,6 +22,9 @@ export interface RevokedListWrites {
   recordSet(record: SetRecord): SetOutcome
   readmitDevice(mark: { fleet: string; id: string; audit: AuditEntry }): boolean
 }
+
+/** Within a write: what a notice of this number revokes otherwise than by group. `changed` is its caller's to call. */
+export type KeepSet = (fleet: string, seq: number, set: RevokedSet, reason: number | null) => void
 
 type SetRow = Omit<DatedSet, 'blocks'>
 
@@ -54,7 +58,7 @@ export function revokedListReads(
   const sets = prepare<SetRow>(
     db,
     `SELECT s.seq, s.kind, s.start, s.length, s.issuer, s.reason, n.at FROM revoked_sets s JOIN notices n ON n.fleet = s.fleet AND n.seq = s.seq
-     WHERE s.fleet = ? AND s.seq > ? ORDER BY s.seq`,
+     WHERE s.fleet = ? AND s.seq > ? ORDER BY s.seq, s.kind`,
   )
   const blocks = prepare<BitBlock & { seq: number }>(
     db,
@@ -101,7 +105,7 @@ export function revokedListReads(
     }),
     datedSets(fleet: string, after: number): DatedSet[] {
       const out: DatedSet[] = sets.all(fleet, after).map(row => ({ ...row, blocks: [] }))
-      const bySeq = new Map(out.map(set => [set.seq, set]))
+      const bySeq = new Map(out.flatMap(set => (set.kind === 'list' ? [[set.seq, set] as const] : [])))
       for (const { seq, block, bits } of blocks.all(fleet, after)) bySeq.get(seq)?.blocks.push({ block, bits: unpackBits(bits) })
       return out
     },
@@ -118,7 +122,11 @@ export function revokedListReads(
 }
 
 /** `changed`: to be called when something is revoked or given back. */
-export function revokedListWrites(db: DatabaseSync, audit: (entry: AuditEntry) => void, changed: () => void): RevokedListWrites {
+export function revokedListWrites(
+  db: DatabaseSync,
+  audit: (entry: AuditEntry) => void,
+  changed: () => void,
+): { writes: RevokedListWrites; keepSet: KeepSet } {
   const lastNotice = prepare<{ seq: number; sha256: Uint8Array }>(
     db,
     'SELECT seq, sha256 FROM notices WHERE fleet = ? ORDER BY seq DESC LIMIT 1',
@@ -165,44 +173,50 @@ export function revokedListWrites(db: DatabaseSync, audit: (entry: AuditEntry) =
     return { indices, issued }
   }
 
+  function keepSet(fleet: string, seq: number, set: RevokedSet, reason: number | null): void {
+    insertSet.run(fleet, seq, set.kind, set.start, set.length, set.issuer, reason)
+    for (const { block, bits } of set.blocks) insertBlock.run(fleet, seq, block, packBits(bits))
+    const named = set.kind === 'range' ? blocksOfRange(set.start, set.length) : set.blocks
+    for (const { block, bits } of named) keepIndices.run(fleet, block, orBits(indexBlock.get(fleet, block)?.bits, bits))
+    if (set.kind === 'range' || set.kind === 'floor') lease.run(fleet, set.start + set.length)
+  }
+
   return {
-    recordSet({ fleet, set, reason, devices, issued, notices, at, audit: entry }) {
-      const last = lastNotice.get(fleet)
-      const [first] = notices
-      const follows =
-        first.seq === (last?.seq ?? 0) + 1 &&
-        (last
-          ? first.previousSha256 !== null && Buffer.compare(last.sha256, first.previousSha256) === 0
-          : first.previousSha256 === null)
-      if (!follows) return { kind: 'conflict' }
-      const given = devices.length > 0 ? givenSince(issued, devices) : { indices: [], issued }
-      if (given.indices.length > 0) return { kind: 'late', ...given }
-      for (const n of notices) insertNotice.run(fleet, n.seq, n.notice, n.noticeSha256, n.previousSha256, at)
-      const { seq } = notices[notices.length - 1]
-      insertSet.run(fleet, seq, set.kind, set.start, set.length, set.issuer, reason)
-      for (const { block, bits } of set.blocks) insertBlock.run(fleet, seq, block, packBits(bits))
-      const named = set.kind === 'range' ? blocksOfRange(set.start, set.length) : set.blocks
-      for (const { block, bits } of named) keepIndices.run(fleet, block, orBits(indexBlock.get(fleet, block)?.bits, bits))
-      if (set.kind === 'range' || set.kind === 'floor') lease.run(fleet, set.start + set.length)
-      for (const { block, bits } of devices) keepDevices.run(block, orBits(deviceBlock.get(block)?.bits, bits))
-      changed()
-      audit(entry)
-      return { kind: 'recorded' }
-    },
-    readmitDevice({ fleet, id, audit: entry }) {
-      const found = held.get(fleet, id)
-      if (found?.held !== 1) return false
-      const block = blockOf(found.key)
-      const bits = deviceBlock.get(block)?.bits
-      if (bits) {
-        const left = new Uint8Array(bits)
-        left[(found.key & 4095) >> 3] &= ~(1 << (found.key & 7))
-        keepDevices.run(block, left)
-      }
-      readmit.run(found.idx === null ? 0 : found.idx + 1, found.key)
-      changed()
-      audit(entry)
-      return true
+    keepSet,
+    writes: {
+      recordSet({ fleet, set, reason, devices, issued, notices, at, audit: entry }) {
+        const last = lastNotice.get(fleet)
+        const [first] = notices
+        const follows =
+          first.seq === (last?.seq ?? 0) + 1 &&
+          (last
+            ? first.previousSha256 !== null && Buffer.compare(last.sha256, first.previousSha256) === 0
+            : first.previousSha256 === null)
+        if (!follows) return { kind: 'conflict' }
+        const given = devices.length > 0 ? givenSince(issued, devices) : { indices: [], issued }
+        if (given.indices.length > 0) return { kind: 'late', ...given }
+        for (const n of notices) insertNotice.run(fleet, n.seq, n.notice, n.noticeSha256, n.previousSha256, at)
+        keepSet(fleet, notices[notices.length - 1].seq, set, reason)
+        for (const { block, bits } of devices) keepDevices.run(block, orBits(deviceBlock.get(block)?.bits, bits))
+        changed()
+        audit(entry)
+        return { kind: 'recorded' }
+      },
+      readmitDevice({ fleet, id, audit: entry }) {
+        const found = held.get(fleet, id)
+        if (found?.held !== 1) return false
+        const block = blockOf(found.key)
+        const bits = deviceBlock.get(block)?.bits
+        if (bits) {
+          const left = new Uint8Array(bits)
+          left[(found.key & 4095) >> 3] &= ~(1 << (found.key & 7))
+          keepDevices.run(block, left)
+        }
+        readmit.run(found.idx === null ? 0 : found.idx + 1, found.key)
+        changed()
+        audit(entry)
+        return true
+      },
     },
   }
 }

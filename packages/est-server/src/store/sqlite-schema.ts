@@ -97,7 +97,7 @@ CREATE INDEX notices_pending ON notices (fleet, seq) WHERE delivered_at IS NULL;
 -- and all of them together, with those of ranges, a bit each.
 CREATE TABLE revoked_sets (
   fleet TEXT NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('list', 'range', 'floor', 'issuer')), start INTEGER NOT NULL,
-  length INTEGER NOT NULL, issuer BLOB, reason INTEGER, PRIMARY KEY (fleet, seq)
+  length INTEGER NOT NULL, issuer BLOB, reason INTEGER, PRIMARY KEY (fleet, seq, kind)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX revoked_sets_whole ON revoked_sets (fleet, kind, start) WHERE kind IN ('floor', 'issuer');
 CREATE TABLE revoked_blocks (

@@ -102,6 +102,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
     db,
     `SELECT ${deviceColumns}, ${heldAgainst('d')} AS held FROM devices d WHERE fleet = ? AND id = ?`,
   )
+  const sets = revokedListWrites(db, audit, revoked.forget)
   const manifest = manifestWrites(db)
   const scep = scepWrites(db)
   const issuers = issuerWrites(db, audit)
@@ -215,7 +216,7 @@ export function writeSession(db: DatabaseSync): WriteSession {
     ...crl,
     ...tokenWrites(db),
     ...noticeWrites(db, audit),
-    ...revokedListWrites(db, audit, revoked.forget),
+    ...sets.writes,
     ...scep.writes,
     ...approvalWrites(db, audit),
     recordCampaign: campaigns.recordCampaign,
@@ -226,7 +227,10 @@ export function writeSession(db: DatabaseSync): WriteSession {
     ...selectionWrites(db, audit),
     ...issuers.writes,
     ...profiles.writes,
-    ...numberWrites(db, audit),
+    ...numberWrites(db, audit, (...set) => {
+      revoked.forget()
+      sets.keepSet(...set)
+    }),
   }
 
   return {
