@@ -27,6 +27,7 @@ const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
   ocsp: { about: 'OCSP answers against a raw signature', load: () => import('./ocsp.ts') },
   revoke: { about: 'one notice against 1,000 live MQTT sessions', load: () => import('./revoke.ts') },
   scep: { about: 'SCEP enrollments against raw RSA, scepserver, kills, and EST beside them', load: () => import('./scep.ts') },
+  slow: { about: 'honest devices beside a thousand slow ones', load: () => import('./slow-clients.ts') },
   snapshot: {
     about: 'bytes of revoked sets against their entropy, CRL, status list and filter',
     load: () => import('./snapshot.ts'),

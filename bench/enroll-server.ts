@@ -6,12 +6,22 @@ import { readdirSync, readFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { createServer, type Server } from 'node:tls'
 import type { Bytes } from '@birthmark/device-sdk/core'
-import { type ManifestEntry, openPostgresStore, openSqliteStore, type PostgresAddress } from '@birthmark/est-server'
+import { defaultLimits, type ManifestEntry, openPostgresStore, openSqliteStore, type PostgresAddress } from '@birthmark/est-server'
 import { startEstServer, type TestServer } from '../test/support/est-server.ts'
 
 export type ToServer =
-  /** `postgres`: null for SQLite; `shared`: a file of it that other servers issue from at the same time. */
-  | { kind: 'start'; root: Bytes; manifest: ManifestEntry[]; postgres: PostgresAddress | null; shared?: string }
+  /**
+   * `postgres`: null for SQLite; `shared`: a file of it that other servers issue from at the same time; `defaultLimits`: what one address may open is
+   * bounded as in production, though all devices of a benchmark have the same.
+   */
+  | {
+      kind: 'start'
+      root: Bytes
+      manifest: ManifestEntry[]
+      postgres: PostgresAddress | null
+      shared?: string
+      defaultLimits?: boolean
+    }
   | { kind: 'cpu' }
   /** The audit of the load: devices with a certificate, and every broken invariant of the store. */
   | { kind: 'check' }
@@ -63,7 +73,9 @@ async function answer(message: ToServer): Promise<FromServer> {
       postgres !== null
         ? () => openPostgresStore(postgres)
         : shared !== undefined && (() => openSqliteStore({ path: shared, shared: true }))
-    server = await startEstServer({ root: { certificate: new Uint8Array(message.root) } }, { devices, ...(store && { store }) })
+    const limits = message.defaultLimits ? { limits: defaultLimits } : {}
+    const options = { devices, ...limits, ...(store && { store }) }
+    server = await startEstServer({ root: { certificate: new Uint8Array(message.root) } }, options)
     bare = await bareTls(server.identity)
     const barePort = (bare.address() as AddressInfo).port
     return { kind: 'start', port: server.port, barePort, rootPem: server.identity.rootPem }
