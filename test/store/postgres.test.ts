@@ -15,6 +15,7 @@ import { noticeContract } from './notice-contract.ts'
 import { numbersContract } from './numbers-contract.ts'
 import { profileSetsContract } from './profile-sets-contract.ts'
 import { revokedListsContract } from './revoked-lists-contract.ts'
+import { scepContract } from './scep-contract.ts'
 import { selectionContract } from './selection-contract.ts'
 import { tokenContract } from './token-contract.ts'
 
@@ -35,6 +36,7 @@ const driver = () => {
 storeContract('postgres', driver)
 crlContract('postgres', driver)
 tokenContract('postgres', driver)
+scepContract('postgres', driver)
 issuersContract('postgres', driver)
 approvalsContract('postgres', driver)
 numbersContract('postgres', driver)

@@ -23,6 +23,7 @@ import { noticeContract } from './notice-contract.ts'
 import { numbersContract } from './numbers-contract.ts'
 import { profileSetsContract } from './profile-sets-contract.ts'
 import { revokedListsContract } from './revoked-lists-contract.ts'
+import { scepContract } from './scep-contract.ts'
 import { selectionContract } from './selection-contract.ts'
 import { tokenContract } from './token-contract.ts'
 
@@ -40,6 +41,7 @@ noticeContract('sqlite', driver)
 selectionContract('sqlite', driver)
 campaignsContract('sqlite', driver)
 tokenContract('sqlite', driver)
+scepContract('sqlite', driver)
 approvalsContract('sqlite', driver)
 numbersContract('sqlite', driver)
 profileSetsContract('sqlite', driver)

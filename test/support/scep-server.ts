@@ -8,7 +8,9 @@ import { join } from 'node:path'
 import { type Bytes, decodePem, parseCertificate } from '@birthmark/device-sdk/core'
 import { type TestAuthority, testAuthority } from '@birthmark/device-sdk/testing'
 import {
+  type Approvals,
   type Challenges,
+  createApprovals,
   createChallenges,
   createEnrollment,
   createRegistry,
@@ -45,14 +47,14 @@ export interface ScepServerOptions {
   more?: Partial<ProfileOptions>[]
   limits?: Partial<Limits>
   /** As in ScepOptions. */
-  scep?: Partial<Pick<ScepOptions, 'crl' | 'nextCertificates' | 'previousRas'>>
+  scep?: Partial<Pick<ScepOptions, 'crl' | 'nextCertificates' | 'nextRa' | 'previousRas' | 'webhook'>>
   /** Where another server left off: its folder, CA and RA. */
   of?: ScepState
   /** Of the issuing CA's key. */
   issuer?: 'P-256' | 'RSA-2048'
   /** As SoftwareRaOptions.nice; 0 unless told. */
   nice?: number
-  ra?: (ra: RaKey) => RaKey
+  ra?: (ra: RaKey, pair: RaPair) => RaKey | Promise<RaKey>
   enrollment?: (enrollment: Enrollment) => Pick<Enrollment, 'enroll' | 'caCertificates'>
   host?: string
 }
@@ -74,6 +76,7 @@ export interface ScepServer extends ScepState {
   store: Store
   registry: Registry
   challenges: Challenges
+  approvals: Approvals
   enrollment: Enrollment
   service: ScepService
   clock: { now(): number; ahead: number }
@@ -135,7 +138,7 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
   const software = softwareRa({ certificate: raPair.certificate, privateKeyPem: raPair.key, nice: options.nice ?? 0 })
   const service = createScep({
     ...{
-      ra: options.ra ? options.ra(software) : software,
+      ra: options.ra ? await options.ra(software, raPair) : software,
       profiles,
       issuers: () => [{ subject: issuer.certificate.subject, keyId: issuer.keyId }],
       store,
@@ -172,6 +175,7 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
   }
   return {
     ...{ port, url, root, issuing, raPair, ra, store, challenges, enrollment, service, folder, clock, logged, post },
+    approvals: createApprovals({ store, fleet: scepFleet, clock }),
     registry: createRegistry({ store, fleet: scepFleet, clock, random }),
     signatures: () => signatures,
     revoke: f => {

@@ -10,7 +10,15 @@ import { z } from 'zod'
 import { CommandError } from './command-error.ts'
 import { fromDisk, type ReadFile } from './configuration-files.ts'
 import { type CountersignAbove, CountersignInput } from './countersigning.ts'
-import { IssuerConfiguration, type IssuerSettings, settleIssuer } from './issuer-settings.ts'
+import {
+  type FileReader,
+  IssuerConfiguration,
+  type IssuerSettings,
+  type SignerSettings,
+  settleIssuer,
+  settleSigner,
+  signer,
+} from './issuer-settings.ts'
 import { ProfilesConfiguration, settleProfiles } from './profile-settings.ts'
 import { RevocationConfiguration, type RevocationSettings, settleRevocation } from './revocation-settings.ts'
 import { StatusConfiguration, type StatusSettings, settleStatus } from './status-settings.ts'
@@ -33,13 +41,8 @@ export interface Settings {
   issuer: IssuerSettings
   /** P-256: the key that signs, then the one that stands by. `countersignAbove`: both sign what revokes more than this. */
   notices: { keys: KeyObject[]; countersignAbove: CountersignAbove | null }
-  /** SCEP over plain HTTP; null where it is not offered. Keys and certificates in PEM, those of RAs before this one last. */
-  scep: {
-    host: string
-    port: number
-    ra: { certificate: string; key: string }
-    previous: { certificate: string; key: string }[]
-  } | null
+  /** SCEP over plain HTTP; null where it is not offered. `next`: of the issuer to come. `previous`: RAs whose certificates clients still hold. */
+  scep: { host: string; port: number; ra: SignerSettings; next: SignerSettings | null; previous: SignerSettings[] } | null
   /** One a label; none has another's label. */
   profiles: EnrollmentProfile[]
   store: StoreSettings
@@ -127,13 +130,10 @@ const Configuration = z.strictObject({
     .strictObject({
       host: z.string().min(1).default('0.0.0.0'),
       port: Port.default(8080),
-      certificate: File,
-      key: File,
-      // The RA before a roll-over, whose certificate clients still hold.
-      previous: z
-        .array(z.strictObject({ certificate: File, key: File }))
-        .max(4)
-        .default([]),
+      ...signer,
+      // The RA of the issuer that a roll-over prepares, and those before, whose certificates clients still hold.
+      next: z.strictObject(signer).optional(),
+      previous: z.array(z.strictObject(signer)).max(4).default([]),
       challenge: z.string().optional(),
     })
     .optional(),
@@ -258,7 +258,7 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
   const birthAnchors = anchors('birth', raw.birth.anchors)
   const lifetimeSeconds = secondsOf(raw.certificates.lifetime, at(['certificates', 'lifetime']))
   const { fleet } = raw
-  const scep = raw.scep ? scepOf(raw.scep, pair, at) : null
+  const scep = raw.scep ? scepOf(raw.scep, files) : null
   const { profiles, anchors: own } = raw.profiles
     ? settleProfiles(raw.profiles, document, { fleet, birthAnchors, lifetimeSeconds, base, readFile, certificates: certificatesAt })
     : { profiles: [enrollmentProfile({ fleet, birthAnchors, lifetimeSeconds, admitSecrets: true, scep: scep && {} })], anchors: [] }
@@ -295,21 +295,23 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
 }
 
 function scepOf(
-  raw: NonNullable<Raw['scep']>,
-  pair: (path: PropertyKey[], files: { certificate: string; key: string }) => { certificate: string; key: string },
-  at: (path: PropertyKey[]) => string,
+  { challenge, host, port, next, previous, ...ra }: NonNullable<Raw['scep']>,
+  files: FileReader,
 ): NonNullable<Settings['scep']> {
   // Whoever knows it could be any device, and everybody who ever set up a router does.
-  if (raw.challenge !== undefined)
+  if (challenge !== undefined)
     throw new CommandError(
       'static_challenge',
-      `${at(['scep', 'challenge'])}: a challenge that is the same for every device is for birthmark dev alone`,
+      `${files.at(['scep', 'challenge'])}: a challenge that is the same for every device is for birthmark dev alone`,
       'take it out, and mint one for each device: birthmark challenge mint',
       'refused',
     )
-  const named = ({ certificate, key }: { certificate: string; key: string }) => ({ certificate, key })
-  const previous = raw.previous.map((files, i) => named(pair(['scep', 'previous', i], files)))
-  return { host: raw.host, port: raw.port, ra: named(pair(['scep'], raw)), previous }
+  return {
+    ...{ host, port },
+    ra: settleSigner(ra, ['scep'], files),
+    next: next ? settleSigner(next, ['scep', 'next'], files) : null,
+    previous: previous.map((one, i) => settleSigner(one, ['scep', 'previous', i], files)),
+  }
 }
 
 function mqttOf(

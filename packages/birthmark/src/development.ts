@@ -4,6 +4,7 @@
 import { createPrivateKey, generateKeyPairSync } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { decodePem } from '@birthmark/device-sdk/core'
 import { enrollmentProfile } from '@birthmark/est-server'
 import { openManufacturer, writeDurably } from '@birthmark/factory-line'
 import { CommandError, usageError } from './command-error.ts'
@@ -82,8 +83,10 @@ export async function prepareDevelopment(options: {
   if (scepPort !== null) {
     const { fresh } = await ensureRa(file('scep'), developmentOrganization, issuer.issuing, random)
     note('SCEP: registration authority', 'scep', fresh)
-    const ra = { certificate: readFileSync(file('scep', 'ra.pem'), 'utf8'), key: readFileSync(file('scep', 'ra.key.pem'), 'utf8') }
-    scep = { host, port: scepPort, ra, previous: [] }
+    const pem = readFileSync(file('scep', 'ra.key.pem'), 'utf8')
+    const certificates = decodePem(readFileSync(file('scep', 'ra.pem')), 'CERTIFICATE', 1)
+    const ra = { certificates, key: { kind: 'software', pem, passphrase: null } } as const
+    scep = { host, port: scepPort, ra, next: null, previous: [] }
   }
 
   const certificate = readFileSync(file('server', 'server.pem'), 'utf8')

@@ -118,6 +118,8 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     observer: metrics.scep,
     issuers: () => keys.issuers.current().names,
     nextCertificates: keys.next,
+    opened: keys.opened,
+    webhook,
     ...(settings.development ? { limits: oneMachine } : {}),
   })
   return {

@@ -30,7 +30,7 @@ const TokenKey = z
 /** Where a private key is: a token's library, the token, the key on it, and where its PIN is. */
 export const tokenSigner = { library: File, token: Token, key: TokenKey, pin: Secret }
 
-const signer = {
+export const signer = {
   certificate: File,
   key: File.optional(),
   passphrase: Secret.optional(),
@@ -46,7 +46,7 @@ export const IssuerConfiguration = z.strictObject({
 })
 
 export type RawIssuer = z.infer<typeof IssuerConfiguration>
-type RawSigner = Omit<RawIssuer, 'previous' | 'next' | 'links'>
+export type RawSigner = Omit<RawIssuer, 'previous' | 'next' | 'links'>
 
 /** `certificates`: the issuing CA, then those above it. */
 export interface SignerSettings {
@@ -93,7 +93,7 @@ export function settleIssuer(raw: RawIssuer, files: FileReader): IssuerSettings 
   return { ...settleSigner(raw, ['issuer'], files), previous, next, links }
 }
 
-function settleSigner(raw: RawSigner, path: PropertyKey[], files: FileReader): SignerSettings {
+export function settleSigner(raw: RawSigner, path: PropertyKey[], files: FileReader): SignerSettings {
   const certificates = files.certificates([...path, 'certificate'], raw.certificate)
   const { pkcs11, key: file } = raw
   if ((file === undefined) === (pkcs11 === undefined))

@@ -55,6 +55,14 @@ const Pattern = z.union([parsable(z.string(), parsePattern), parsable(z.array(z.
   error: issue => unionComplaint(issue, 'is a pattern such as "GW-2026-*", or a list of them'),
 })
 
+const Webhook = z.strictObject({
+  url: z.string(),
+  secret: Secret,
+  timeout: Duration.optional(),
+  allowLoopback: z.boolean().optional(),
+  anchors: File.optional(),
+})
+
 const Profile = z.strictObject({
   label: Label.nullable().default(null),
   // Without it: whoever the whole server admits. With it: what is not named is not admitted.
@@ -80,15 +88,7 @@ const Profile = z.strictObject({
           oneUse: z.boolean().optional(),
         })
         .optional(),
-      webhook: z
-        .strictObject({
-          url: z.string(),
-          secret: Secret,
-          timeout: Duration.optional(),
-          allowLoopback: z.boolean().optional(),
-          anchors: File.optional(),
-        })
-        .optional(),
+      webhook: Webhook.optional(),
     })
     .optional(),
   groups: z.array(z.string().refine(isGroupName, 'is 1 to 128 printable ASCII characters without spaces')).max(8).default([]),
@@ -125,7 +125,9 @@ const Profile = z.strictObject({
   possession: z.enum(['csr', 'channel']).default('csr'),
   serverKeys: z.union([z.boolean(), z.literal('plain')]).default(false),
   base64: z.enum(['wrapped', 'one-line']).default('wrapped'),
-  scep: z.union([z.boolean(), z.strictObject({ tripleDes: z.boolean().default(false) })]).default(false),
+  scep: z
+    .union([z.boolean(), z.strictObject({ tripleDes: z.boolean().default(false), webhook: Webhook.optional() })])
+    .default(false),
   supersede: z.strictObject({ times: z.int().min(0).max(1000).default(1), within: Duration.default(7 * 86_400) }).prefault({}),
 })
 
@@ -330,7 +332,7 @@ function optionsOf(raw: RawProfile, at: (path: PropertyKey[]) => string, parts: 
     // Alone, a profile may rely on anchors that are not at hand: nobody then says that it admits nobody.
     admitSecrets: admit ? admit.secrets || (birth !== undefined && !own && parts.birthAnchors === null) : true,
     tokens: tokensOf(admit?.tokens, parts),
-    webhook: webhookOf(admit?.webhook, at, parts),
+    webhook: webhookOf(admit?.webhook, at(['admit', 'webhook', 'secret']), parts),
     groups: raw.groups,
     subject: certificate.subject,
     alternativeNames: certificate.names,
@@ -351,7 +353,7 @@ function optionsOf(raw: RawProfile, at: (path: PropertyKey[]) => string, parts: 
     },
     possession: raw.possession,
     serverKeys: raw.serverKeys,
-    scep: raw.scep === false ? null : raw.scep === true ? {} : raw.scep,
+    scep: scepOf(raw.scep, at(['scep', 'webhook', 'secret']), parts),
     bodyInOneLine: raw.base64 === 'one-line',
     supersedesMax: supersede.times,
     supersedeWindowSeconds: supersede.within,
@@ -374,14 +376,20 @@ function tokensOf(raw: RawAdmit['tokens'], { base }: ProfileParts) {
   }
 }
 
-function webhookOf(raw: RawAdmit['webhook'], at: (path: PropertyKey[]) => string, { base, readFile }: ProfileParts) {
+function scepOf(raw: RawProfile['scep'], where: string, parts: ProfileParts) {
+  if (typeof raw === 'boolean') return raw ? {} : null
+  return { tripleDes: raw.tripleDes, webhook: webhookOf(raw.webhook, where, parts) }
+}
+
+/** `where` its secret is named. */
+function webhookOf(raw: z.infer<typeof Webhook> | undefined, where: string, { base, readFile }: ProfileParts) {
   if (!raw) return null
   const { url, timeout, allowLoopback, anchors } = raw
   let secret: Uint8Array
   try {
     secret = readSecret('file' in raw.secret ? { file: resolve(base, raw.secret.file) } : raw.secret)
   } catch (error) {
-    if (error instanceof SecretError) throw wrong(`${at(['admit', 'webhook', 'secret'])}: ${error.message}`, error.next)
+    if (error instanceof SecretError) throw wrong(`${where}: ${error.message}`, error.next)
     throw error
   }
   return {

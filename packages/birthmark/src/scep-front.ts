@@ -7,15 +7,20 @@ import {
   createScepListener,
   type Enrollment,
   EstServerError,
+  type Issuer,
   type Limits,
   type RaKey,
   type ScepObserver,
   type ScepOptions,
-  softwareRa,
 } from '@birthmark/est-server'
+import type { Clock } from '@birthmark/fleet-revocation'
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
+import type { SignerSettings } from './issuer-settings.ts'
 import { named } from './listening.ts'
+import { tokenFailure } from './open-issuer.ts'
+import { openRa } from './open-ra.ts'
+import { createScepLists } from './scep-lists.ts'
 
 export interface ScepFront {
   port: number
@@ -23,8 +28,11 @@ export interface ScepFront {
 }
 
 export interface ScepFrontParts
-  extends Pick<ScepOptions, 'issuers' | 'store' | 'status' | 'nextCertificates' | 'crl' | 'clock' | 'random' | 'log'> {
+  extends Pick<ScepOptions, 'issuers' | 'store' | 'status' | 'nextCertificates' | 'webhook' | 'random' | 'log'> {
+  clock: Clock
   enrollment: Enrollment
+  /** Whose keys this process has: they sign the lists of GetCRL. */
+  opened: readonly Issuer[]
   limits?: Partial<Limits>
   observer: ScepObserver
   shared: boolean
@@ -33,16 +41,30 @@ export interface ScepFrontParts
 /** Null where the configuration has none. */
 export async function openScepFront(
   settings: Settings,
-  { shared, limits, observer, ...parts }: ScepFrontParts,
+  { shared, limits, observer, opened, ...parts }: ScepFrontParts,
 ): Promise<ScepFront | null> {
   const { scep, profiles } = settings
   if (scep === null) return null
   const ras: RaKey[] = []
   try {
-    for (const { certificate, key } of [scep.ra, ...scep.previous]) ras.push(softwareRa({ certificate, privateKeyPem: key }))
-    const [ra, ...previousRas] = ras
+    const open = async (one: SignerSettings) => {
+      const ra = await openRa(one, settings.state, parts.log)
+      ras.push(ra)
+      return ra
+    }
+    const ra = await open(scep.ra)
+    const nextRa = scep.next && (await open(scep.next))
+    const previousRas: RaKey[] = []
+    for (const one of scep.previous) previousRas.push(await open(one))
+    const { issuer } = settings
     requireIssuedBy(ra, parts.enrollment.caCertificates(profiles.find(profile => profile.scep !== null)?.label ?? null))
-    const service = createScep({ ...parts, ra, previousRas, profiles })
+    if (nextRa)
+      requireIssuedBy(
+        nextRa,
+        [issuer, ...(issuer.next ? [issuer.next] : [])].map(({ certificates }) => certificates[0]),
+      )
+    const lists = createScepLists(settings, { ...parts, issuers: opened })
+    const service = createScep({ ...parts, ra, nextRa, previousRas, profiles, crl: lists.listOf })
     const listener = createScepListener({ service, log: parts.log, requestId: randomUUID, observer, ...(limits && { limits }) })
     const { port } = await named('scep', scep.host, scep.port, () => listener.listen(scep.host, scep.port, { shared }))
     return {
@@ -50,11 +72,12 @@ export async function openScepFront(
       async close(graceMs) {
         await listener.close(graceMs)
         await service.close()
+        await lists.close()
       },
     }
   } catch (error) {
     for (const ra of ras) await ra.close()
-    if (!(error instanceof EstServerError) || error.code !== 'issuer_unusable') throw error
+    if (!(error instanceof EstServerError) || error.code !== 'issuer_unusable') throw tokenFailure(error)
     const detail = error.message.replace(/^issuer_unusable: /, '')
     throw new CommandError('scep_ra', detail, 'make an RA under the issuing CA: birthmark init FOLDER … --scep', 'usage', error)
   }

@@ -2,8 +2,35 @@
 // wrong inside the envelope is badRequest and says no more: which of a wrong key, bent bytes, a CSR that does not verify and a wrong challenge it
 // was is for the log (FAULTS 33). badMessageCheck is for the certificate that signed the message, which everybody sees anyway.
 
+import { codeOf } from '@birthmark/device-sdk/core'
+import { failureCode } from './errors.ts'
+import type { Log } from './ports.ts'
 import type { RefusalCode } from './registrar/refusal.ts'
+import { CmsError } from './wire/cms-error.ts'
 import type { FailInfo } from './wire/scep.ts'
+
+/** Ends a request with a signed failure. `text`: for whoever may know; null says nothing. */
+export class ScepFailure extends Error {
+  readonly failInfo: FailInfo
+  readonly code: RefusalCode | ''
+  readonly text: string | null
+
+  constructor(failInfo: FailInfo, detail: string, text: string | null = detail, code: RefusalCode | '' = '') {
+    super(detail)
+    this.failInfo = failInfo
+    this.code = code
+    this.text = text
+  }
+}
+
+/** Anything thrown on the way, as a failure to be signed. */
+export function failureOf(error: unknown, requestId: string, log: Log): ScepFailure {
+  if (error instanceof ScepFailure) return error
+  if (error instanceof CmsError) return new ScepFailure(error.code === 'cms_algorithm' ? 'badAlg' : 'badRequest', error.message)
+  if (codeOf(error) !== null) return new ScepFailure('badRequest', (error as Error).message)
+  log.error({ requestId, code: failureCode(error), err: error }, 'SCEP: could not answer')
+  return new ScepFailure('badRequest', 'the server cannot answer now; try again later', undefined, 'internal')
+}
 
 const table: Record<RefusalCode, FailInfo> = {
   credentials_required: 'badRequest',

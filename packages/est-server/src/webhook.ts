@@ -15,12 +15,14 @@ export interface WebhookQuestion {
   label: string | null
   fleet: string
   device: string
-  /** How the device was recognised: 'birth', 'operational', 'secret', 'token'. */
+  /** How the device was recognised: 'birth', 'operational', 'secret', 'token'; 'challenge' where this question is what shall recognise it. */
   identity: string
   address: string
   keyAlgorithm: string
   /** Hex. */
   spkiSha256: string
+  /** Of SCEP's door: what the device showed and nobody here minted. Yes makes it the challenge of `device`; for a device that is unknown the owner says no. */
+  challenge?: string
 }
 
 export interface Webhook {

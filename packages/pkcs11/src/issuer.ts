@@ -46,5 +46,5 @@ export async function openPkcs11Issuer(options: Pkcs11IssuerOptions): Promise<Is
     log: options.log,
     ...(options.spawn ? { spawn: options.spawn } : {}),
   })
-  return { ...read, sign: keeper.sign, unready: keeper.unready, close: keeper.close }
+  return { ...read, sign: tbs => keeper.sign(tbs), unready: keeper.unready, close: keeper.close }
 }

@@ -77,5 +77,5 @@ export async function openPkcs11Key(options: Pkcs11KeyOptions): Promise<Pkcs11Ke
     log: options.log,
     ...(options.spawn ? { spawn: options.spawn } : {}),
   })
-  return { sign: keeper.sign, close: keeper.close }
+  return { sign: data => keeper.sign(data), close: keeper.close }
 }

@@ -56,17 +56,23 @@ export interface Failure {
 /** As TokenRequest, for what a token tells without a PIN. */
 export type PublicKeyRequest = Pick<TokenRequest, 'library' | 'token' | 'key'>
 
+export type TokenJob =
+  /** `algorithm`: another than the request's, of the same key. */
+  | { kind: 'sign'; data: Uint8Array; algorithm?: string }
+  /** RSAES-PKCS1-v1_5, or OAEP with the hash named. */
+  | { kind: 'decrypt'; data: Uint8Array; oaep: string | null }
+
 export type ToToken =
   | { kind: 'public'; request: PublicKeyRequest }
   | { kind: 'open'; request: TokenRequest }
-  | { kind: 'sign'; id: number; data: Uint8Array }
+  | ({ id: number } & TokenJob)
 
 export type FromToken =
   /** SubjectPublicKeyInfo; the process ends after this. */
   | { kind: 'public'; spki: Uint8Array }
   | { kind: 'open'; token: string }
   | { kind: 'unopened'; failure: Failure; refusedPin: RefusedPin | null }
-  /** X.509 form. */
-  | { kind: 'signed'; id: number; signature: Uint8Array }
+  /** A signature in X.509 form; what was decrypted, null where it does not decrypt. */
+  | { kind: 'done'; id: number; result: Uint8Array | null }
   /** The session is of no more use; the process ends after this. */
-  | { kind: 'unsigned'; id: number; failure: Failure }
+  | { kind: 'undone'; id: number; failure: Failure }

@@ -1,4 +1,4 @@
-// How a signature of one of our algorithms is asked of a token. The token gets a hash, or for RSA a hash in its DigestInfo: the mechanisms that
+// How a signature of one of our algorithms, or a decryption, is asked of a token. The token gets a hash, or for RSA a hash in its DigestInfo: the mechanisms that
 // every token has, while those that hash for us are missing from many.
 
 import { createHash } from 'node:crypto'
@@ -60,4 +60,16 @@ export function signingMechanism(algorithm: string, coordinateBytes: number): Si
   // RFC 4055 3.1 as core parses it: MGF1 on the same hash, the salt as long as the hash.
   const parameter = { type: CK_PARAMS_RSA_PSS, hashAlg: hash.mechanism, mgf: hash.mgf, saltLen: hash.length }
   return { mechanism: { mechanism: CKM_RSA_PKCS_PSS, parameter }, input: hashOf, output, bytesMax }
+}
+
+const CKM_RSA_PKCS_OAEP = 0x9
+const CK_PARAMS_RSA_OAEP = 1
+const CKZ_DATA_SPECIFIED = 1
+
+/** RSAES-PKCS1-v1_5, or OAEP with `oaep` for its hash and inside MGF1, without a label (RFC 4055 4.1). */
+export function decryptionMechanism(oaep: string | null): Mechanism {
+  if (oaep === null) return { mechanism: CKM_RSA_PKCS }
+  const { mechanism: hashAlg, mgf } = hashes[oaep]
+  const parameter = { type: CK_PARAMS_RSA_OAEP, hashAlg, mgf, source: CKZ_DATA_SPECIFIED }
+  return { mechanism: CKM_RSA_PKCS_OAEP, parameter }
 }

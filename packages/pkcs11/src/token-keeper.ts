@@ -1,4 +1,4 @@
-// Keeps a token process: starts it, gives it one signature at a time, ends it when it stalls, starts the next one when the token is there
+// Keeps a token process: starts it, gives it one job at a time, ends it when it stalls, starts the next one when the token is there
 // again. Promises that a caller hears within a bounded time and that what waits is bounded. It leaves to the caller what is signed and
 // whether a signature is good, but for one: a key that is not the certificate's is found out before anything real is signed with it.
 
@@ -7,7 +7,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import type { Log } from '@birthmark/est-server'
-import type { FromToken, RefusedPin, TokenRequest } from './protocol.ts'
+import type { FromToken, RefusedPin, TokenJob, TokenRequest } from './protocol.ts'
 import { TokenError } from './token-error.ts'
 
 export interface TokenLimits {
@@ -37,17 +37,19 @@ export interface TokenKeeperOptions {
 }
 
 export interface TokenKeeper {
-  /** X.509 form, unverified. Rejects with TokenError. */
-  sign(data: Bytes): Promise<Bytes>
+  /** X.509 form, unverified. `algorithm`: the request's unless told. Rejects with TokenError. */
+  sign(data: Bytes, algorithm?: string): Promise<Bytes>
+  /** With an RSA key. Null for what does not decrypt. Rejects with TokenError. */
+  decrypt(data: Bytes, oaep: string | null): Promise<Bytes | null>
   unready(): string | null
   close(): Promise<void>
 }
 
 interface Job {
-  data: Bytes
+  job: TokenJob
   /** A lost session costs one more try, not two: the second failure is the answer. */
   retried: boolean
-  resolve(signature: Bytes): void
+  resolve(result: Bytes | null): void
   reject(error: TokenError): void
 }
 
@@ -115,7 +117,7 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
     const jobs = takeWaiting()
     inHand = null
     state = { kind: 'down', error }
-    log.error({ code: error.code, detail: error.message, next: error.next }, 'the token of the issuer key does not serve')
+    log.error({ code: error.code, detail: error.message, next: error.next }, 'the token of the key does not serve')
     for (const job of jobs) job.reject(error)
     opened?.reject(error)
     opened = null
@@ -145,15 +147,15 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
     if (state.kind !== 'open' || inHand !== null) return
     inHand = waiting.shift() ?? null
     if (inHand === null) return
-    request(inHand.data)
+    request(inHand.job)
   }
 
-  function request(data: Bytes): void {
+  function request(job: TokenJob): void {
     timer = setTimeout(() => {
-      const detail = `no signature within ${limits.signMs} ms`
+      const detail = `no answer within ${limits.signMs} ms`
       fail(new TokenError({ code: 'timeout', detail, next: 'is the token, or the way to it, overloaded or stuck?' }))
     }, limits.signMs)
-    child?.send({ kind: 'sign', id: ++counter, data })
+    child?.send({ ...job, id: ++counter })
   }
 
   function open(): void {
@@ -180,22 +182,22 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
         case 'open':
           clearTimeout(timer)
           log.info({ token: message.token }, 'token open')
-          request(check)
+          request({ kind: 'sign', data: check })
           return
         case 'unopened':
           if (message.refusedPin !== null) rememberPin(message.refusedPin)
           return fail(new TokenError(message.failure))
-        case 'unsigned':
+        case 'undone':
           clearTimeout(timer)
           return state.kind === 'open' ? reopen(new TokenError(message.failure)) : fail(new TokenError(message.failure))
         case 'public':
           return
-        case 'signed': {
+        case 'done': {
           if (message.id !== counter) return
           clearTimeout(timer)
           if (state.kind === 'opening') {
-            if (!options.verify(check, message.signature)) {
-              const detail = 'the key on the token is not the key of the issuer certificate'
+            if (message.result === null || !options.verify(check, message.result)) {
+              const detail = 'the key on the token is not the key of the certificate'
               return fail(new TokenError({ code: 'key_mismatch', detail, next: 'name the right token and key' }))
             }
             if (refusedPin !== null) rememberPin(null)
@@ -204,7 +206,7 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
             opened?.resolve()
             opened = null
           } else {
-            inHand?.resolve(message.signature)
+            inHand?.resolve(message.result)
             inHand = null
           }
           pump()
@@ -214,19 +216,20 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
     started.send({ kind: 'open', request: { ...options.request, refusedPin } })
   }
 
+  const ask = (job: TokenJob): Promise<Bytes | null> =>
+    new Promise((resolve, reject) => {
+      if (state.kind === 'down') return reject(state.error)
+      if (state.kind === 'closed') return reject(closedError())
+      if (waiting.length >= limits.pendingMax) {
+        const detail = `${waiting.length} jobs wait already`
+        return reject(new TokenError({ code: 'queue_full', detail, next: 'come back later' }))
+      }
+      waiting.push({ job: { ...job, data: job.data.slice() }, retried: false, resolve, reject })
+      pump()
+    })
   const keeper: TokenKeeper = {
-    sign(data) {
-      return new Promise((resolve, reject) => {
-        if (state.kind === 'down') return reject(state.error)
-        if (state.kind === 'closed') return reject(closedError())
-        if (waiting.length >= limits.pendingMax) {
-          const detail = `${waiting.length} signatures wait already`
-          return reject(new TokenError({ code: 'queue_full', detail, next: 'come back later' }))
-        }
-        waiting.push({ data: data.slice(), retried: false, resolve, reject })
-        pump()
-      })
-    },
+    sign: async (data, algorithm) => (await ask({ kind: 'sign', data, ...(algorithm && { algorithm }) })) as Bytes,
+    decrypt: (data, oaep) => ask({ kind: 'decrypt', data, oaep }),
     unready: () => (state.kind === 'down' ? state.error.message : state.kind === 'closed' ? 'closed' : null),
     async close() {
       if (state.kind === 'closed') return

@@ -1,4 +1,4 @@
-// The process beside the server that holds the token: it opens one session, signs what it is sent, one after the other, and ends with the
+// The process beside the server that holds the token: it opens one session, signs and decrypts what it is sent, one after the other, and ends with the
 // first failure or with the server. A library that crashes, stalls or leaks takes this process along and nothing else, and the PIN is never
 // in the server's memory.
 
@@ -45,8 +45,9 @@ process.on('message', (message: ToToken) => {
   const { id, data } = message
   try {
     if (session === null) return
-    send({ kind: 'signed', id, signature: session.sign(data) })
+    const result = message.kind === 'sign' ? session.sign(data, message.algorithm) : session.decrypt(data, message.oaep)
+    send({ kind: 'done', id, result })
   } catch (error) {
-    send({ kind: 'unsigned', id, failure: failureOf(error) }, end)
+    send({ kind: 'undone', id, failure: failureOf(error) }, end)
   }
 })

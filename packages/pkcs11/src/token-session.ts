@@ -19,14 +19,16 @@ import {
 import { readSecret, SecretError } from '@birthmark/est-server/secret-source'
 import type * as Pkcs11 from 'pkcs11js'
 import type { PublicKeyRequest, RefusedPin, TokenErrorCode, TokenRequest } from './protocol.ts'
-import { signingMechanism } from './signing-mechanism.ts'
+import { decryptionMechanism, signingMechanism } from './signing-mechanism.ts'
 import { TokenError } from './token-error.ts'
 
 export interface TokenSession {
   /** The token's label and serial number, for the log. */
   name: string
-  /** X.509 form. Throws TokenError. */
-  sign(data: Bytes): Bytes
+  /** X.509 form. `algorithm`: the request's unless told. Throws TokenError. */
+  sign(data: Bytes, algorithm?: string): Bytes
+  /** RSAES-PKCS1-v1_5, or OAEP with `oaep` for its hash; null for what does not decrypt. Throws TokenError when the session is lost. */
+  decrypt(data: Bytes, oaep: string | null): Bytes | null
 }
 
 /** Thrown when the token refused a PIN: what to remember so that it is not tried again. */
@@ -214,10 +216,15 @@ export function readPublicKey(request: PublicKeyRequest): Bytes {
   throw failed('key_absent', 'that key is neither EC nor RSA', 'make a P-256, P-384 or RSA key in the token')
 }
 
+/** What says that the next call would fail as well. */
+const lostSession = /CKR_(?:DEVICE_|SESSION_|TOKEN_|USER_NOT_LOGGED_IN|CRYPTOKI_NOT_INITIALIZED|KEY_HANDLE_INVALID|HOST_MEMORY)/
+/** RSA of 8,192 bits. */
+const decryptedBytesMax = 1024
+
 /** Throws TokenError; PinRefused for a PIN that was tried and refused. */
 export function openTokenSession(request: TokenRequest): TokenSession {
-  const how = signingMechanism(request.algorithm, request.coordinateBytes)
-  if (how === null) throw failed('call_failed', `${request.algorithm} is not asked of tokens`, 'use a P-256, P-384 or RSA key')
+  if (signingMechanism(request.algorithm, request.coordinateBytes) === null)
+    throw failed('call_failed', `${request.algorithm} is not asked of tokens`, 'use a P-256, P-384 or RSA key')
   const module = loadLibrary(request.library)
   const { slot, name, flags } = findSlot(module, request)
   // Read-only: nothing here changes what is on a token.
@@ -226,7 +233,9 @@ export function openTokenSession(request: TokenRequest): TokenSession {
   const key = findKey(module, session, request)
   return {
     name,
-    sign(data) {
+    sign(data, algorithm = request.algorithm) {
+      const how = signingMechanism(algorithm, request.coordinateBytes)
+      if (how === null) throw failed('call_failed', `${algorithm} is not asked of tokens`, 'use a P-256, P-384 or RSA key')
       const raw = call('C_Sign', () => {
         module.C_SignInit(session, how.mechanism, key)
         return module.C_Sign(session, how.input(data), Buffer.alloc(how.bytesMax))
@@ -235,6 +244,19 @@ export function openTokenSession(request: TokenRequest): TokenSession {
         return how.output(raw)
       } catch (error) {
         throw failed('call_failed', `C_Sign: ${(error as Error).message}`, 'is it the right kind of key?')
+      }
+    },
+    decrypt(data, oaep) {
+      try {
+        module.C_DecryptInit(session, decryptionMechanism(oaep), key)
+        return module.C_Decrypt(session, Buffer.from(data), Buffer.alloc(decryptedBytesMax))
+      } catch (error) {
+        // Bent padding is no failure of the token, which has many words for it: SoftHSM says CKR_GENERAL_ERROR. A mechanism that it does not have is
+        // as little one: whoever wrote the message chose it.
+        if (!lostSession.test((error as Error).message)) return null
+        return call('C_Decrypt', () => {
+          throw error
+        })
       }
     },
   }

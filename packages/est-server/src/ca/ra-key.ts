@@ -47,12 +47,12 @@ export interface SoftwareRaOptions {
   nice?: number
 }
 
-/** Throws `issuer_unusable` when certificate and key cannot serve as an RA's, or are not of one pair. Rejects with `issuer_failed`, `store_busy`. */
-export function softwareRa(options: SoftwareRaOptions): RaKey {
-  const unusable = (detail: string, cause?: unknown) => new EstServerError('issuer_unusable', `RA: ${detail}`, cause)
+const unusable = (detail: string, cause?: unknown) => new EstServerError('issuer_unusable', `RA: ${detail}`, cause)
+
+/** `given`: PEM or DER. Throws `issuer_unusable` for a certificate that is not an RA's. */
+export function readRaCertificate(given: string | Bytes): Certificate {
   let certificate: Certificate
   try {
-    const given = options.certificate
     certificate = parseCertificate(typeof given === 'string' ? decodePem(given, 'CERTIFICATE', 8)[0] : given)
   } catch (error) {
     throw unusable(`certificate: ${(error as Error).message}`, error)
@@ -60,6 +60,12 @@ export function softwareRa(options: SoftwareRaOptions): RaKey {
   const needed = DIGITAL_SIGNATURE | KEY_ENCIPHERMENT
   if (certificate.keyAlgorithm !== 'RSA' || certificate.isCa || (certificate.keyUsage & needed) !== needed)
     throw unusable('the certificate is not one of an RSA key for digitalSignature and keyEncipherment, or is a CA')
+  return certificate
+}
+
+/** Throws `issuer_unusable` when certificate and key cannot serve as an RA's, or are not of one pair. Rejects with `issuer_failed`, `store_busy`. */
+export function softwareRa(options: SoftwareRaOptions): RaKey {
+  const certificate = readRaCertificate(options.certificate)
   let spki: Bytes
   try {
     spki = createPublicKey(createPrivateKey(options.privateKeyPem)).export({ format: 'der', type: 'spki' })

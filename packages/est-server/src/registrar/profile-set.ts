@@ -34,7 +34,12 @@ function ruleOf(profile: EnrollmentProfile): unknown {
     subject: subject === 'device' ? null : subject.source,
     alternativeNames: alternativeNames.map(({ source }) => source),
     webhook: webhook && { ...webhook, secret: null },
-    scep: scep && { on: true, tripleDes: scep.tripleDes, staticChallenge: scep.staticChallenge !== null },
+    scep: scep && {
+      on: true,
+      tripleDes: scep.tripleDes,
+      staticChallenge: scep.staticChallenge !== null,
+      ...(scep.webhook && { webhook: { ...scep.webhook, secret: null } }),
+    },
   }
 }
 
