@@ -32,6 +32,7 @@ const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
     about: 'bytes of revoked sets against their entropy, CRL, status list and filter',
     load: () => import('./snapshot.ts'),
   },
+  xs: { about: 'memory, stack and steps of the device script on XS for 32 bits', load: () => import('./xs.ts') },
 }
 
 const usage = `Usage: npm run bench -- NAME [--json] [OPTIONS]

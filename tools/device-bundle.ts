@@ -3,7 +3,7 @@
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build, type Plugin, transform } from 'esbuild'
-import { withArrows, withCallsInPlace, withConstantsInPlace, withoutDetails } from './shrink.ts'
+import { withArrows, withCallsInPlace, withConstantsInPlace, withoutDetails, withoutUnset } from './shrink.ts'
 import { withTriedNames } from './tried-names.ts'
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)))
@@ -104,9 +104,12 @@ export async function minifiedBundle(exported: Exported): Promise<string> {
     .code
 }
 
-async function shrunk(exported: Exported): Promise<{ code: string; properties: string[] }> {
+/** Options of a path search that servers set and the agent does not. */
+const unsetOnDevices = ['nameConstraints', 'foldName']
+
+async function shrunk(exported: Exported, unset: string[] = []): Promise<{ code: string; properties: string[] }> {
   // A module until the last step, so that constants and functions whose places were taken fall away.
-  const whole = withoutDetails(await bundle(entryOf(exported), 'esm', true))
+  const whole = withoutUnset(withoutDetails(await bundle(entryOf(exported), 'esm', true)), unset)
   const { code, mangleCache = {} } = await transform(withArrows(withCallsInPlace(withConstantsInPlace(whole))), {
     target: 'es2020',
     format: 'iife',
@@ -128,6 +131,6 @@ let flashed: Promise<string> | undefined
 
 /** The script that a device flashes: `deviceEntry`, its names tried out for gzip. */
 export function deviceScript(): Promise<string> {
-  flashed ??= shrunk(deviceEntry).then(({ code, properties }) => withTriedNames(code, properties))
+  flashed ??= shrunk(deviceEntry, unsetOnDevices).then(({ code, properties }) => withTriedNames(code, properties))
   return flashed
 }

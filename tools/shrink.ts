@@ -5,6 +5,7 @@ import {
   type FunctionDeclaration,
   type Identifier,
   type Literal,
+  type MemberExpression,
   type Node,
   type Program,
   parse,
@@ -53,6 +54,17 @@ export function withoutDetails(code: string): string {
     // `verdict.detail`
     if ((callee as Identifier).name === 'deviceError' && given[kept].type === 'MemberExpression') return
     edits.push({ at: kept ? given[kept - 1].end : given[0].start, to: given[given.length - 1].end, text: '' })
+  })
+  return edited(code, edits)
+}
+
+/** Properties of `names`, which nobody sets, as null where they are read; the minifier then drops what hangs on them. */
+export function withoutUnset(code: string, names: string[]): string {
+  const edits: Edit[] = []
+  eachNode(treeOf(code), null, node => {
+    if (node.type !== 'MemberExpression') return
+    const { property, computed } = node as MemberExpression
+    if (!computed && names.includes((property as Identifier).name)) edits.push({ at: node.start, to: node.end, text: 'null' })
   })
   return edited(code, edits)
 }

@@ -98,7 +98,7 @@ export function withTriedNames(code: string, properties: string[]): string {
       }
   }
   // A second time, since the names tried first had not seen what the later ones became.
-  for (const group of groups.concat(groups)) tryOut(group)
+  for (const group of groups.concat(groups, groups)) tryOut(group)
   // Last the names of the whole script that no local bears anywhere: among themselves.
   const local = new Set(groups.slice(0, -1).flatMap(({ members }) => members.map(([at]) => places[at].name)))
   const [movable, others] = [true, false].map(own =>

@@ -6,6 +6,7 @@ import { flashBundle } from '../../tools/device-bundle.ts'
 import { type Asked, deviceScripts, linesOf, type Recorded, recordStory } from './recorded.ts'
 import { engines } from './runners.ts'
 import { playOnXs } from './xs.ts'
+import { xsFigures, xsLimits } from './xs-figures.ts'
 
 let recorded: Recorded
 // Most of the time goes into trying names for the flashed script.
@@ -59,6 +60,17 @@ describe('the same story, byte for byte', () => {
 afterAll(() => {
   process.stdout.write(`${table.join('\n')}\n`)
 })
+
+it('a step on XS stays within its budgets of memory, stack and steps', async () => {
+  const { steps, meterEstResponse, meterNotice } = await xsFigures(recorded, await recordStory(await deviceScripts(true)))
+  expect(new Set(steps.map(({ name }) => name)).size).toBe(6)
+  for (const { name, peakBytes, stackSlots } of steps) {
+    expect(peakBytes, name).toBeLessThanOrEqual(xsLimits.peakStepBytes)
+    expect(stackSlots, name).toBeLessThanOrEqual(xsLimits.stackSlots)
+  }
+  expect(meterEstResponse).toBeLessThanOrEqual(xsLimits.meterEstResponse)
+  expect(meterNotice).toBeLessThanOrEqual(xsLimits.meterNotice)
+}, 180_000)
 
 it('XS is refused what is beyond its heap, and says so', async () => {
   await expect(playOnXs(recorded, 16_384)).rejects.toThrow('not enough memory')

@@ -149,6 +149,7 @@ export async function recordStory(scripts: Scripts): Promise<Recorded> {
     for (let request = waiting.shift(); request; request = waiting.shift()) {
       const answer = request.text ? await ask(request) : null
       if (request.text) record('http', request.text, [request.body, request.chain], answer)
+      else record('turn', '', [], null)
       request.answer(answer && new engine.Uint8Array(answer))
     }
   }
@@ -173,7 +174,7 @@ export const lifeScript = (given: Given, life: number): string => `
 var waiting = startStory(lent, ${JSON.stringify(given)}, lend, ${life})
 while (waiting.length) {
   var request = waiting.shift()
-  request.answer(request.text ? lend('http', request.text, request.body, request.chain) : null)
+  request.answer(request.text ? lend('http', request.text, request.body, request.chain) : lend('turn', ''))
 }`
 
 /**

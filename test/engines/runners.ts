@@ -81,10 +81,10 @@ export const engines: Engine[] = [
   },
   {
     name: 'XS',
-    from: 'C sources in the registry, compiled for 32 bits',
+    from: 'C sources in the registry, compiled for 32 bits, in a heap of 64 KB',
     play: async recorded => ({
       version: xsVersion(),
-      lines: linesOf((await playOnXs(recorded)).flat().map(({ asked }) => asked)),
+      lines: linesOf((await playOnXs(recorded, 65_536)).flat().map(({ asked }) => asked)),
     }),
   },
   {

@@ -40,7 +40,7 @@ export type Lend = (name: string, text: string, one?: Bytes, two?: Bytes, three?
 
 /** From boot to boot: an answer by a stranger's CA, an answer that is lost, the same request again and all that follows, and revoked. */
 export const lives = 4
-const wholeLife = 2
+export const wholeLife = 2
 
 /** Returns what the host has to answer, one at a time, until there is nothing. */
 export function startStory(bundles: Bundles, given: Given, lend: Lend, life: number): Waiting[] {

@@ -16,8 +16,9 @@ export interface XsCall {
   asked: Asked
   /** Steps of the engine since its start: byte codes, and what built-in functions count for. */
   meter: number
-  /** The most since the call before, slots and chunks, beyond what the loaded scripts hold. */
+  /** Slots and chunks beyond what the loaded scripts hold: now, and the most since the call before. */
   heapBytes: number
+  peakBytes: number
   /** The deepest since then, from where the scripts were called. */
   stackSlots: number
 }
@@ -60,8 +61,8 @@ globalThis.lend = function (name, text, one, two, three) {
 `
 
 /** One machine's run of `files`; its calls are appended to `calls`. */
-async function run(host: string, heap: number, files: string[], transcript: Asked[], calls: XsCall[]): Promise<void> {
-  const child = spawn(host, [String(heap), ...files])
+async function run(host: string, heapMax: number, files: string[], transcript: Asked[], calls: XsCall[]): Promise<void> {
+  const child = spawn(host, [String(heapMax), ...files])
   const ended = once(child, 'close')
   let said = ''
   child.stderr.on('data', chunk => {
@@ -71,13 +72,13 @@ async function run(host: string, heap: number, files: string[], transcript: Aske
   const incoming = new Incoming(child.stdout)
   try {
     for (let line = await incoming.line(); line !== null; line = await incoming.line()) {
-      const [name, text, meter, heap, stack, ...lengths] = line.split('\t')
+      const [name, text, meter, heap, peak, stack, ...lengths] = line.split('\t')
       const bytes: string[] = []
       for (const length of lengths) bytes.push((await incoming.bytes(Number(length))).toString('hex'))
       const asked = transcript[calls.length]
       if (JSON.stringify([name, text, bytes]) !== JSON.stringify(asked?.slice(0, 3)))
         throw new Error(`XS asked for ${name} ${text} ${bytes} instead of ${asked}`)
-      calls.push({ asked, meter: Number(meter), heapBytes: Number(heap), stackSlots: Number(stack) })
+      calls.push({ asked, meter: Number(meter), heapBytes: Number(heap), peakBytes: Number(peak), stackSlots: Number(stack) })
       const answer = asked[3] === null ? null : Buffer.from(asked[3], 'hex')
       child.stdin.write(answer ? `${answer.length}\n` : '-1\n')
       if (answer) child.stdin.write(answer)

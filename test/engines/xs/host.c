@@ -8,8 +8,8 @@
 // Two functions are global:
 //   loaded()                     collects garbage; what lives now is the baseline of all that is told afterwards
 //   lend(name, text, bytes…)     asks; null or an ArrayBuffer
-// A question is a line of `name text meter heap stack length…`, tab-separated, and the bytes; its answer is a line with a length, −1 for null,
-// and the bytes. heap: the most since the question before, in bytes beyond the baseline; stack: the deepest since then, in slots.
+// A question is a line of `name text meter heap peak stack length…`, tab-separated, and the bytes; its answer is a line with a length, −1 for
+// null, and the bytes. heap: bytes beyond the baseline; peak: the most since the question before; stack: the deepest since then, in slots.
 
 #include "xsAll.h"
 #include "xsScript.h"
@@ -126,9 +126,12 @@ static void lend(txMachine* the)
 	txInteger i, length;
 	void* data;
 	txUnsigned count;
+	txSize peak = the->peakHeapCount * sizeof(txSlot) + the->peakChunksSize;
+	if (gxStress)
+		fxCollectGarbage(the);
 	printf("%s\t", fxToString(the, mxArgv(0)));
-	printf("%s\t%u\t%d\t%d", fxToString(the, mxArgv(1)), the->meterIndex,
-		(txSize)(the->peakHeapCount * sizeof(txSlot)) + the->peakChunksSize - baseline, (int)(stackBase - the->stackPeak));
+	printf("%s\t%u\t%d\t%d\t%d", fxToString(the, mxArgv(1)), the->meterIndex, live(the) - baseline, peak - baseline,
+		(int)(stackBase - the->stackPeak));
 	for (i = 2; i < mxArgc; i++) {
 		_xsmcGetBuffer(the, mxArgv(i), &data, &count, 0);
 		printf("\t%u", count);

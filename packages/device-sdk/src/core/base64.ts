@@ -4,7 +4,8 @@
 import { type Bytes, utf8Bytes } from './bytes.ts'
 import { fail } from './errors.ts'
 
-const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
+let ALPHABET = ''
+for (let i = 0; i < 64; i++) ALPHABET += String.fromCharCode(i < 26 ? i + 65 : i < 52 ? i + 71 : i < 62 ? i - 4 : 4 * i - 205)
 
 /** Base64 on one line without an end. */
 export function base64Of(bytes: Bytes): string {
@@ -29,37 +30,48 @@ export function encodeBase64(bytes: Bytes, lineLength: number): string {
   return lineLength ? out.replace(new RegExp('.{1,' + lineLength + '}', 'g'), '$&\n') : out
 }
 
-/** By character: 1 + its six bits, 255 for white space, 0 for anything else. */
-const SEXTETS = new Uint8Array(256)
-for (let i = 0; i < 64; i++) SEXTETS[ALPHABET.charCodeAt(i)] = i + 1
-SEXTETS[9] = SEXTETS[10] = SEXTETS[13] = SEXTETS[32] = 255
+/** By character: its six bits, −2 for white space, −1 for anything else. */
+const SEXTETS = new Int8Array(256)
+for (let i = 0; i < 256; i++) SEXTETS[i] = ALPHABET.indexOf(String.fromCharCode(i))
+SEXTETS[9] = SEXTETS[10] = SEXTETS[13] = SEXTETS[32] = -2
 
 /**
  * Decodes base64 text. White space is skipped anywhere; padding must be present and its spare bits zero. More than `bytesMax` octets,
- * or any other character, throws `base64_malformed`. Takes no more memory than the text's length.
+ * or any other character, throws `base64_malformed`. Takes no more memory than three quarters of the text's length.
  */
 export function decodeBase64(text: Bytes, bytesMax: number): Bytes {
-  const out = new Uint8Array(Math.min(bytesMax, text.length))
+  const end = text.length
+  const out = new Uint8Array((end * 3) >> 2)
   let length = 0
   let bits = 0
   let spare = 0
   let pads = 0
-  for (let i = 0; i < text.length; i++) {
+  let i = 0
+  for (; i < end; i++) {
     const value = SEXTETS[text[i]]
-    if (value > 64) continue
-    if (text[i] === 0x3d) pads++
-    else if (!value || pads) fail('base64_malformed', 'at ' + i)
-    else {
-      bits = (bits << 6) | (value - 1)
-      spare += 6
-      if (spare < 8) continue
-      spare -= 8
-      if (length === bytesMax) fail('base64_malformed', 'size')
-      out[length++] = bits >> spare
+    if (value >= 0 && !pads) {
+      // Four at once where they are four: less than half of a small engine's steps.
+      const four = (value << 18) | (SEXTETS[text[i + 1]] << 12) | (SEXTETS[text[i + 2]] << 6) | SEXTETS[text[i + 3]]
+      if (spare || four < 0) {
+        bits = (bits << 6) | value
+        spare += 6
+      } else {
+        bits = four
+        spare = 24
+        i += 3
+      }
+      for (; spare > 7; ) {
+        spare -= 8
+        out[length++] = bits >> spare
+      }
+    } else if (value >= -1) {
+      if (text[i] !== 0x3d) fail('base64_malformed', 'at ' + i)
+      pads++
     }
   }
   // Each pad stands for two spare bits. Six would be a lone character.
-  if (spare !== 2 * pads || pads > 2 || bits & ((1 << spare) - 1)) fail('base64_malformed', 'padding')
+  if (i > end || length > bytesMax || spare !== 2 * pads || pads > 2 || bits & ((1 << spare) - 1))
+    fail('base64_malformed', 'padding')
   return out.subarray(0, length)
 }
 

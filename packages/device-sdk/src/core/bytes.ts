@@ -3,11 +3,10 @@
 export type Bytes = Uint8Array
 
 export function equalBytes(a: Bytes, b: Bytes): boolean {
-  if (a.length !== b.length) return false
+  let difference = a.length ^ b.length
   // Every byte is looked at, so that the time says nothing about where two values differ.
-  let difference = 0
-  for (let i = 0; i < a.length; i++) difference |= a[i] ^ b[i]
-  return difference === 0
+  for (let i = difference ? 0 : a.length; i--; ) difference |= a[i] ^ b[i]
+  return !difference
 }
 
 /** Bytewise lexicographic order, a prefix first: that of DER sets and of deterministic CBOR keys. Negative, zero or positive. */
@@ -29,12 +28,10 @@ export function concatBytes(parts: Bytes[]): Bytes {
   return out
 }
 
-const HEX = '0123456789abcdef'
-
 /** Lower-case hexadecimal, two digits a byte. */
 export function hexOf(bytes: Bytes): string {
   let out = ''
-  for (let i = 0; i < bytes.length; i++) out += HEX[bytes[i] >> 4] + HEX[bytes[i] & 15]
+  for (let i = 0; i < bytes.length; i++) out += (bytes[i] + 256).toString(16).slice(1)
   return out
 }
 

@@ -26,13 +26,17 @@ const spkiHead = '3059301306072a8648ce3d020106082a8648ce3d03010703420004'
 
 const modulo = (value: bigint, modulus: bigint): bigint => ((value % modulus) + modulus) % modulus
 
-function double([x, y, z]: Point): Point {
-  const delta = z * z
+// Below, p − x stands for −x: what is never negative takes one division in place of two.
+function double(point: Point): Point {
+  const x = point[0]
+  const y = point[1]
+  const z = point[2]
+  const delta = (z * z) % p
   const gamma = (y * y) % p
-  const beta = x * gamma
-  const alpha = modulo(3n * (x - delta) * (x + delta), p)
-  const x3 = modulo(alpha * alpha - 8n * beta, p)
-  return [x3, modulo(alpha * (4n * beta - x3) - 8n * gamma * gamma, p), (2n * y * z) % p]
+  const beta = (x * gamma) % p
+  const alpha = (3n * (x + p - delta) * (x + delta)) % p
+  const x3 = (alpha * alpha + 8n * (p - beta)) % p
+  return [x3, (alpha * (4n * beta + p - x3) + 8n * gamma * (p - gamma)) % p, (2n * y * z) % p]
 }
 
 function add(one: Point, other: Point): Point {
@@ -42,25 +46,32 @@ function add(one: Point, other: Point): Point {
   const z2 = (other[2] * other[2]) % p
   const u = (one[0] * z2) % p
   const s = (one[1] * z2 * other[2]) % p
-  const h = modulo(other[0] * z1 - u, p)
-  const r = modulo(other[1] * z1 * one[2] - s, p)
+  const h = (other[0] * z1 + p - u) % p
+  const r = (other[1] * z1 * one[2] + p - s) % p
   if (!h) return r ? infinity : double(one)
   const h2 = (h * h) % p
   const h3 = (h * h2) % p
-  const v = u * h2
-  const x = modulo(r * r - h3 - 2n * v, p)
-  return [x, modulo(r * (v - x) - s * h3, p), (h * one[2] * other[2]) % p]
+  const v = (u * h2) % p
+  const x = (r * r + p - h3 + 2n * (p - v)) % p
+  return [x, (r * (v + p - x) + s * (p - h3)) % p, (h * one[2] * other[2]) % p]
 }
 
-/** value⁻¹ modulo n, which is prime. */
+/** value⁻¹ modulo n, which is prime: Euclid's algorithm. */
 function inverse(value: bigint): bigint {
-  let out = 1n
-  let square = value
-  for (let left = n - 2n; left; left >>= 1n) {
-    if (left & 1n) out = (out * square) % n
-    square = (square * square) % n
+  let big = n
+  let small = value
+  let out = 0n
+  let next = 1n
+  while (small) {
+    const quotient = big / small
+    const rest = big - quotient * small
+    big = small
+    small = rest
+    const before = out - quotient * next
+    out = next
+    next = before
   }
-  return out
+  return modulo(out, n)
 }
 
 /** 0 for a negative one: no signature has either. */
