@@ -1,10 +1,11 @@
 // Keys that the server makes, opened by programs that nobody here wrote: `openssl cms` decrypts and verifies, and the key that comes out is the
 // certificate's.
 
-import { createHash, createPrivateKey, createPublicKey, sign } from 'node:crypto'
+import { createHash, createPrivateKey, createPublicKey, generateKeyPair, sign } from 'node:crypto'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import {
   type Bytes,
   bytesOfHex,
@@ -53,6 +54,7 @@ const capabilities = (...oids: string[]) =>
 describe.skipIf(!available({ openssl: 'openssl' }))('server-made keys', () => {
   let folder: string
   let k: Kernel
+  let made = 0
   beforeEach(() => {
     folder = mkdtempSync(join(tmpdir(), 'birthmark-serverkey-'))
   })
@@ -65,7 +67,13 @@ describe.skipIf(!available({ openssl: 'openssl' }))('server-made keys', () => {
     k = await kernel({ profile: { serverKeys, ...more } })
     const random = (n: number) => new Uint8Array(globalThis.crypto.getRandomValues(new Uint8Array(n)))
     const signer = keySigner([signing.certificate], signing.privateKeyPem)
-    const keys = createServerKeys({ enrollment: k.enrollment, signer, random, log: { info() {}, warn() {}, error() {} } })
+    const log = { info() {}, warn() {}, error() {} }
+    made = 0
+    const keyPair = (type: string, options: object) => {
+      made++
+      return promisify(generateKeyPair)(type as 'ec', options as { namedCurve: 'P-256' })
+    }
+    const keys = createServerKeys({ ...{ enrollment: k.enrollment, signer, random, log, keyPair } })
     return (peer: Parameters<Kernel['enroll']>[0], csr: Bytes) =>
       keys.generate({ operation: 'enroll', label: null, csr, peer, requestId: 'r' })
   }
@@ -152,7 +160,7 @@ describe.skipIf(!available({ openssl: 'openssl' }))('server-made keys', () => {
   test('no key is made where the profile, the client or the recipient does not allow it', async () => {
     const refused = async (outcome: Promise<ServerKeyOutcome>) => {
       const said = await outcome
-      expect([said.kind, k.signatures()]).toEqual([expect.stringMatching(/^(refused|unauthenticated)$/), 0])
+      expect([said.kind, k.signatures(), made]).toEqual([expect.stringMatching(/^(refused|unauthenticated)$/), 0, 0])
       return 'code' in said ? said.code : ''
     }
     let generate = await open(false)
@@ -160,7 +168,7 @@ describe.skipIf(!available({ openssl: 'openssl' }))('server-made keys', () => {
     expect(await refused(generate(device.peer(), csrFor(testKey(), nameOf('unit-1'))))).toBe('server_keys_not_allowed')
     await k.remove()
     generate = await open(true, { admitSecrets: true })
-    device = await k.device('unit-1')
+    device = await k.device('unit-1', ['batch=1'])
     const csr = (...attributes: Bytes[]) => csrWith(testKey(), nameOf('unit-1'), attributes)
     expect(await refused(generate(peerWith(null), csr()))).toBe('credentials_required')
     expect(await refused(generate(peerWith([signing.certificate]), csr()))).toBe('certificate_not_birth')
@@ -178,6 +186,10 @@ describe.skipIf(!available({ openssl: 'openssl' }))('server-made keys', () => {
       'key_recipient_unusable',
     )
     expect(await refused(generate(device.peer(), csrFor(testKey(), nameOf('unit-9'))))).toBe('subject_not_own')
+    // Who is refused whatever the key: a device that no manifest lists, and one whose group is closed.
+    expect(await refused(generate(k.bear('unit-8').peer(), csrFor(testKey(), nameOf('unit-8'))))).toBe('device_unknown')
+    await k.revocation.revokeGroup({ group: 'batch=1', by: 'test' })
+    expect(await refused(generate(device.peer(), csr()))).toBe('group_revoked')
     const { length } = (await k.audit()).filter(entry => entry.kind === 'enrollment_refused')
     expect(length).toBeGreaterThan(4)
   })

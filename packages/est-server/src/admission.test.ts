@@ -9,6 +9,7 @@ import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { createBearerTokens } from './bearer-token.ts'
 import type { Outbound, OutboundRequest } from './outbound-request.ts'
+import { webhookRule } from './registrar/webhook-rule.ts'
 import { csrFor, issuedBy, type Kernel, type KernelOptions, kernel, nameOf, peerWith, start, testKey } from './testing/kernel.ts'
 import { createWebhook } from './webhook.ts'
 
@@ -73,6 +74,24 @@ describe('a bearer token', () => {
       kind: 'refused',
       code: 'device_unknown',
     })
+  })
+
+  it('expires while its request waits for the owner’s system', async () => {
+    const secret = new Uint8Array(32).fill(7)
+    const slow: Outbound = async () => {
+      k.clock.at = start + 700
+      return { status: 200, body: Buffer.from('{"allow": true}') }
+    }
+    await open({
+      profile: { webhook: { url: 'https://owner.example/', secret } },
+      webhook: createWebhook({ outbound: slow, clock: { now: () => k?.clock.at ?? start }, log }),
+    })
+    await k.device('unit-1')
+    expect(await k.enroll(show(await sign()), csrFor(testKey(), nameOf('unit-1')))).toMatchObject({
+      kind: 'unauthenticated',
+      code: 'token_expired',
+    })
+    expect(k.signatures()).toBe(0)
   })
 
   it('[F27] serves one key: the same request again, another never, over a restart too', async () => {
@@ -252,6 +271,27 @@ describe('the webhook', () => {
     await k.enroll(peerWith(null), csrFor(testKey(), nameOf('unit-1')))
     await k.enroll(device.peer(), csrFor(testKey(), nameOf('unit-1'), { signer: testKey() }))
     expect(asked.length).toBe(1)
+  })
+
+  it('a dead system of one profile holds up no question of another', async () => {
+    const answers: (() => void)[] = []
+    const outbound: Outbound = () =>
+      new Promise(resolve => answers.push(() => resolve({ status: 200, body: Buffer.from('{"allow": true}') })))
+    const webhook = createWebhook({ outbound, clock: { now: () => start }, log })
+    const [dead, well] = ['a', 'b'].map(name => webhookRule({ url: `https://${name}.example/`, secret }))
+    const question = { requestId: 'r', operation: 'enroll', label: null, fleet: 'f', device: 'd', identity: 'birth' }
+    const ask = (rule: typeof dead) => webhook.ask(rule, { ...question, address: '', keyAlgorithm: 'P-256', spkiSha256: '' })
+    const waiting = Array.from({ length: 64 }, () => ask(dead))
+    await expect(ask(dead)).rejects.toMatchObject({ code: 'busy' })
+    const served = ask(well)
+    expect(answers).toHaveLength(65)
+    for (const answer of answers) answer()
+    expect(await Promise.all([...waiting, served])).toEqual(new Array(65).fill(null))
+    answers.length = 0
+    const again = ask(dead)
+    answers[0]()
+    expect(await again).toBeNull()
+    k = await kernel()
   })
 
   it.each([

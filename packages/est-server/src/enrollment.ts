@@ -70,11 +70,11 @@ export interface Enrollment {
   enroll(request: EnrollmentRequest): Promise<EnrollmentOutcome>
   /**
    * For a story in front of this one: its client as this one knows it, then `work`, or what `work` refuses with, recorded as this one's refusals
-   * are. Never rejects.
+   * are. `foresee` says what the client is refused whatever its key, before one is made for it; it changes nothing. Never rejects.
    */
   introduce<T extends object>(
     request: EnrollmentRequest,
-    work: (profile: EnrollmentProfile) => Promise<T | Refusal>,
+    work: (profile: EnrollmentProfile, foresee: (csr: ProvenCsr) => Promise<Refusal | null>) => Promise<T | Refusal>,
   ): Promise<T | EnrollmentOutcome>
   /** Whether the label's clients read base64 of one line only. */
   bodyInOneLine(label: string | null): boolean
@@ -194,12 +194,50 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     return admitted && read()
   }
 
+  /** Of the certificate that authenticates, or else of the device's last one. */
+  function verdictOn(identity: Identity, { latest, device }: EnrollmentFacts) {
+    const standing = identity.kind === 'operational' ? identity.certificate : latest
+    const isAsked = standing !== null && (identity.kind === 'operational' || !isForgiven(standing, device))
+    return isAsked ? status({ fleet: standing.fleet, idx: standing.idx, gids: standing.gids }, standing.issuer) : 'good'
+  }
+
+  async function foreseen(
+    { operation }: EnrollmentRequest,
+    profile: EnrollmentProfile,
+    identity: Identity,
+    csr: ProvenCsr,
+  ): Promise<Refusal | null> {
+    const { fleet } = profile
+    // Of a key that nobody has: what is said of the CSR's own does not count, since it gets no certificate.
+    const contentSha256 = random(32)
+    const facts = await store.enrollmentFacts(fleet, identity.deviceId, contentSha256, contentSha256)
+    // Admitted on its way by what vouches for it.
+    if (facts.device === null && !profile.requireManifest && (identity.kind === 'birth' || identity.kind === 'token')) return null
+    const groups = profile.namesNeedGroups && facts.device ? await groupNames(fleet, facts.device.gids) : []
+    const asked = {
+      operation,
+      profile,
+      identity,
+      csr: { ...csr, spkiSha256: contentSha256 },
+      contentSha256,
+      groups,
+      approval: null,
+    }
+    const more = { caKeys: [], status: verdictOn(identity, facts), now: clock.now() }
+    const decision = decide<CertificateRecord>({ ...asked, ...facts, ...more })
+    // A suspicion is to be recorded, which only the whole way does.
+    return decision.kind === 'refused' && decision.code !== 'clone_suspected' ? decision : null
+  }
+
   /** 3. Look up and decide. */
   async function judge(turn: Turn): Promise<EnrollmentOutcome | Approval> {
     const { request, profile, csr, note } = turn
     const { fleet } = profile
     const { deviceId } = turn.identity
     let { identity } = turn
+    // The owner's system and the device's own turns may have taken longer than it lives.
+    if (identity.kind === 'token' && clock.now() >= identity.expiresAt)
+      return refuse(request, fleet, deviceId, refusal('token_expired', 'the bearer token expired while its request waited'))
     // An earlier turn of the same device may have spent it.
     if (identity.kind === 'secret') identity = { ...identity, secret: (await store.secret(identity.hash)) ?? identity.secret }
     const contentSha256 = requestContent(profile, csr.spkiSha256)
@@ -211,9 +249,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         deviceId,
         refusal('device_key_mismatch', `device ${deviceId} or its birth key is known otherwise`),
       )
-    const standing = identity.kind === 'operational' ? identity.certificate : facts.latest
-    const isAsked = standing !== null && (identity.kind === 'operational' || !isForgiven(standing, facts.device))
-    const verdict = isAsked ? status({ fleet: standing.fleet, idx: standing.idx, gids: standing.gids }, standing.issuer) : 'good'
+    const verdict = verdictOn(identity, facts)
     const groups = profile.namesNeedGroups && facts.device ? await groupNames(fleet, facts.device.gids) : []
     const lenientNames = request.peer.scep !== undefined
     const approval = waitsForPerson(profile, facts.latest) ? await store.approval(fleet, deviceId, contentSha256) : null
@@ -438,7 +474,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         const recognised = await recognise(request)
         if (recognised.kind !== 'recognised') return recognised
         const { profile, identity } = recognised
-        const done = await work(profile)
+        const done = await work(profile, csr => foreseen(request, profile, identity, csr))
         return isRefusalOf(done) ? refuse(request, profile.fleet, identity.deviceId, done) : done
       } catch (error) {
         return unavailable(request, error)

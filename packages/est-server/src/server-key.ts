@@ -1,5 +1,5 @@
 // The serverkeygen story (RFC 7030 4.4): makes a key pair for a device that cannot, has the public key enrolled like any other, and hands the
-// private key out, once. Promises: no key where the profile does not allow it or no recipient is found, both known before a key is made; the
+// private key out, once. Promises: no key where the profile does not allow it, no recipient is found or the client would be refused whatever its key, known before one is made; the
 // key is on no medium and in no log. A lost answer is a lost key: the same request again makes another.
 
 import { createHash, generateKeyPair, type KeyObject, sign } from 'node:crypto'
@@ -24,11 +24,16 @@ import type { Enrollment } from './enrollment.ts'
 import type { EnrollmentOutcome, EnrollmentRequest } from './enrollment-request.ts'
 import { canReceive, envelopeKey, type KeyRecipient, type KeySigner, recipientKey } from './key-envelope.ts'
 import type { Log, RandomBytes } from './ports.ts'
-import { prove } from './registrar/possession.ts'
+import { type ProvenCsr, prove } from './registrar/possession.ts'
 import type { EnrollmentProfile } from './registrar/profile.ts'
 import { isRefusal, type Refusal, refusal } from './registrar/refusal.ts'
 import { UnavailableError } from './unavailability.ts'
 import { isNamed, type KeyWish, keyWishOf } from './wire/key-package.ts'
+
+const generated = promisify(generateKeyPair) as unknown as (
+  type: string,
+  options: object,
+) => Promise<{ publicKey: KeyObject; privateKey: KeyObject }>
 
 /** `enveloped`: `key` is a CMS EnvelopedData; otherwise it is bare PKCS#8. */
 export type ServerKeyOutcome =
@@ -45,15 +50,12 @@ export interface ServerKeyParts {
   signer: KeySigner
   random: RandomBytes
   log: Log
+  /** By default node:crypto's. */
+  keyPair?: typeof generated
 }
 
 /** RSA takes a core for a second; two leave room for the rest. */
 const inFlightMax = 2
-
-const generated = promisify(generateKeyPair) as unknown as (
-  type: string,
-  options: object,
-) => Promise<{ publicKey: KeyObject; privateKey: KeyObject }>
 
 const kinds: Record<string, { type: string; options: object; algorithm: string; hash: string | null }> = {
   'P-256': { type: 'ec', options: { namedCurve: 'P-256' }, algorithm: 'ecdsa-sha256', hash: 'sha256' },
@@ -95,7 +97,7 @@ function recipientOf(csr: Csr, wish: KeyWish, client: Certificate | null): KeyRe
   return { key, id: { issuer: client.issuer, serial: client.serial }, cipher }
 }
 
-export function createServerKeys({ enrollment, signer, random, log }: ServerKeyParts): ServerKeys {
+export function createServerKeys({ enrollment, signer, random, log, keyPair = generated }: ServerKeyParts): ServerKeys {
   let inFlight = 0
   /** Names and extensions of the client's CSR over the new key, signed by it: from here on an enrollment like any other. */
   function csrOver(
@@ -111,7 +113,10 @@ export function createServerKeys({ enrollment, signer, random, log }: ServerKeyP
   }
 
   /** What the CSR asks for, judged before a key is made: its proof, and who is to get the key; null for nobody in particular. */
-  function judge(request: EnrollmentRequest, profile: EnrollmentProfile): { csr: Csr; recipient: KeyRecipient | null } | Refusal {
+  function judge(
+    request: EnrollmentRequest,
+    profile: EnrollmentProfile,
+  ): { proven: ProvenCsr; recipient: KeyRecipient | null } | Refusal {
     if (profile.serverKeys === false) return refusal('server_keys_not_allowed', 'the profile has devices make their own keys')
     const { peer } = request
     try {
@@ -119,11 +124,11 @@ export function createServerKeys({ enrollment, signer, random, log }: ServerKeyP
       if (isRefusal(proven)) return proven
       const { csr } = proven
       const wish = keyWishOf(csr)
-      if (profile.serverKeys === 'plain' && wish.keyId === null && !wish.symmetric) return { csr, recipient: null }
+      if (profile.serverKeys === 'plain' && wish.keyId === null && !wish.symmetric) return { proven, recipient: null }
       const recipient = recipientOf(csr, wish, peer.chain?.length ? parseCertificate(peer.chain[0]) : null)
       if (recipient === null)
         return refusal('key_recipient_unusable', 'the CSR names no key to encrypt to, and TLS showed none that could be')
-      return isRefusal(recipient) ? recipient : { csr, recipient }
+      return isRefusal(recipient) ? recipient : { proven, recipient }
     } catch (error) {
       if (codeOf(error) === null) throw error
       return refusal('csr_malformed', (error as Error).message)
@@ -132,7 +137,7 @@ export function createServerKeys({ enrollment, signer, random, log }: ServerKeyP
 
   async function make(request: EnrollmentRequest, csr: Csr, recipient: KeyRecipient | null): Promise<ServerKeyOutcome> {
     const kind = kindOf(csr)
-    const pair = await generated(kind.type, kind.options)
+    const pair = await keyPair(kind.type, kind.options)
     const spki = new Uint8Array(pair.publicKey.export({ type: 'spki', format: 'der' }))
     const outcome = await enrollment.enroll({ ...request, csr: csrOver(csr, spki, pair.privateKey, kind) })
     if (outcome.kind !== 'issued') return outcome
@@ -148,13 +153,15 @@ export function createServerKeys({ enrollment, signer, random, log }: ServerKeyP
 
   return {
     generate: request =>
-      enrollment.introduce<ServerKeyOutcome>(request, async profile => {
+      enrollment.introduce<ServerKeyOutcome>(request, async (profile, foresee) => {
         const judged = judge(request, profile)
         if (isRefusal(judged)) return judged
+        const refused = await foresee(judged.proven)
+        if (refused !== null) return { code: refused.code, detail: refused.detail }
         if (inFlight >= inFlightMax) throw new UnavailableError('busy', 5, 'other keys are being made')
         inFlight++
         try {
-          return await make(request, judged.csr, judged.recipient)
+          return await make(request, judged.proven.csr, judged.recipient)
         } finally {
           inFlight--
         }

@@ -32,7 +32,7 @@ export interface Webhook {
 
 /** A yes is 14 bytes and a reason is a sentence. */
 const answerBytesMax = 8192
-/** At once, over all profiles: at the default 5 s a dead system then holds up 64 requests and no more. */
+/** At once, of one profile: at the default 5 s a dead system then holds up 64 requests and no more, and none of another profile. */
 const inFlightMax = 64
 const reasonCharactersMax = 200
 
@@ -55,13 +55,14 @@ function readAnswer(body: Buffer): { allow: boolean; reason: string } | null {
 }
 
 export function createWebhook({ outbound, clock, log }: { outbound: Outbound; clock: Clock; log: Log }): Webhook {
-  let inFlight = 0
+  const asking = new WeakMap<WebhookRule, number>()
   return {
     async ask(rule, question) {
+      const inFlight = asking.get(rule) ?? 0
       if (inFlight >= inFlightMax) throw new UnavailableError('busy', 5, 'too many questions to the webhook are waiting')
       const at = Math.floor(clock.now())
       const body = JSON.stringify({ version: 1, at, ...question })
-      inFlight++
+      asking.set(rule, inFlight + 1)
       try {
         const { status, body: said } = await outbound({
           url: rule.url,
@@ -85,7 +86,7 @@ export function createWebhook({ outbound, clock, log }: { outbound: Outbound; cl
         log.warn({ requestId: question.requestId, err: error }, 'the webhook gave no answer')
         throw new UnavailableError('webhook_unavailable', 30, "the owner's system gave no answer")
       } finally {
-        inFlight--
+        asking.set(rule, (asking.get(rule) ?? 1) - 1)
       }
     },
   }
