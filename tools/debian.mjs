@@ -12,7 +12,12 @@ export const debianPackages = [
   'gcc-multilib',
   'libbcpkix-java',
   'libbctls-java',
+  'libengine-pkcs11-openssl',
   'libstrongswan-extra-plugins',
+  'libtpm2-pkcs11-1',
+  'libtpm2-pkcs11-tools',
+  'libtss2-tcti-swtpm0',
+  'libtss2-tcti-tabrmd0',
   'make',
   'mosquitto',
   'mosquitto-clients',
@@ -27,6 +32,7 @@ export const debianPackages = [
   'softhsm2',
   'strongswan-pki',
   'swtpm',
+  'tpm2-abrmd',
   'tpm2-tools',
 ]
 

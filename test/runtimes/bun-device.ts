@@ -3,7 +3,7 @@
 
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { BirthmarkError, createIdentity, fileKeys, fileStore, pemChain } from '@birthmark/device-sdk/node'
+import { BirthmarkError, createIdentity, fileKeys, fileStore, pemChain } from '@birthmark/device-sdk/bun'
 
 export interface Attempt {
   folder: string

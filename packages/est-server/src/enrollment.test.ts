@@ -282,6 +282,7 @@ describe('who may', () => {
     // Not by what was revoked, and not with the key that was.
     const renewing = await readmitting.enroll(peerWith([old]), csrFor(testKey(), currentName('m-1')), { operation: 'reenroll' })
     expect(renewing).toMatchObject({ code: 'group_revoked' })
+    expect(await ask(device.peer(), stolen)).toMatchObject({ code: 'key_revoked' })
     const again = issuedBy(await ask(device.peer(), testKey()))
     const [before, after] = [old, again].map(der => membershipOf(parseCertificate(der)))
     expect(after).toEqual({ fleet: 'meters', idx: (before?.idx ?? 0) + 1, gids: before?.gids.filter(gid => gid !== 1) })

@@ -424,8 +424,8 @@ function keyRefusal<C extends CertificateFacts>(q: Question<C>, device: DeviceFa
   if (q.keyHolder === null) return null
   if (q.keyHolder.deviceId !== device.id || q.keyHolder.fleet !== device.fleet)
     return refusal('key_of_another_device', `the requested key is the key of device ${q.keyHolder.deviceId}`)
-  if (q.keyHolder.idx < device.idxFloor)
-    return refusal('key_revoked', 'the requested key belongs to a superseded certificate; make a new one')
+  if (q.keyHolder.idx < device.idxFloor || (q.identity.kind === 'birth' && q.status === 'revoked'))
+    return refusal('key_revoked', 'the requested key belongs to a certificate that was superseded or revoked; make a new one')
   return null
 }
 

@@ -108,6 +108,8 @@ export function nodeHttp(url: string, anchors: Uint8Array[], keys: NodeKeyStore,
         ...(time && { rejectUnauthorized: false }),
       })
     } catch (error) {
+      if (/engine routines|DSO support/.test((error as Error).message))
+        failed('key_unavailable', 'OpenSSL lacks its pkcs11 engine: start with --openssl-config (tokenConfiguration)', error)
       end((error as DeviceError).code ? (error as DeviceError) : deviceError('internal', (error as Error).message), null)
       return () => {}
     }

@@ -24,6 +24,7 @@
  */
 export type { AgentState } from '../../agent/agent-interface.ts'
 export type * from '../../agent/ports.ts'
+export type { TimeStatus, TimeTrust } from '../../agent/time-trust.ts'
 export type { DeviceError } from '../../core/errors.ts'
 export { systemClock } from './clock.ts'
 export { nodeHash, nodeRng, nodeVerify } from './crypto.ts'
@@ -45,3 +46,4 @@ export {
 } from './identity.ts'
 export { fileKeys, type KeyType, memoryKeys, type NodeKeyStore } from './keys.ts'
 export { fileStore, memoryStore } from './store.ts'
+export { type Pkcs11Binding, type TokenKeysOptions, tokenConfiguration, tokenKeys } from './token-keys.ts'

@@ -6,6 +6,7 @@ import type { KeyStore } from '../../agent/ports.ts'
 import type { Bytes } from '../../core/bytes.ts'
 import { type DeviceError, deviceError } from '../../core/errors.ts'
 import { type Disk, nodeDisk, openFolder } from './disk.ts'
+import { encryptedPem } from './encrypted-key.ts'
 
 /** A KeyStore whose keys node:tls can use. */
 export interface NodeKeyStore extends KeyStore {
@@ -43,7 +44,7 @@ function failure(error: unknown): DeviceError {
     : Object.assign(deviceError('key_unavailable', (error as Error).message), { cause: error })
 }
 
-function keyStore(files: PemFiles, type: KeyType, description: object): NodeKeyStore {
+function keyStore(files: PemFiles, type: KeyType, description: object, passphrase?: string): NodeKeyStore {
   const kind = kinds[type]
   const loaded = new Map<string, KeyObject>()
   const load = (slot: string): KeyObject | null => {
@@ -52,12 +53,15 @@ function keyStore(files: PemFiles, type: KeyType, description: object): NodeKeyS
     const pem = files.read(`${slot}.key`)
     if (!pem) return null
     try {
-      const key = createPrivateKey(Buffer.from(pem))
+      const key = createPrivateKey({ key: Buffer.from(pem), ...(passphrase === undefined ? {} : { passphrase }) })
       loaded.set(slot, key)
       return key
     } catch {
       // Not the parser's words: they may quote what it read.
-      throw deviceError('key_unavailable', `${slot}.key is no PKCS#8 PEM`)
+      throw deviceError(
+        'key_unavailable',
+        `${slot}.key is no PKCS#8 PEM${Buffer.from(pem).includes('ENCRYPTED') ? ', or the passphrase is not its' : ''}`,
+      )
     }
   }
   const spkiOf = (key: KeyObject): Bytes => new Uint8Array(createPublicKey(key).export({ type: 'spki', format: 'der' }))
@@ -77,7 +81,8 @@ function keyStore(files: PemFiles, type: KeyType, description: object): NodeKeyS
       ;(generateKeyPair as Generate)(kind.type, kind.options, (error, _, key) =>
         answer(() => {
           if (error) throw error
-          files.replace(`${slot}.key`, Buffer.from(key.export({ type: 'pkcs8', format: 'pem' })))
+          const pem = passphrase === undefined ? key.export({ type: 'pkcs8', format: 'pem' }) : encryptedPem(key, passphrase)
+          files.replace(`${slot}.key`, Buffer.from(pem))
           loaded.set(slot, key)
           return spkiOf(key)
         }, done),
@@ -113,10 +118,18 @@ function hashFor(key: KeyObject): string | null {
 
 /**
  * Keys as PKCS#8 PEM files `<slot>.key` of `folder`, mode 0600, each replaced atomically and fsynced before its public key is told. For a
- * secure element or PKCS#11 token, write a NodeKeyStore of your own: four methods. `type` is what `generate` makes; `disk` is for tests.
+ * token or TPM see `tokenKeys`; for a secure element of another kind write a NodeKeyStore of your own: four methods. `type` is what `generate` makes;
+ * `disk` is for tests. `passphrase`: keys made here are encrypted with it (encrypted-key.ts); a key that lies there in the clear is still read, such as a
+ * birth key from the factory.
  */
-export function fileKeys(folder: string, type: KeyType = 'P-256', disk: Disk = nodeDisk): NodeKeyStore {
-  return keyStore(openFolder(folder, disk), type, { kind: 'fileKeys', folder })
+export function fileKeys(
+  folder: string,
+  type: KeyType = 'P-256',
+  disk: Disk = nodeDisk,
+  { passphrase }: { passphrase?: string | undefined } = {},
+): NodeKeyStore {
+  if (passphrase === '') throw new TypeError('fileKeys: an empty passphrase protects nothing')
+  return keyStore(openFolder(folder, disk), type, { kind: 'fileKeys', folder }, passphrase)
 }
 
 /** Keys that last as long as the process. */
