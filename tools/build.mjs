@@ -1,4 +1,6 @@
 // Builds what is published: each package's public entries, read from its own `exports` and `bin`, to ESM in dist/ with declarations.
+//
+//   build.mjs [PACKAGE [FOLDER]]     one package alone, its dist/ in another folder
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -25,11 +27,13 @@ function rewriteDeclarations(folder) {
   }
 }
 
-for (const name of ['device-sdk', 'fleet-revocation', 'est-server', 'pkcs11', 'factory-line', 'birthmark']) {
+const [only, elsewhere] = process.argv.slice(2)
+for (const name of only ? [only] : ['device-sdk', 'fleet-revocation', 'est-server', 'pkcs11', 'factory-line', 'birthmark']) {
   const folder = join(root, 'packages', name)
+  const dist = join(elsewhere ?? folder, 'dist')
   const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
   const entry = entriesOf(manifest)
-  rmSync(join(folder, 'dist'), { recursive: true, force: true })
+  rmSync(dist, { recursive: true, force: true })
   process.chdir(folder)
   await build({
     // Whole paths: esbuild resolves relative ones against the folder that this program was started in.
@@ -42,12 +46,12 @@ for (const name of ['device-sdk', 'fleet-revocation', 'est-server', 'pkcs11', 'f
     dts: false,
     silent: true,
     config: false,
-    outDir: join(folder, 'dist'),
+    outDir: dist,
     external: [/^node:/],
     // node:sqlite has no name without the prefix.
     removeNodeProtocol: false,
   })
-  const config = join(folder, 'dist', 'tsconfig.json')
+  const config = join(dist, 'tsconfig.json')
   writeFileSync(
     config,
     JSON.stringify({
@@ -56,23 +60,22 @@ for (const name of ['device-sdk', 'fleet-revocation', 'est-server', 'pkcs11', 'f
         noEmit: false,
         declaration: true,
         emitDeclarationOnly: true,
-        outDir: '.',
-        rootDir: '../src',
+        outDir: dist,
+        typeRoots: [join(root, 'node_modules/@types')],
+        rootDir: join(folder, 'src'),
         customConditions: [],
       },
       // The whole repository's otherwise, by inheritance.
       include: [],
-      files: Object.values(entry).map(source => `../${source}`),
+      files: Object.values(entry).map(source => join(folder, source)),
     }),
   )
   const { status } = spawnSync(join(root, 'node_modules/.bin/tsc'), ['-p', config], { stdio: 'inherit' })
   rmSync(config)
   if (status !== 0) process.exit(1)
-  rewriteDeclarations(join(folder, 'dist'))
+  rewriteDeclarations(dist)
   const missing = Object.keys(entry).filter(
-    path =>
-      !existsSync(join(folder, 'dist', `${path}.js`)) ||
-      (manifest.name !== 'birthmark' && !existsSync(join(folder, 'dist', `${path}.d.ts`))),
+    path => !existsSync(join(dist, `${path}.js`)) || (manifest.name !== 'birthmark' && !existsSync(join(dist, `${path}.d.ts`))),
   )
   if (missing.length) {
     process.stderr.write(`${manifest.name}: the build lacks ${missing.join(', ')}\n`)
