@@ -26,9 +26,6 @@ export const timeBytesMax = 256
 /** The answer is as old as it took to come: longer, and it is not worth having. */
 export const timeTimeoutSeconds = 20
 
-/** Signed but not sent (RFC 9052 4.3): a signed time cannot be taken for another message of the same key. */
-const external = utf8Bytes('birthmark/1 time')
-
 /** Asks for the time. `nonce`: 16 to 32 bytes of a cryptographic source, never used before. */
 export function timeRequest(nonce: Bytes): HttpRequest {
   return {
@@ -54,7 +51,8 @@ export function encodeTime(fleet: string, nonce: Bytes, time: number): Bytes {
 
 /** What the signer of a payload signs. */
 export function timeToBeSigned(protectedHeader: Bytes, payload: Bytes): Bytes {
-  return sign1ToBeSigned(protectedHeader, payload, external)
+  // Signed but not sent (RFC 9052 4.3): a signed time cannot be taken for another message of the same key.
+  return sign1ToBeSigned(protectedHeader, payload, utf8Bytes('birthmark/1 time'))
 }
 
 const rejected = (detail: string): never => fail('time_rejected', detail)
