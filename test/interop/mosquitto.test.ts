@@ -1,19 +1,29 @@
 // Debian's MQTT programs: its clients against the embedded broker, and its broker in place of ours. None of them has heard of Birthmark.
 
 import { type ChildProcess, spawn } from 'node:child_process'
-import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { connect as connectTcp, createServer } from 'node:net'
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Bytes, DeviceError } from '@birthmark/device-sdk/core'
-import { createPublisher, createRuleSet, nodeVerify, type OutboxNotice, type Rule, systemClock } from '@birthmark/fleet-revocation'
+import { type Bytes, type DeviceError, decodePem } from '@birthmark/device-sdk/core'
+import {
+  createPublisher,
+  createRuleSet,
+  encodeList,
+  nodeVerify,
+  type OutboxNotice,
+  type Rule,
+  runsOf,
+  systemClock,
+} from '@birthmark/fleet-revocation'
 import {
   connectMqttBus,
+  createCrlFile,
   createMosquittoEnforcer,
   type MqttBus,
   mosquittoAccess,
   mosquittoConfiguration,
   mosquittoDynamicSecurity,
+  signalReload,
 } from '@birthmark/fleet-revocation/broker'
 import { createDeviceReceiver } from '@birthmark/fleet-revocation/device'
 import mqtt, { type MqttClient } from 'mqtt'
@@ -23,7 +33,8 @@ import { createTestHistory } from '../../packages/fleet-revocation/src/testing/h
 import { quietLog } from '../../packages/fleet-revocation/src/testing/memory-bus.ts'
 import { createTestNoticeKey } from '../../packages/fleet-revocation/src/testing/notice-key.ts'
 import { ended, fleet, startTestBroker, until } from '../support/broker.ts'
-import { available } from './debian.ts'
+import { freePort, listens } from '../support/ports.ts'
+import { available, run } from './debian.ts'
 
 const clients = available({ mosquitto_sub: 'mosquitto-clients', mosquitto_pub: 'mosquitto-clients' })
 const brokers = available({ mosquitto: 'mosquitto', mosquitto_sub: 'mosquitto-clients' })
@@ -159,16 +170,7 @@ function dynamicSecurityPlugin(): string {
   return file
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  await new Promise(resolve => server.close(resolve))
-  if (!address || typeof address === 'string') throw new Error('no port')
-  return address.port
-}
-
-async function startMosquitto() {
+async function startMosquitto(more: { crl?: boolean } = {}) {
   const [devices, services, servers] = [
     createTestAuthority('devices'),
     createTestAuthority('services'),
@@ -178,7 +180,9 @@ async function startMosquitto() {
   // mosquitto gives up root for a user of its own, who writes the dynamic security file.
   chmodSync(path, 0o777)
   const server = servers.server()
-  const port = await freePort()
+  const [port, servicePort] = [await freePort(), await freePort()]
+  const crlFile = join(path, 'crl.pem')
+  const crl = more.crl ? { file: crlFile, servicePort, serviceCaFile: write(path, 'services.pem', services.certPem) } : undefined
   const roles = { 'publisher@acme': 'publisher', 'gateway@acme': 'relying-party', 'watcher@acme': 'observer' } as const
   const dynamicSecurityFile = write(path, 'dynamic-security.json', mosquittoDynamicSecurity('enforcer@acme'))
   chmodSync(dynamicSecurityFile, 0o666)
@@ -186,28 +190,27 @@ async function startMosquitto() {
     accessFile: write(path, 'access', mosquittoAccess(fleet, roles)),
     dynamicSecurityFile,
     plugin: dynamicSecurityPlugin(),
-    caFile: write(path, 'ca.pem', devices.certPem + services.certPem),
+    caFile: write(path, 'ca.pem', devices.certPem + (crl ? '' : services.certPem)),
+    ...(crl ? { crl } : {}),
     certificateFile: write(path, 'server.pem', server.certPem),
     keyFile: write(path, 'server.key', server.keyPem),
   })
   const conf = write(path, 'mosquitto.conf', configuration)
   const launch = async (): Promise<Program> => {
     const program = start('mosquitto', ['-c', conf])
-    await until(
-      () =>
-        new Promise<boolean>(resolve => {
-          const probe = connectTcp(port, '127.0.0.1', () => resolve(true))
-          probe.on('error', () => resolve(false))
-          probe.on('connect', () => probe.destroy())
-        }),
-      `mosquitto listens (${program.output})`,
-    )
+    await until(() => listens(port), `mosquitto listens (${program.output})`)
     return program
   }
   const url = `mqtts://localhost:${port}`
   const tls = ({ keyPem, certPem }: Credential) => ({ ca: [servers.certPem], key: keyPem, cert: certPem })
   const busAs = (name: string): MqttBus => {
-    const bus = connectMqttBus({ url, clientId: name, tls: tls(services.service(name)), log: quietLog, reconnectSeconds: 0.2 })
+    const bus = connectMqttBus({
+      url: crl ? `mqtts://localhost:${servicePort}` : url,
+      clientId: name,
+      tls: tls(services.service(name)),
+      log: quietLog,
+      reconnectSeconds: 0.2,
+    })
     cleanups.push(() => bus.close())
     return bus
   }
@@ -219,7 +222,7 @@ async function startMosquitto() {
       client.once('error', reject)
       client.once('close', () => reject(new Error('closed')))
     })
-  return { launch, devices, path, port, servers, busAs, clientAs }
+  return { launch, devices, path, port, servers, busAs, clientAs, crlFile }
 }
 
 function memoryOutbox() {
@@ -309,7 +312,7 @@ describe.skipIf(!brokers)('a real mosquitto as the broker', () => {
     // The enforcer cuts them, whether they listened or not.
     const over = Promise.all(sevens.map(({ client }) => ended(client)))
     rules.merge([rule])
-    expect(await enforcer.enforce()).toEqual({ groups: 1 })
+    expect(await enforcer.enforce()).toEqual({ groups: 1, devices: 0 })
     await over
     expect(eights.every(({ client }) => client.connected)).toBe(true)
 
@@ -366,6 +369,109 @@ describe.skipIf(!brokers)('a real mosquitto as the broker', () => {
     await enforcer.admit('dev-99', stale)
     const none = await clientAs('dev-99', devices.device('dev-99', stale))
     await expect(none.subscribeAsync('devices/dev-99/cmd', { qos: 1 })).rejects.toThrow()
+  })
+
+  it('cuts and denies who is on a list, in a range or of an issuer, remembers it, and lets in who came again', async () => {
+    const { launch, devices, clientAs, busAs } = await startMosquitto()
+    await launch()
+    const rules = createRuleSet()
+    const enforcerBus = busAs('enforcer@acme')
+    await until(() => enforcerBus.connected(), 'the service is connected')
+    const open = () =>
+      createMosquittoEnforcer({ ...{ bus: enforcerBus, fleet, rules, clock: systemClock, log: quietLog }, sweepSeconds: 3600 })
+    const enforcer = await open()
+    const issuers = [new Uint8Array(20).fill(1), new Uint8Array(20).fill(2)]
+    const all = await Promise.all(
+      Array.from({ length: 8 }, async (_, idx) => {
+        const id = `dev-${idx}`
+        const membership = { fleet, idx, gids: [7] }
+        const credential = devices.device(id, membership)
+        await enforcer.admit(id, membership, issuers[idx === 6 ? 1 : 0])
+        return { id, idx, membership, credential, client: await clientAs(id, credential) }
+      }),
+    )
+    const revokedBy = async (more: Rule[]): Promise<number[]> => {
+      const before = all.filter(({ client }) => client.connected)
+      rules.merge(more)
+      const gone = before.filter(({ membership, idx }) => rules.isRevoked(membership, issuers[idx === 6 ? 1 : 0]))
+      const over = Promise.all(gone.map(({ client }) => ended(client)))
+      await enforcer.enforce()
+      await over
+      expect(before.filter(each => !gone.includes(each)).every(({ client }) => client.connected)).toBe(true)
+      return gone.map(({ idx }) => idx)
+    }
+    expect(await revokedBy([{ kind: 'list', base: 0, span: 8, ...encodeList(8, runsOf([1])) }])).toEqual([1])
+    expect(await revokedBy([{ kind: 'range', start: 3, length: 2 }])).toEqual([3, 4])
+    expect(await revokedBy([{ kind: 'issuer', keyId: issuers[1] }])).toEqual([6])
+    const back = await clientAs('dev-3', all[3].credential)
+    await expect(back.subscribeAsync('devices/dev-3/cmd', { qos: 1 })).rejects.toThrow()
+    const swept = ended(back)
+    await enforcer.sweep()
+    await swept
+
+    // Another enforcer knows the devices from the broker's own memory.
+    enforcer.close()
+    const second = await open()
+    cleanups.push(() => second.close())
+    const five = ended(all[5].client)
+    rules.merge([{ kind: 'range', start: 5, length: 1 }])
+    expect(await second.enforce()).toEqual({ groups: 0, devices: 1 })
+    await five
+    const again = { fleet, idx: 40, gids: [7] }
+    await second.admit('dev-3', again, issuers[0])
+    const fresh = await clientAs('dev-3', devices.device('dev-3', again))
+    expect((await fresh.subscribeAsync('devices/dev-3/cmd', { qos: 1 }))[0]?.qos).toBe(1)
+    await expect((await clientAs('dev-4', all[4].credential)).subscribeAsync('devices/dev-4/cmd')).rejects.toThrow()
+    expect(all.filter(({ idx }) => [0, 2, 7].includes(idx)).every(({ client }) => client.connected)).toBe(true)
+  })
+
+  it('[F12] [F43] refuses the handshake of who is on the CRL file, once told to read it, and everybody when it has run out', async () => {
+    const { launch, devices, clientAs, busAs, path, crlFile } = await startMosquitto({ crl: true })
+    const [dev1, dev2] = [1, 2].map(idx => devices.device(`dev-${idx}`, { fleet, idx, gids: [] }))
+    // OpenSSL is the CA here.
+    const index = write(path, 'index.txt', '')
+    write(path, 'crlnumber', '01')
+    const conf = write(
+      path,
+      'ca.cnf',
+      `[ca]\ndefault_ca=own\n[own]\ndatabase=${index}\ncrlnumber=${path}/crlnumber\ndefault_md=sha256\ncrl_extensions=ext\n[ext]\nauthorityKeyIdentifier=keyid\n`,
+    )
+    const [key, certificate] = [write(path, 'ca.key', devices.keyPem), write(path, 'ca-own.pem', devices.certPem)]
+    const authority = ['-config', conf, '-keyfile', key, '-cert', certificate]
+    let seconds = 3600
+    const lists = async () => {
+      const out = join(path, 'made.crl')
+      await run('openssl', ['ca', '-gencrl', ...authority, '-crlsec', `${seconds}`, '-out', out])
+      return decodePem(readFileSync(out, 'utf8'), 'X509 CRL', 1)
+    }
+    let reload = () => {}
+    const file = await createCrlFile({ path: crlFile, lists, reload: () => reload(), clock: systemClock, log: quietLog })
+    cleanups.push(() => file.close())
+    const program = await launch()
+    const pidFile = write(path, 'mosquitto.pid', `${program.process.pid}`)
+    const signal = signalReload(pidFile)
+    reload = () => void signal()
+
+    const bus = busAs('gateway@acme')
+    await until(() => bus.connected(), 'services have a listener of their own')
+    const live = await clientAs('dev-1', dev1)
+    await (await clientAs('dev-2', dev2)).endAsync()
+    await run('openssl', ['ca', '-revoke', write(path, 'dev-1.pem', dev1.certPem), ...authority])
+    expect(await file.refresh()).toBe(true)
+    const refused = (id: string, credential: Credential) =>
+      clientAs(id, credential).then(
+        client => client.endAsync().then(() => false),
+        () => true,
+      )
+    await until(() => refused('dev-1', dev1), 'the revoked device is refused')
+    expect(await refused('dev-2', dev2)).toBe(false)
+    // What is open stays open: cutting is the plugin's.
+    expect(live.connected || (await refused('dev-1', dev1))).toBe(true)
+
+    seconds = 1
+    await file.refresh()
+    await new Promise(resolve => setTimeout(resolve, 2100))
+    await until(() => refused('dev-2', dev2), 'an outdated list refuses everybody')
   })
 
   it('[F54] killed after it acknowledged, is given the notices again; the rules it enforces outlive it', async () => {

@@ -15,10 +15,28 @@ export interface MosquittoFiles {
   caFile: string
   certificateFile: string
   keyFile: string
+  /**
+   * A CRL of every device issuer, kept by `createCrlFile`. Then `caFile` names the devices' authorities alone and services have a listener of
+   * their own: mosquitto wants a CRL of every authority that it meets, and refuses whoever's is missing or has run out.
+   */
+  crl?: { file: string; servicePort: number; serviceCaFile: string }
+}
+
+function listener(host: string, port: number, caFile: string, { certificateFile, keyFile }: MosquittoFiles): string {
+  return `listener ${port} ${host}
+cafile ${caFile}
+certfile ${certificateFile}
+keyfile ${keyFile}
+require_certificate true
+use_identity_as_username true
+use_username_as_clientid true
+`
 }
 
 /** `mosquitto.conf`. Certificates identify; the ClientId is the certificate's name, whatever the client claims [F51]. */
 export function mosquittoConfiguration(host: string, port: number, files: MosquittoFiles): string {
+  const { crl } = files
+  const services = crl ? listener(host, crl.servicePort, crl.serviceCaFile, files) : ''
   return `per_listener_settings false
 allow_anonymous false
 # Without it fan-out to MQTT 3.1.1 clients is quadratic in 2.0.11.
@@ -28,14 +46,7 @@ plugin ${files.plugin}
 plugin_opt_config_file ${files.dynamicSecurityFile}
 message_size_limit 65536
 max_queued_messages 100
-listener ${port} ${host}
-cafile ${files.caFile}
-certfile ${files.certificateFile}
-keyfile ${files.keyFile}
-require_certificate true
-use_identity_as_username true
-use_username_as_clientid true
-`
+${listener(host, port, files.caFile, files)}${crl ? `crlfile ${crl.file}\n` : ''}${services}`
 }
 
 // mosquitto knows a peer by its common name alone, whichever authority signed it; the names themselves must tell services from devices.

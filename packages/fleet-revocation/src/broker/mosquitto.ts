@@ -1,12 +1,13 @@
 // Enforcement in a mosquitto 2.0, through its dynamic security plugin. Devices are put into a plugin group for each of their groups when
 // they are issued; to revoke a group is then one command, which denies every publication, subscription and delivery at once and cuts the
-// live sessions (measured on 2.0.11: 5 ms; disabling clients one by one takes 25 ms each).
+// live sessions (measured on 2.0.11: 5 ms; disabling clients one by one takes 25 ms each). Whoever is revoked by a range, a list or an issuer
+// is put into a denied group, 500 with one command. The plugin's file is the memory: what a device is stands in its client's description.
 //
 // What it can't do: mosquitto 2.0 accepts the CONNECT of any client whose certificate its TLS layer accepts, since a certificate skips
-// the plugin's login. A revoked device may so connect again, may do nothing then, and is cut at the next sweep. And a device that was
-// not put into its groups can't be revoked here: admit it before its certificate is handed out.
+// the plugin's login. A revoked device may so connect again, may do nothing then, and is cut at the next sweep; the CRL file (crl-file.ts)
+// refuses its handshake. And a device that was never admitted can't be revoked here: admit it before its certificate is handed out.
 
-import type { Membership } from '@birthmark/device-sdk/core'
+import { type Bytes, bytesOfHex, hexOf, type Membership } from '@birthmark/device-sdk/core'
 import { RevocationError } from '../errors.ts'
 import type { Bus, Clock, Log } from '../ports.ts'
 import type { RuleSet } from '../rule-set.ts'
@@ -26,9 +27,9 @@ export interface MosquittoEnforcerOptions {
 
 export interface MosquittoEnforcer {
   /** Before a device gets its certificate. May be repeated. Rejects with `enforcement_refused` or a bus failure. */
-  admit(deviceId: string, membership: Membership): Promise<void>
-  /** Brings the broker in line with the rule set. */
-  enforce(): Promise<{ groups: number }>
+  admit(deviceId: string, membership: Membership, issuerKeyId?: Bytes | null): Promise<void>
+  /** Brings the broker in line with the rule set: groups and single devices that were denied now. */
+  enforce(): Promise<{ groups: number; devices: number }>
   /** Cuts revoked devices that connected again. */
   sweep(): Promise<void>
   close(): void
@@ -38,15 +39,48 @@ interface Answer {
   command: string
   correlationData?: string
   error?: string
-  data?: { groups?: unknown[] }
+  data?: { groups?: unknown[]; clients?: unknown[]; totalCount?: number }
 }
 
 const CONTROL = '$CONTROL/dynamic-security/v1'
 const REVOKED = 'birthmark-revoked'
 // Given and taken away in turns: either cuts the group's sessions, and it allows and denies nothing.
 const SWEPT = 'birthmark-swept'
+// A command's 64 KB hold 500 names of 64 characters.
+const deniedAGroup = 500
+// An answer is written by mosquitto whole.
+const clientsAPage = 500
 const alreadyThere = /already/i
 const notThere = /not found/i
+
+interface Admitted {
+  membership: Membership
+  issuerKeyId: Bytes | null
+  groups: string[]
+}
+
+const described = /^birthmark (\d+) \[([\d,]*)\] ([0-9a-f]*)$/
+
+function describe({ membership: { idx, gids }, issuerKeyId }: Admitted): string {
+  return `birthmark ${idx} [${gids.join(',')}] ${issuerKeyId ? hexOf(issuerKeyId) : ''}`
+}
+
+interface ListedClient {
+  username?: string
+  textdescription?: string
+  groups?: { groupname?: string }[]
+}
+
+/** Null for a client that was put there by others. */
+function admittedOf({ textdescription = '', groups = [] }: ListedClient, fleet: string): Admitted | null {
+  const [, idx, gids, keyId] = described.exec(textdescription) ?? []
+  if (idx === undefined) return null
+  return {
+    membership: { fleet, idx: Number(idx), gids: gids === '' ? [] : gids.split(',').map(Number) },
+    issuerKeyId: keyId === '' ? null : bytesOfHex(keyId),
+    groups: groups.flatMap(({ groupname }) => (groupname === undefined ? [] : [groupname])),
+  }
+}
 
 /** Subscribes to the answers and makes the roles. Rejects when the broker doesn't answer: then nothing is enforced there. */
 export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions): Promise<MosquittoEnforcer> {
@@ -54,6 +88,9 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
   const waiting = new Map<string, (answers: Answer[]) => void>()
   const revoked = new Set<string>()
   const known = new Set<string>()
+  const devices = new Map<string, Admitted>()
+  /** Names of denied groups, each with its members. */
+  const denied = new Map<string, Set<string>>()
   let number = 0
   let last: Promise<unknown> = Promise.resolve()
   let cancelSweep = () => {}
@@ -116,7 +153,65 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
     for (const name of answer?.data?.groups ?? []) if (typeof name === 'string') known.add(name)
   }
 
-  async function enforce(): Promise<{ groups: number }> {
+  const deniedPrefix = `birthmark.${fleet}.denied.`
+
+  async function learnDevices(): Promise<void> {
+    for (let offset = 0, total = 1; offset < total; offset += clientsAPage) {
+      const [answer] = await command([{ command: 'listClients', verbose: true, count: clientsAPage, offset }])
+      total = answer?.data?.totalCount ?? 0
+      for (const client of (answer?.data?.clients ?? []) as ListedClient[]) {
+        const admitted = admittedOf(client, fleet)
+        if (!admitted || client.username === undefined) continue
+        devices.set(client.username, admitted)
+        for (const name of admitted.groups)
+          if (name.startsWith(deniedPrefix)) denied.set(name, (denied.get(name) ?? new Set()).add(client.username))
+      }
+    }
+    for (const name of known) if (name.startsWith(deniedPrefix)) revoked.add(name)
+  }
+
+  async function cut(groupname: string): Promise<void> {
+    const [answer] = await command([{ command: 'addGroupRole', groupname, rolename: SWEPT }])
+    if (answer?.error) await command([{ command: 'removeGroupRole', groupname, rolename: SWEPT }], notThere)
+  }
+
+  /** Those whom no revoked group holds. Whoever was let in again, with another certificate, leaves. */
+  async function denySingles(): Promise<number> {
+    const changed = new Set<string>()
+    const placed = new Set<string>()
+    const mustGo = ({ membership, issuerKeyId, groups }: Admitted): boolean =>
+      rules.isRevoked(membership, issuerKeyId) && !groups.some(name => revoked.has(name) && !name.startsWith(deniedPrefix))
+    for (const [name, members] of denied)
+      for (const id of members) {
+        const device = devices.get(id)
+        if (device && mustGo(device)) placed.add(id)
+        else if (members.delete(id)) changed.add(name)
+      }
+    let fresh = 0
+    for (const [id, device] of devices) {
+      if (placed.has(id) || !mustGo(device)) continue
+      const [name] = [...denied].find(([, members]) => members.size < deniedAGroup) ?? [`${deniedPrefix}${denied.size}`]
+      denied.set(name, (denied.get(name) ?? new Set()).add(id))
+      changed.add(name)
+      fresh++
+    }
+    for (const groupname of changed) {
+      const content = {
+        roles: [{ rolename: REVOKED }],
+        clients: [...(denied.get(groupname) ?? [])].map(username => ({ username })),
+      }
+      if (!known.has(groupname)) await command([{ command: 'createGroup', groupname }])
+      known.add(groupname)
+      await command([{ command: 'modifyGroup', groupname, ...content }])
+      revoked.add(groupname)
+      // Another list of members denies them at once and leaves their sessions.
+      await cut(groupname)
+    }
+    if (fresh > 0) log.info({ devices: fresh }, 'devices revoked at the broker')
+    return fresh
+  }
+
+  async function enforce(): Promise<{ groups: number; devices: number }> {
     const wanted = bounds()
     const names = [...known].filter(name => {
       const [, gid, epoch] = /^birthmark\.[a-z0-9-]+\.(\d+)\.(\d+)$/.exec(name) ?? []
@@ -130,14 +225,11 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
     if (names.length > 0) await command(names.map(groupname => ({ command: 'addGroupRole', groupname, rolename: REVOKED })))
     for (const name of names) revoked.add(name)
     if (names.length > 0) log.info({ groups: names }, 'groups revoked at the broker')
-    return { groups: names.length }
+    return { groups: names.length, devices: await denySingles() }
   }
 
   async function sweep(): Promise<void> {
-    for (const groupname of revoked) {
-      const [answer] = await command([{ command: 'addGroupRole', groupname, rolename: SWEPT }])
-      if (answer?.error) await command([{ command: 'removeGroupRole', groupname, rolename: SWEPT }], notThere)
-    }
+    for (const groupname of revoked) await cut(groupname)
   }
 
   function sweepLater(): void {
@@ -149,21 +241,22 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
     })
   }
 
-  const denied = ['publishClientSend', 'publishClientReceive', 'subscribePattern'].map(acltype => ({
+  const nothing = ['publishClientSend', 'publishClientReceive', 'subscribePattern'].map(acltype => ({
     acltype,
     topic: '#',
     allow: false,
   }))
   await command([
-    { command: 'createRole', rolename: REVOKED, acls: denied },
+    { command: 'createRole', rolename: REVOKED, acls: nothing },
     { command: 'createRole', rolename: SWEPT, acls: [] },
   ])
   await learnGroups()
+  await learnDevices()
   await enforce()
   sweepLater()
 
   return {
-    admit: async (deviceId, membership) => {
+    admit: async (deviceId, membership, issuerKeyId = null) => {
       const wanted = bounds()
       const names = [0, ...membership.gids].map(gid => {
         const bound = wanted.get(gid) ?? 0
@@ -173,9 +266,12 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
       if (fresh.length > 0) await command(fresh.map(groupname => ({ command: 'createGroup', groupname, roles: [] })))
       for (const name of fresh) known.add(name)
       const groups = names.map(groupname => ({ groupname }))
-      const [created] = await command([{ command: 'createClient', username: deviceId, groups }])
+      const admitted = { membership, issuerKeyId, groups: names }
+      const client = { username: deviceId, textdescription: describe(admitted), groups }
+      const [created] = await command([{ command: 'createClient', ...client }])
       // A renewed device: its groups may be others now.
-      if (created?.error) await command([{ command: 'modifyClient', username: deviceId, groups }])
+      if (created?.error) await command([{ command: 'modifyClient', ...client }])
+      devices.set(deviceId, admitted)
       await enforce()
     },
     enforce,
