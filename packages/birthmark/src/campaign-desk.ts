@@ -133,13 +133,13 @@ function createProgress({ store, fleet, publisher, certificateStatus }: Campaign
   const refused = numberSet()
 
   async function toldOf(campaign: Campaign): Promise<number> {
-    const { blocked } = campaign.story
-    if (blocked === null) return 0
+    const { at, auditFrom } = campaign.story
+    if (at.quarantined === undefined) return 0
     let one = heard.get(campaign.id)
     if (one === undefined) {
       const sets = await store.campaignSets(fleet, campaign.id)
       if (sets === null) return 0
-      one = { certificates: numberSet(unpackNumbers(sets.certificates)), told: numberSet(), through: blocked.auditFrom }
+      one = { certificates: numberSet(unpackNumbers(sets.certificates)), told: numberSet(), through: auditFrom }
       // The few that are looked at; the others are counted anew when they are asked about.
       if (heard.size >= 16) heard.clear()
       heard.set(campaign.id, one)

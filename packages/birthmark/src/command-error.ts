@@ -41,14 +41,14 @@ const SYSTEM: Record<string, [sentence: string, next: string, exit: Exit] | unde
 
 /** Codes of our packages that mean "policy says no" rather than "something broke". */
 const REFUSED =
-  /^(serial_taken|key_taken|serial_unknown|not_in_order|wrong_sku|wrong_station|quota_spent|window_closed|readback_mismatch|journal_forked|line_unaccounted|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature|handover_signature|handover_order|handover_refused|group_not_joined|group_not_covered|approval_unknown)$/
+  /^(serial_taken|key_taken|serial_unknown|not_in_order|wrong_sku|wrong_station|quota_spent|window_closed|readback_mismatch|journal_forked|line_unaccounted|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature|handover_signature|handover_order|handover_refused|group_not_joined|group_not_covered|approval_unknown|campaign_unknown|campaign_refused|plan_changed|approval_refused)$/
 
 /** Codes of our packages that mean "nobody answered". */
 const UNREACHABLE = /^(network|timeout|est_unavailable)$/
 
 /** What was typed, or what it names, has the wrong form. */
 const MALFORMED =
-  /^(serial_malformed|group_malformed|csr_malformed|manifest_malformed|handover_malformed|order_malformed|mandate_malformed|query_malformed)$/
+  /^(serial_malformed|group_malformed|csr_malformed|manifest_malformed|handover_malformed|order_malformed|mandate_malformed|query_malformed|selector_invalid)$/
 
 export function explain(error: unknown): CommandError {
   if (error instanceof CommandError) return error
@@ -80,6 +80,11 @@ const NEXT: Record<string, string | undefined> = {
   serial_malformed: 'use 1 to 64 of A-Z a-z 0-9 . _ : -',
   group_malformed: 'write groups as name=value, such as batch=2026-W41, at most 8',
   approval_unknown: 'see what waits: birthmark approvals list',
+  selector_invalid: 'write it like model=gw-2,batch in (2026-W41,2026-W42),firmware<2.3 (docs/campaigns.md)',
+  campaign_unknown: 'see what there is: birthmark revoke list',
+  campaign_refused: 'see how far it is: birthmark revoke list',
+  plan_changed: 'plan it again, and let people look at that: birthmark revoke plan',
+  approval_refused: 'sign with the key that the configuration names: --as NAME --key FILE',
   group_not_joined: 'leave --group out, or add the group by a manifest before the device enrolls',
   group_not_covered: 'revoke a group that is in those certificates, or wait until they have ended: birthmark devices',
   serial_unknown: 'see what was issued: birthmark line status',

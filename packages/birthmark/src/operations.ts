@@ -7,6 +7,7 @@ import {
   clockToleranceSeconds,
   createChallenges,
   type DeviceRow,
+  needsApproval,
   type Registry,
   type Revocation,
   type RollOver,
@@ -72,6 +73,14 @@ export function operationsOf(parts: OperationParts): Administration {
         'refused',
       )
     const closed = draft.closed !== null
+    const { threshold } = settings.revocation
+    if (!closed && needsApproval(draft.devices, await store.deviceCount(fleet), threshold))
+      throw new CommandError(
+        'too_many_at_once',
+        `'${group}' has ${draft.devices} devices, more than one person takes back at once`,
+        `birthmark revoke plan --select '${group}' --reason '…'`,
+        'refused',
+      )
     if (!closed && draft.uncovered > 0)
       throw new CommandError(
         'group_not_covered',

@@ -16,6 +16,8 @@ export interface Terminal {
   commands(title: string, commands: string[]): void
   /** One line that is rewritten on a terminal. Elsewhere it appears at most every few seconds. */
   progress(text: string): void
+  /** Lines that stay where they are and change, on a terminal. Elsewhere they are printed when one of them has changed. */
+  block(): (lines: string[]) => void
   table(header: string[], rows: string[][]): void
   /** One JSON object on stdout, with --json alone. */
   result(value: object): void
@@ -87,6 +89,19 @@ export function createTerminal(streams: Streams, json = false): Terminal {
       if (streams.now() - lastProgress < 3000) return
       lastProgress = streams.now()
       people.write(`${text}\n`)
+    },
+    block() {
+      let shown: string[] = []
+      return lines => {
+        if (lines.join('\n') === shown.join('\n')) return
+        if (live) {
+          // Up over what was shown, and each line anew; cut, since a line that wraps would be two.
+          if (shown.length > 0) people.write(`\u001b[${shown.length}A`)
+          const width = Math.max(20, (people.columns ?? 80) - 1)
+          for (const one of lines) people.write(`\u001b[2K${one.slice(0, width)}\n`)
+        } else for (const one of lines) if (!shown.includes(one)) people.write(`${one}\n`)
+        shown = lines
+      }
     },
     table(header, rows) {
       const cells = [header, ...rows].map(row => row.map(printable))

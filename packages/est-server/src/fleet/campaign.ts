@@ -81,8 +81,10 @@ export const campaignFailpoints = [
 export interface CampaignStory {
   words: Word[]
   at: Partial<Record<Exclude<CampaignState, 'planned'>, number>>
-  /** Sessions that were connected when they were denied, and how many of them were cut; null where another broker knows. `auditFrom`: refusals of them are on record behind it. */
-  blocked: { at: number; online: number | null; sessionsCut: number | null; connectionsClosed: number; auditFrom: number } | null
+  /** Sessions that were connected when they were denied, and how many of them were cut; null where another broker knows. */
+  blocked: { at: number; online: number | null; sessionsCut: number | null; connectionsClosed: number } | null
+  /** Refusals of its devices are on record behind it. */
+  auditFrom: number
   /** The newest notice before the commit. */
   seqBefore: number | null
   commit: { seq: number; certificates: number; sessionsCut: number | null; audit: { n: number; hash: string } } | null
@@ -125,7 +127,7 @@ export interface Campaigns {
 /** Other processes of the store may carry out the same campaign; whoever finds one stuck for this long goes on with it. */
 const lookSeconds = 1
 
-const emptyStory: CampaignStory = { words: [], at: {}, blocked: null, seqBefore: null, commit: null, undo: null }
+const emptyStory: CampaignStory = { words: [], at: {}, blocked: null, auditFrom: 0, seqBefore: null, commit: null, undo: null }
 
 function campaignOf(record: CampaignRecord): Campaign {
   const { id, state, planSha256: sha256, windowEndsAt } = record
@@ -284,6 +286,7 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
   async function quarantine(from: CampaignRecord, story: CampaignStory, word: Word): Promise<void> {
     const { plan: asked } = campaignOf(from)
     story.at.quarantined = word.at
+    story.auditFrom = (await auditEnd()).n
     const windowEndsAt = word.at + asked.windowSeconds
     const detail = `campaign ${from.id}: ${asked.devices.count} devices, until ${new Date(windowEndsAt * 1000).toISOString()}`
     if (
@@ -368,9 +371,8 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
   async function block(from: CampaignRecord, story: CampaignStory): Promise<boolean> {
     const { certificates, issuedThrough, isNew } = await certificatesNow(from)
     const online = ports.online(numberSet(unpackNumbers(certificates)))
-    const { n: auditFrom } = await auditEnd()
     const { sessionsCut, connectionsClosed } = await ports.enforce()
-    story.blocked = { at: now(), online, sessionsCut, connectionsClosed, auditFrom }
+    story.blocked = { at: now(), online, sessionsCut, connectionsClosed }
     const moved = await move(from, story, { issuedThrough, ...(isNew ? { certificates } : {}), audit: null })
     if (moved) await step('campaign-blocked')
     return true
