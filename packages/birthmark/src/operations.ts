@@ -63,6 +63,17 @@ export function operationsOf(parts: OperationParts): Administration {
     return { sessionsCut: enforced ? enforced.cut : null, connectionsClosed }
   }
 
+  /** What is more than a handful goes the way of a campaign: a second person, or at least time to undo it. */
+  async function requireFew(devices: number, named: string, instead: string): Promise<void> {
+    if (needsApproval(devices, await store.deviceCount(fleet), settings.revocation.threshold))
+      throw new CommandError(
+        'too_many_at_once',
+        `${named}: ${devices} are more than one person takes back at once`,
+        `birthmark revoke plan ${instead} --reason '…'`,
+        'refused',
+      )
+  }
+
   async function plan(group: string): Promise<RevocationPlan> {
     const draft = await store.draftRevocation(fleet, group, 0, Math.floor(clock.now()))
     if (!draft)
@@ -73,14 +84,7 @@ export function operationsOf(parts: OperationParts): Administration {
         'refused',
       )
     const closed = draft.closed !== null
-    const { threshold } = settings.revocation
-    if (!closed && needsApproval(draft.devices, await store.deviceCount(fleet), threshold))
-      throw new CommandError(
-        'too_many_at_once',
-        `'${group}' has ${draft.devices} devices, more than one person takes back at once`,
-        `birthmark revoke plan --select '${group}' --reason '…'`,
-        'refused',
-      )
+    if (!closed) await requireFew(draft.devices, `'${group}'`, `--select '${group}'`)
     if (!closed && draft.uncovered > 0)
       throw new CommandError(
         'group_not_covered',
@@ -98,7 +102,7 @@ export function operationsOf(parts: OperationParts): Administration {
   return {
     ...parts.campaigns,
     ...issuerOperations(parts.rollOver, by, parts.onIssuersMoved),
-    ...singleRevocations({ store, fleet, revocation, by, now: clock.now, enact }),
+    ...singleRevocations({ store, fleet, revocation, by, now: clock.now, requireFew, enact }),
     ...profileOperations({ settings, store, rollOver: parts.rollOver, status: statusOf(rules, fleet), clock }),
 
     status: async () => ({

@@ -42,6 +42,8 @@ export interface SingleRevocationParts {
   revocation: Revocation
   by: string
   now(): number
+  /** Refuses what one person may not take back at once. `named`: for the message. */
+  requireFew(devices: number, named: string, instead: string): Promise<void>
   /** Denies, cuts, and has the publisher tell. */
   enact(): Promise<{ sessionsCut: number | null; connectionsClosed: number }>
 }
@@ -90,7 +92,11 @@ export function singleRevocations(parts: SingleRevocationParts) {
       const { what, reason } = request
       if (what.kind === 'range' && what.to < what.from)
         throw new CommandError('range_empty', `no idx from ${what.from} to ${what.to}`, 'name the lower one first', 'usage')
-      if (request.rehearse) return rehearsed(request)
+      const rehearsal = await rehearsed(request)
+      if (request.rehearse) return rehearsal
+      // An issuer that signs no more is exempt: what is left of it is revoked in an emergency, and no campaign says that.
+      if (rehearsal.certificates !== null)
+        await parts.requireFew(rehearsal.certificates, `these ${rehearsal.certificates} certificates`, "--select '…'")
       // On record before the effect; a crash in between leaves a reason without a revocation, never the reverse.
       const at = Math.floor(parts.now())
       const detail = `${what.kind} ${'devices' in what ? what.devices.join(' ').slice(0, 400) : ''}: ${reason}`
