@@ -27,6 +27,7 @@ export const debianPackages = [
   'openssl',
   'postgresql',
   'python3',
+  'python3-cbor2',
   'rabbitmq-server',
   'scep',
   'softhsm2',

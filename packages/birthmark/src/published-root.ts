@@ -2,6 +2,7 @@
 // its root soon after one that did. Denial waits for none of it: a group notice stays small and is signed at once. Who asks gets a proof under
 // the newest root.
 
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type Bytes, equalBytes } from '@birthmark/device-sdk/core'
 import { blockSize, type Log, type Store } from '@birthmark/est-server'
 import { type Clock, createRevokedTree, noticeFacts } from '@birthmark/fleet-revocation'
@@ -63,7 +64,14 @@ export function createPublishedRoot({ store, fleet, clock, log, seal }: Publishe
       if (set.kind === 'range') tree.add(set.start, set.length)
       if (set.kind === 'floor') tree.add(0, set.start)
       if (set.issuer) await addOf({ issuer: set.issuer }, idxNext)
-      for (const { block, bits } of set.blocks) tree.addBits(block * blockSize, bits)
+      for (const [i, { block, bits }] of set.blocks.entries()) {
+        tree.addBits(block * blockSize, bits)
+        // Hashed as it grows: a quarter of a million at once would hold up everything else.
+        if (i % 16 === 15) {
+          tree.root()
+          await nextTurn()
+        }
+      }
       setsThrough = set.seq
     }
     const fresh = (await store.rules(fleet)).filter(({ gid }) => !groups.has(gid))

@@ -57,6 +57,8 @@ export function ruleOfRuns(runs: Runs): RangeRule | ListRule {
 
 // What a notice spends around its rules: signature, ids, hash, anchor, the longest fleet name and the largest numbers.
 const noticeOverheadBytes = 320
+// Runs of the first list of several, some 10 ms of coding.
+const firstGuess = 4096
 
 /**
  * Rules that revoke exactly `indices` (ascending, none twice), each list small enough to share a notice of `bytesMax` with nothing else, and
@@ -71,18 +73,45 @@ export function* rulesAlong(indices: ArrayLike<number>, bytesMax: number): Gener
   for (let i = 1; i < indices.length; i++)
     if (indices[i] <= indices[i - 1]) throw new RevocationError('configuration_invalid', 'indices are not ascending')
   const runs = runsOf(indices)
+  const room = bytesMax - noticeOverheadBytes
+  const sizeOf = (rule: Rule) => encodeCbor(ruleToCbor(rule)).length
+  // The next list is likely to be as dense as the last one.
+  let guess = firstGuess
   for (let from = 0; from < runs.length; ) {
-    let to = from + 2
-    while (to < runs.length && runs[to] + runs[to + 1] - runs[from] <= listSpanMax && (to - from) / 2 < noticeRunsMax) to += 2
-    // Halved until it fits: a list of n runs is at most a few times larger than its half.
-    let rule = ruleOfRuns(runs.subarray(from, to))
-    while (encodeCbor(ruleToCbor(rule)).length > bytesMax - noticeOverheadBytes) {
-      to = from + 2 * Math.ceil((to - from) / 4)
-      rule = ruleOfRuns(runs.subarray(from, to))
+    const last = lastRun(runs, from)
+    const ruleOf = (count: number) => ruleOfRuns(runs.subarray(from, from + 2 * count))
+    let count = Math.min(last, guess)
+    let rule = ruleOf(count)
+    // Smaller in proportion, a little more each time: a list of n runs may be larger than n / m of one of m.
+    for (let size = sizeOf(rule); size > room; size = sizeOf(rule)) {
+      count = Math.max(1, Math.floor((count * room * 0.97) / size))
+      rule = ruleOf(count)
     }
+    const more = Math.min(last, Math.floor((count * room * 0.97) / sizeOf(rule)))
+    if (more > count) {
+      const larger = ruleOf(more)
+      if (sizeOf(larger) <= room) {
+        count = more
+        rule = larger
+      }
+    }
+    guess = count
     yield rule
-    from = to
+    from += 2 * count
   }
+}
+
+/** Runs that a list from `from` on may hold whatever its size. */
+function lastRun(runs: Runs, from: number): number {
+  const most = Math.min((runs.length - from) / 2, noticeRunsMax)
+  let [low, high] = [1, most]
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2)
+    const end = from + 2 * middle - 2
+    if (runs[end] + runs[end + 1] - runs[from] <= listSpanMax) low = middle
+    else high = middle - 1
+  }
+  return low
 }
 
 /** `rules` in as few notices as hold them: the rules of each notice. */
