@@ -2,14 +2,15 @@
 
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { fsck } from '@birthmark/est-server'
+import { createRevocationLists, fsck, issuerName } from '@birthmark/est-server'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { csrFor, issuedBy, type Kernel, kernel, nameOf, testKey } from '../../packages/est-server/src/testing/kernel.ts'
 
 let k: Kernel
 beforeEach(async () => {
-  k = await kernel()
-  for (const id of ['m-1', 'm-2', 'm-3']) issuedBy(await k.enroll((await k.device(id)).peer(), csrFor(testKey(), nameOf(id))))
+  k = await kernel({ issuer: real => ({ ...real, statusUrl: 'http://status.acme.example' }) })
+  for (const id of ['m-1', 'm-2', 'm-3'])
+    issuedBy(await k.enroll((await k.device(id, ['batch=1'])).peer(), csrFor(testKey(), nameOf(id))))
 })
 afterEach(() => k.remove())
 
@@ -48,6 +49,25 @@ it.each([
 ])('finds %s', async (_, sql, codes) => {
   behindItsBack(sql)
   expect((await judge()).codes).toEqual(codes)
+})
+
+it.each([
+  ['signature', `UPDATE crls SET der = CAST(substr(der, 1, length(der) - 1) || x'00' AS BLOB)`, /does not verify under its issuer/],
+  ['number', 'UPDATE crls SET number = 1, this_update = this_update - 9', /number, thisUpdate differ/],
+  ['bytes', `UPDATE crls SET der = x'3000'`, /is no list/],
+])('finds a revocation list with a changed %s', async (_, sql, said) => {
+  const options = { store: k.store, issuers: [k.issuer], lifetimeSeconds: 86_400, folder: join(k.folder, 'crl'), clock: k.clock }
+  const lists = createRevocationLists({ ...options, log: { info() {}, warn() {}, error() {} } })
+  const ask = () => lists.shard(issuerName(k.issuer.keyId), 'meters', 0)
+  expect((await ask()).kind).toBe('list')
+  await k.revocation.revokeGroup({ group: 'batch=1', by: 'test' })
+  expect((await ask()).kind).toBe('list')
+  expect(await judge()).toMatchObject({ lists: 1, broken: 0 })
+  behindItsBack(sql)
+  // Reads of one turn see one moment.
+  await new Promise(next => setImmediate(next))
+  expect((await judge()).findings).toEqual([{ code: 'list_wrong', detail: expect.stringMatching(said) }])
+  await lists.close()
 })
 
 it('says so where an issuer is not given, and leaves young intents alone', async () => {

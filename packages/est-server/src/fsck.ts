@@ -1,8 +1,9 @@
 // The whole store, proven again: each certificate verifies under its issuer and says what its record says, every intent is settled, notices
-// verify and follow one another, and every invariant that the driver itself knows holds, the audit chain among them. It reads page by page and
+// verify and follow one another, kept revocation lists are signed, and every invariant that the driver itself knows holds, the audit chain among them. It reads page by page and
 // changes nothing, so it may run beside a server; what is not yet settled there is young, and young things are left alone.
 
-import { type Bytes, equalBytes, hexOf, membershipOf, parseCertificate } from '@birthmark/device-sdk/core'
+import { type Bytes, bytesOfHex, equalBytes, hexOf, membershipOf, parseCertificate } from '@birthmark/device-sdk/core'
+import { keptLists, listProblem } from './fsck-lists.ts'
 import { importKey, sha256, verifyWith } from './node-crypto.ts'
 import type { IssuanceRow } from './store/issuance-pages.ts'
 import { type NoticeRecord, pageRowsMax, type Store } from './store/store.ts'
@@ -17,6 +18,7 @@ export interface Finding {
     | 'issuer_unknown'
     | 'intent_open'
     | 'notice_wrong'
+    | 'list_wrong'
   detail: string
 }
 
@@ -36,6 +38,8 @@ export interface FsckReport {
   certificates: number
   voided: number
   notices: number
+  /** Revocation lists of shards. */
+  lists: number
   /** At most findingsMax; `broken` counts all. */
   findings: Finding[]
   broken: number
@@ -47,7 +51,7 @@ const findingsMax = 1000
 const intentSecondsMax = 300
 
 export async function fsck({ store, fleets, issuers, checkNotice, now, progress }: FsckParts): Promise<FsckReport> {
-  const report: FsckReport = { certificates: 0, voided: 0, notices: 0, findings: [], broken: 0 }
+  const report: FsckReport = { certificates: 0, voided: 0, notices: 0, lists: 0, findings: [], broken: 0 }
   const find = (code: Finding['code'], detail: string) => {
     report.broken++
     if (report.findings.length < findingsMax) report.findings.push({ code, detail })
@@ -112,5 +116,12 @@ export async function fsck({ store, fleets, issuers, checkNotice, now, progress 
       if (page.length < pageRowsMax) break
       after = page[page.length - 1].seq
     }
+  for (const [name, key] of keys)
+    if (key !== null)
+      for await (const kept of keptLists(store, bytesOfHex(name), fleets)) {
+        report.lists++
+        const wrong = listProblem(kept, key)
+        if (wrong !== null) find('list_wrong', `list ${kept.list} of ${name}: ${wrong}`)
+      }
   return report
 }

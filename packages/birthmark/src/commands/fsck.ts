@@ -52,7 +52,7 @@ export function define(command: Command, terminal: Terminal): void {
           'failed',
         )
       terminal.done(
-        `${report.certificates} certificates, ${report.voided} given up, ${report.notices} notices: sound`,
+        `${report.certificates} certificates, ${report.voided} given up, ${report.notices} notices, ${report.lists} revocation lists: sound`,
         storeName(settings),
       )
     })
