@@ -11,6 +11,10 @@ interface Bench {
 const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
   enroll: { about: 'durable enrollments over TLS against the raw limit of their cryptography', load: () => import('./enroll.ts') },
   'enroll-bun': { about: 'the same server on Bun and on Node, enrollments a second of CPU', load: () => import('./enroll-bun.ts') },
+  campaign: {
+    about: 'a quarter of a million devices planned, denied and revoked beside the serving',
+    load: () => import('./campaign.ts'),
+  },
   crl: { about: 'revocation lists: a shard, a million entries, and 100,000 revoked at once', load: () => import('./crl.ts') },
   fanout: {
     about: 'one notice to 10,000 subscribers, against mosquitto and aedes',
