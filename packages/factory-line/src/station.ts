@@ -114,7 +114,7 @@ export function openStation(options: {
   const encodeForm = birthForm(profile, issuing)
   const issuerKey = importKey(issuing.key.spki)
   const algorithmDer = signatureAlgorithmIdentifier(issuing.key.algorithm)
-  const ownKeys = [issuing.key.spki, manifestSigner.key.spki]
+  const ownKeys = new Set([issuing.key, manifestSigner.key].map(({ spki }) => sha256Hex(spki)))
 
   const permit = (now: number): void => {
     if (now < journal.latest() - clockBackMax)
@@ -174,10 +174,9 @@ export function openStation(options: {
       if (mandate && request.sku && request.sku !== mandate.sku)
         throw new FactoryError('wrong_sku', `${serial} is a ${request.sku}; this CA is for ${mandate.sku}`)
       const { spki } = proveBirthRequest(request.csr)
-      // FAULTS 23: a device with the CA's own key would be the CA.
-      for (const key of ownKeys)
-        if (equalBytes(key, spki)) throw new FactoryError('key_refused', "this is one of the line's own keys")
       const spkiSha256 = sha256Hex(spki)
+      // FAULTS 23: a device with the CA's own key would be the CA.
+      if (ownKeys.has(spkiSha256)) throw new FactoryError('key_refused', "this is one of the line's own keys")
 
       const known = journal.bySerial(serial)
       if (known && known.spkiSha256 !== spkiSha256)
