@@ -17,6 +17,14 @@ import {
   yieldReport,
 } from '@birthmark/factory-line'
 
+export interface LineMillion {
+  units: number
+  unaccounted: number
+  openSeconds: number
+  journalMb: number
+  rssMb: number
+}
+
 const units = Number(process.argv[2] ?? 1_000_000)
 const real = 1000
 const folder = mkdtempSync(join(tmpdir(), 'bm-million-'))
@@ -92,7 +100,7 @@ process.stdout.write(
     openSeconds,
     journalMb: statSync(join(folder, 'journal.jsonl')).size / 2 ** 20,
     rssMb: process.resourceUsage().maxRSS / 1024,
-  })}\n`,
+  } satisfies LineMillion)}\n`,
 )
 order.close()
 rmSync(folder, { recursive: true })

@@ -2,10 +2,10 @@
 // The `birthmark` command. Everything it needs from the process is handed over here.
 
 import { runCommandLine } from './command-line.ts'
-import { becomeServer } from './server-process.ts'
+import { becomeServer, flagsFor } from './server-process.ts'
 import { createTerminal } from './terminal.ts'
 
-if (process.argv[2] === 'serve') becomeServer(process)
+becomeServer(process, flagsFor(process.argv[2], process.argv[3]))
 
 // A reader that went away (`birthmark devices | head`) is not a failure of ours.
 process.stdout.on('error', error => {

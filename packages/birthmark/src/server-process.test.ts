@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { describe, expect, it } from 'vitest'
-import { serverEnvironment } from './server-process.ts'
+import { flagsFor, lineFlags, serverEnvironment, serverFlags } from './server-process.ts'
 
 const program = `
 import { becomeServer } from ${JSON.stringify(new URL('./server-process.ts', import.meta.url).href)}
@@ -38,6 +38,11 @@ describe('the process of a server', () => {
 
   it('does not try again when the flags were lost on the way', () => {
     expect(run({ BIRTHMARK_SERVER_PROCESS: '1' }).flags).not.toContain('--single-threaded-gc')
+  })
+
+  it('is what serve and the long work of the line run in, and nothing else', () => {
+    expect([flagsFor('serve', '--config'), flagsFor('line', 'run')]).toEqual([serverFlags, lineFlags])
+    expect([flagsFor('line', 'status'), flagsFor('status', 'run'), flagsFor(undefined, undefined)]).toEqual([[], [], []])
   })
 
   it('leaves an operator’s own tuning of the allocator alone', () => {

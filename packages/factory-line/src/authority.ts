@@ -198,21 +198,64 @@ export function readCertificate(file: string): Bytes {
 
 /** Writes a file that is whole or absent after a power cut: a temporary neighbour, fsync, rename, fsync of the folder. */
 export function writeDurably(file: string, content: string | Bytes, mode: number): void {
-  const temporary = `${file}.tmp`
-  // Made anew: opening an old one would keep its mode, which may be wider.
-  rmSync(temporary, { force: true })
-  const fd = openSync(temporary, 'wx', mode)
+  const temporary = openTemporary(file, mode)
   try {
-    writeFileSync(fd, content)
-    fsyncSync(fd)
+    writeFileSync(temporary.fd, content)
+    fsyncSync(temporary.fd)
   } finally {
-    closeSync(fd)
+    closeSync(temporary.fd)
   }
-  renameSync(temporary, file)
-  const folder = openSync(dirname(file), 'r')
+  temporary.keep()
+}
+
+/** The same for lines that come one after another and are not held. `judge` may refuse their number, and then there is no file. Returns it. */
+export async function writeLinesDurably(
+  file: string,
+  lines: AsyncIterable<string>,
+  judge: (count: number) => void,
+  mode = 0o644,
+): Promise<number> {
+  const temporary = openTemporary(file, mode)
+  let count = 0
   try {
-    fsyncSync(folder)
+    let waiting: string[] = []
+    const write = (): void => {
+      writeFileSync(temporary.fd, waiting.join(''))
+      waiting = []
+    }
+    for await (const line of lines) {
+      count++
+      // Some hundred kilobytes a call.
+      if (waiting.push(line) >= 1024) write()
+    }
+    judge(count)
+    write()
+    fsyncSync(temporary.fd)
+  } catch (error) {
+    rmSync(temporary.path, { force: true })
+    throw error
   } finally {
-    closeSync(folder)
+    closeSync(temporary.fd)
+  }
+  temporary.keep()
+  return count
+}
+
+function openTemporary(file: string, mode: number): { fd: number; path: string; keep(): void } {
+  const path = `${file}.tmp`
+  // Made anew: opening an old one would keep its mode, which may be wider.
+  rmSync(path, { force: true })
+  return {
+    fd: openSync(path, 'wx', mode),
+    path,
+    keep() {
+      renameSync(path, file)
+      const folder = openSync(dirname(file), 'r')
+      try {
+        fsyncSync(folder)
+      } finally {
+        closeSync(folder)
+      }
+    },
   }
 }

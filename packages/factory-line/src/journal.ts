@@ -315,6 +315,7 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
     if (finished) return
     finished = true
     closeSync(fd)
+    for (const each of [table, serials, keys]) each.clear()
     unlock()
   }
 

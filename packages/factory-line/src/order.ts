@@ -108,7 +108,10 @@ export function openOrder(file: string): Order {
     *units() {
       for (let each = 0; each < count; each++) yield parse(lineAt(offsets[each]), 0)
     },
-    close: () => closeSync(fd),
+    close() {
+      closeSync(fd)
+      index.clear()
+    },
   }
 }
 

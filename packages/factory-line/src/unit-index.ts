@@ -28,11 +28,22 @@ export function fingerprintOfHex(hex: string): Fingerprint {
   return [Number.parseInt(hex.slice(0, 8), 16), Number.parseInt(hex.slice(8, 16), 16)]
 }
 
+/**
+ * Gives an array's memory back at once. Megabytes outside of the heap are no reason for the collector to hurry, and a station that grows or is
+ * opened again would hold them twice.
+ */
+function release(...arrays: { buffer: ArrayBuffer }[]): void {
+  // ES2024, which Node 24 and Bun have and this project's library of types does not.
+  for (const { buffer } of arrays) (buffer as ArrayBuffer & { transfer(length: number): ArrayBuffer }).transfer(0)
+}
+
 /** Open addressing over two 32-bit words and a number. Grows at 96 %: some hundred probes, side by side in memory, for half of the room. */
 export interface FingerprintIndex {
   add(fingerprint: Fingerprint, value: number): void
   /** The first value under `fingerprint` that `is` confirms, or −1. */
   find(fingerprint: Fingerprint, is: (value: number) => boolean): number
+  /** Forgets everything and gives the memory back. */
+  clear(): void
 }
 
 export function fingerprintIndex(): FingerprintIndex {
@@ -58,6 +69,7 @@ export function fingerprintIndex(): FingerprintIndex {
         values = new Int32Array(mask + 1)
         for (let slot = 0; slot < oldValues.length; slot++)
           if (oldValues[slot] !== 0) put(oldWords[2 * slot], oldWords[2 * slot + 1], oldValues[slot])
+        release(oldWords, oldValues)
       }
       put(high, low, value + 1)
     },
@@ -65,6 +77,13 @@ export function fingerprintIndex(): FingerprintIndex {
       for (let slot = low & mask; values[slot] !== 0; slot = (slot + 1) & mask)
         if (words[2 * slot] === high && words[2 * slot + 1] === low && is(values[slot] - 1)) return values[slot] - 1
       return -1
+    },
+    clear() {
+      release(words, values)
+      mask = 0
+      words = new Uint32Array(2)
+      values = new Int32Array(1)
+      used = 0
     },
   }
 }
@@ -80,6 +99,8 @@ export interface UnitTable {
   setIssued(unit: number, offset: number): void
   state(unit: number): number
   setState(unit: number, state: number): void
+  /** Gives the memory back: no unit may be asked for afterwards. `tally` stays. */
+  clear(): void
   /** Units by state. */
   tally: [reserved: number, issued: number, good: number, scrapped: number]
 }
@@ -96,8 +117,9 @@ export function unitTable(): UnitTable {
       if (table.count === room) {
         // By half rather than by two: a million units then leave less unused.
         room = Math.ceil(room * 1.5)
-        const grown = <T extends Float64Array | Uint8Array>(made: T, old: T): T => {
+        const grown = <T extends Float64Array<ArrayBuffer> | Uint8Array<ArrayBuffer>>(made: T, old: T): T => {
           made.set(old)
+          release(old)
           return made
         }
         reserved = grown(new Float64Array(room), reserved)
@@ -122,6 +144,10 @@ export function unitTable(): UnitTable {
       table.tally[states[unit] as 0]--
       table.tally[state as 0]++
       states[unit] = state
+    },
+    clear() {
+      release(reserved, issued, states)
+      table.count = 0
     },
   }
   return table

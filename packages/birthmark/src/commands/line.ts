@@ -4,7 +4,7 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync, sign } from 'no
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { encodePem } from '@birthmark/device-sdk/core'
-import { birthRequest, type DeviceKey, writeDurably } from '@birthmark/factory-line'
+import { birthRequest, type DeviceKey, writeDurably, writeLinesDurably } from '@birthmark/factory-line'
 import type { Command } from 'commander'
 import { usageError } from '../command-error.ts'
 import { createLine, csrOf, type Line, openLine } from '../line-folder.ts'
@@ -70,19 +70,24 @@ export function define(command: Command, terminal: Terminal): void {
     .option('--out <file>', 'file to write; stdout without it')
     .action(async (serials: string[], options: { dir: string; out?: string }) =>
       withLine(options.dir, async line => {
-        const manifest = await line.station.manifest(serials.length ? serials : undefined)
-        const units = manifest.reduce((lines, byte) => lines + (byte === 0x0a ? 1 : 0), 0) - 2
-        if (serials.length && units !== new Set(serials).size)
-          throw usageError(
-            `only ${units} of the ${serials.length} named units were issued`,
-            'see them all with: birthmark line manifest',
-          )
+        const lines = line.station.manifestLines(serials.length ? serials : undefined)
+        const named = (units: number): void => {
+          if (serials.length && units !== new Set(serials).size)
+            throw usageError(
+              `only ${units} of the ${serials.length} named units were issued`,
+              'see them all with: birthmark line manifest',
+            )
+        }
         if (!options.out) {
-          if (terminal.json) terminal.result({ units, manifest: Buffer.from(manifest).toString('utf8') })
-          else terminal.raw(Buffer.from(manifest).toString('utf8'))
+          let text = ''
+          for await (const each of lines) text += each
+          const units = text.split('\n').length - 3
+          named(units)
+          if (terminal.json) terminal.result({ units, manifest: text })
+          else terminal.raw(text)
           return
         }
-        writeDurably(options.out, manifest, 0o644)
+        const units = (await writeLinesDurably(options.out, lines, count => named(count - 2))) - 2
         terminal.done(`manifest of ${units} units`, options.out)
         terminal.commands('Next:', [`birthmark manifest import ${quoted(options.out)}`])
         terminal.result({ units, file: options.out })
