@@ -1,12 +1,15 @@
 // Certificate status from the configuration to the verdict: `birthmark serve` with a `status:` part, devices that enroll, one group revoked over the
 // operator's socket, and openssl following the addresses that it finds in the certificates.
 
+import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { decodePem, encodePem } from '@birthmark/device-sdk/core'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { ensureTwoTier, writeChain } from '../../packages/birthmark/src/server-certificate.ts'
 import { available, run } from '../interop/debian.ts'
+import { birthmark } from '../support/command.ts'
 import { freePort, prepareServing, type Serving } from '../support/serving.ts'
 
 describe.skipIf(!available({ openssl: 'openssl', curl: 'curl' }))('birthmark serve with status on', () => {
@@ -24,21 +27,31 @@ describe.skipIf(!available({ openssl: 'openssl', curl: 'curl' }))('birthmark ser
   beforeAll(async () => {
     const port = await freePort()
     const status = `\nstatus:\n  url: http://127.0.0.1:${port}\n  host: 127.0.0.1\n  port: ${port}\n`
-    serving = await prepareServing(yaml => yaml + status)
+    const next = 'issuer:\n  next: { certificate: issuer-2/chain.pem, key: issuer-2/issuing.key.pem }\n'
+    serving = await prepareServing(yaml => yaml.replace(/^issuer: .*\n/m, next) + status)
+    const second = join(serving.folder, 'issuer-2')
+    const { root, issuing } = await ensureTwoTier(second, 'Acme 2', 'operational', randomBytes)
+    writeChain(second, { root, issuing: issuing.certificate })
     await serving.start()
-    for (const [device, group] of [
-      ['kept', 'batch=1'],
-      ['lost', 'batch=2'],
-    ]) {
-      const [leaf, issuer] = decodePem((await serving.enroll(device, [group])).cert, 'CERTIFICATE', 4)
-      writeFileSync(join(folder, `${device}.pem`), encodePem('CERTIFICATE', leaf))
-      writeFileSync(join(folder, 'issuer.pem'), encodePem('CERTIFICATE', issuer))
-    }
+    await enroll('kept', 'batch=1')
+    await enroll('lost', 'batch=2')
+    await enroll('late', 'batch=3')
   }, 60_000)
   afterAll(async () => {
     await serving?.remove()
     rmSync(folder, { recursive: true, force: true })
   })
+
+  async function enroll(device: string, group: string): Promise<void> {
+    const [leaf, issuer] = decodePem((await serving.enroll(device, [group])).cert, 'CERTIFICATE', 4)
+    writeFileSync(join(folder, `${device}.pem`), encodePem('CERTIFICATE', leaf))
+    writeFileSync(join(folder, `${device}.issuer.pem`), encodePem('CERTIFICATE', issuer))
+  }
+
+  async function revoke(group: string): Promise<void> {
+    const { digest } = await serving.administration.planRevocation(group)
+    await serving.administration.revoke({ group, digest, reason: 'lost in a tram' })
+  }
 
   const addressOf = async (device: string, wanted: RegExp) =>
     wanted.exec(await openssl('x509', '-in', `${device}.pem`, '-noout', '-text'))?.[1] ?? ''
@@ -47,13 +60,13 @@ describe.skipIf(!available({ openssl: 'openssl', curl: 'curl' }))('birthmark ser
     const url = await addressOf(device, /URI:(\S+\.crl)/)
     await run('curl', ['-sS', '--fail', '-o', 'shard.der', url], { cwd: folder })
     await openssl('crl', '-inform', 'DER', '-in', 'shard.der', '-out', 'shard.pem')
-    const trust = ['-CAfile', 'issuer.pem', '-partial_chain', '-CRLfile', 'shard.pem']
+    const trust = ['-CAfile', `${device}.issuer.pem`, '-partial_chain', '-CRLfile', 'shard.pem']
     return openssl('verify', '-crl_check', ...trust, '-purpose', 'sslclient', `${device}.pem`)
   }
 
   async function byOcsp(device: string): Promise<string> {
     const url = await addressOf(device, /OCSP - URI:(\S+)/)
-    const trust = ['-issuer', 'issuer.pem', '-CAfile', 'issuer.pem', '-partial_chain']
+    const trust = ['-issuer', `${device}.issuer.pem`, '-CAfile', `${device}.issuer.pem`, '-partial_chain']
     return openssl('ocsp', ...trust, '-cert', `${device}.pem`, '-url', url)
   }
 
@@ -61,14 +74,28 @@ describe.skipIf(!available({ openssl: 'openssl', curl: 'curl' }))('birthmark ser
     for (const device of ['kept', 'lost']) {
       expect(await byList(device)).toContain(`${device}.pem: OK`)
       expect(await byOcsp(device)).toMatch(
-        new RegExp(`Response verify OK[^]*${device}.pem: good|${device}.pem: good[^]*Response verify OK`),
+        new RegExp(`Response verify OK[\\s\\S]*${device}.pem: good|${device}.pem: good[\\s\\S]*Response verify OK`),
       )
     }
-    const { digest } = await serving.administration.planRevocation('batch=2')
-    await serving.administration.revoke({ group: 'batch=2', digest, reason: 'lost in a tram' })
+    await revoke('batch=2')
     expect(await byList('kept')).toContain('kept.pem: OK')
     expect(await byList('lost')).toContain('certificate revoked')
     expect(await byOcsp('kept')).toContain('kept.pem: good')
     expect(await byOcsp('lost')).toContain('lost.pem: revoked')
+  })
+
+  test('[RFC 5280 5] after a roll-over the former issuer still signs the lists and answers of what it issued, also of what is revoked later', async () => {
+    for (const step of ['prepare', 'switch'])
+      expect((await birthmark('ca', step, '--yes', '--dir', serving.state)).code, step).toBe(0)
+    await enroll('new', 'batch=3')
+    expect(await openssl('x509', '-in', 'new.pem', '-noout', '-issuer')).toContain('Acme 2')
+    expect(await openssl('x509', '-in', 'late.pem', '-noout', '-issuer')).not.toContain('Acme 2')
+    for (const device of ['late', 'new']) expect(await byList(device)).toContain(`${device}.pem: OK`)
+    await revoke('batch=3')
+    for (const device of ['late', 'new']) {
+      expect(await byList(device)).toContain('certificate revoked')
+      expect(await byOcsp(device)).toContain(`${device}.pem: revoked`)
+    }
+    expect(await byList('kept')).toContain('kept.pem: OK')
   })
 })

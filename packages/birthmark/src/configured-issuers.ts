@@ -75,10 +75,11 @@ export async function openConfiguredIssuers(settings: Settings, ports: IssuerPor
   }
   try {
     for (const signer of [issuer, ...(issuer.next ? [issuer.next] : [])]) {
-      const { keyId } = read(signer.certificates)
+      const { keyId, certificate } = read(signer.certificates)
       const standing = rollOver.standings().find(other => equalBytes(other.keyId, keyId))?.state
-      // Lists of what it signed are still asked for.
-      if (standing === 'retired' || (standing === 'previous' && settings.status === null)) continue
+      // Lists of what it signed are asked for as long as any of it lives, and none of it outlives the issuer.
+      const lists = settings.status !== null && clock.now() < certificate.notAfter
+      if (standing === 'retired' || (standing === 'previous' && !lists)) continue
       const key = await openIssuer(signer, { state, log, now: clock.now(), statusUrl: settings.status?.url ?? null })
       opened.push(ports.metrics?.issuer(key) ?? key)
     }
