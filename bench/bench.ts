@@ -9,6 +9,10 @@ interface Bench {
 }
 
 const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
+  deny: {
+    about: '5,000 sessions cut, CONNECTs refused, and a notice from commit to the last word at an edge',
+    load: () => import('./deny.ts'),
+  },
   enroll: { about: 'durable enrollments over TLS against the raw limit of their cryptography', load: () => import('./enroll.ts') },
   'enroll-bun': { about: 'the same server on Bun and on Node, enrollments a second of CPU', load: () => import('./enroll-bun.ts') },
   campaign: {

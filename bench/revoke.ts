@@ -29,7 +29,7 @@ const rounds = 5
 const neighbours = 1
 const quiet = { info: () => {}, warn: () => {}, error: () => {} }
 
-function percentile(sorted: number[], share: number): number {
+export function percentile(sorted: number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.ceil(sorted.length * share) - 1)] ?? Number.NaN
 }
 
@@ -40,7 +40,7 @@ const median = (values: number[]) =>
   )
 
 /** What the child says next of one kind; a minute is far beyond any step and only bounds a hang. */
-function next<K extends FromClients['kind']>(child: ChildProcess, kind: K): Promise<Extract<FromClients, { kind: K }>> {
+export function next<K extends FromClients['kind']>(child: ChildProcess, kind: K): Promise<Extract<FromClients, { kind: K }>> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(`no ${kind} within a minute`)), 60_000)
     const hear = (message: FromClients): void => {

@@ -4,6 +4,7 @@
 
 import { createHmac, hash } from 'node:crypto'
 import { type Bytes, decodeCbor, encodeCbor, equalBytes } from '@birthmark/device-sdk/core'
+import { noticeFacts } from './notice-facts.ts'
 
 /**
  * Links in a chain: at 10 s a step, a week. A receiver that starts with the last link hashes that often (~60 ms), so this also bounds
@@ -136,4 +137,15 @@ export function chainsTo(link: Bytes, steps: number, known: Bytes): boolean {
   let at = link
   for (let n = 0; n < steps; n++) at = chainHash(at)
   return equalBytes(at, known)
+}
+
+/** The i-th of notice `seq`; null before the first and after the last. */
+export function heartbeatOf({ seq, chain }: { seq: number; chain: HeartbeatChain }, i: number): Bytes | null {
+  return i >= 0 && i <= chainLength ? encodeHeartbeat({ seq, i, link: chain.link(i) }) : null
+}
+
+/** What proves at `now`, in seconds, that `notice` is the newest. */
+export function heartbeatAt(notice: Bytes, chain: HeartbeatChain, now: number): Bytes | null {
+  const { seq, issuedAt, maxAgeSeconds } = noticeFacts(notice)
+  return heartbeatOf({ seq, chain }, Math.floor((now - issuedAt) / stepSeconds(maxAgeSeconds)))
 }

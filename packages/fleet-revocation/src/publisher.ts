@@ -5,7 +5,7 @@
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { type Acknowledgement, acknowledgementTopic, decodeAcknowledgement } from './acknowledgement.ts'
 import { RevocationError } from './errors.ts'
-import { chainLength, encodeHeartbeat, type HeartbeatChain, type Heartbeats, stepSeconds } from './heartbeat.ts'
+import { chainLength, type HeartbeatChain, type Heartbeats, heartbeatOf, stepSeconds } from './heartbeat.ts'
 import { headTopic, heartbeatTopic, ringSize, ringTopic } from './notice.ts'
 import { noticeFacts } from './notice-facts.ts'
 import type { Bus, Clock, Log, PublishBus } from './ports.ts'
@@ -131,8 +131,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
     if (!beat || closed) return
     const now = clock.now()
     const i = Math.floor((now - beat.issuedAt) / beat.step)
-    if (i >= 0 && i <= chainLength) {
-      const payload = encodeHeartbeat({ seq: beat.seq, i, link: beat.chain.link(i) })
+    const payload = heartbeatOf(beat, i)
+    if (payload) {
       bus
         .publish(heartbeatTopic(fleet), payload, { qos: 0, retain: false })
         .catch((error: unknown) => log.warn({ err: error }, 'heartbeat not sent'))

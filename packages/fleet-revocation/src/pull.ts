@@ -25,10 +25,12 @@ export interface PullSource {
   fleet: string
   newest(): Promise<{ notice: Bytes } | null>
   notice(seq: number): Promise<{ notice: Bytes } | null>
+  /** The newest notice's heartbeat of this moment; without it, who only pulls can't tell that nothing was held back. */
+  heartbeat?(): Promise<Bytes | null>
   snapshots: Snapshots
 }
 
-/** Answers a GET or HEAD for `path`; null when it is none of `head`, `n/{seq}`, `snap/{shard}` of this fleet. `ifNoneMatch`: that header. */
+/** Answers a GET or HEAD for `path`; null when it is none of `head`, `hb`, `n/{seq}`, `snap/{shard}` of this fleet. `ifNoneMatch`: that header. */
 export function createPullHandler(source: PullSource): (path: string, ifNoneMatch?: string) => Promise<PullAnswer | null> {
   const prefix = pullPath(source.fleet)
 
@@ -43,9 +45,11 @@ export function createPullHandler(source: PullSource): (path: string, ifNoneMatc
   return async (path, ifNoneMatch) => {
     if (!path.startsWith(prefix)) return null
     // No leading zeros and no more digits than a safe number has: one spelling each.
-    const [, kind, digits] = /^(head|n|snap)(?:\/(0|[1-9][0-9]{0,14}))?$/.exec(path.slice(prefix.length)) ?? []
-    if (kind === undefined || (kind === 'head') !== (digits === undefined)) return null
+    const [, kind, digits] = /^(head|hb|n|snap)(?:\/(0|[1-9][0-9]{0,14}))?$/.exec(path.slice(prefix.length)) ?? []
+    if (kind === undefined || (kind === 'head' || kind === 'hb') !== (digits === undefined)) return null
     if (kind === 'head') return answer((await source.newest())?.notice ?? null, 'no-cache', ifNoneMatch)
+    // Not to be kept by anything in between: a heartbeat is worth its age.
+    if (kind === 'hb') return answer((await source.heartbeat?.()) ?? null, 'no-store', undefined)
     // A number has one notice for ever.
     if (kind === 'n')
       return answer((await source.notice(Number(digits)))?.notice ?? null, 'public, max-age=31536000, immutable', ifNoneMatch)
@@ -57,11 +61,15 @@ export interface Pulled {
   /** Merged first. */
   snapshots: Bytes[]
   notices: Bytes[]
+  /** After them. */
+  heartbeat?: Bytes | null
 }
 
 /** GET of one object: null for 404. Rejects with `pull_failed` for anything else but 200 and at most `bytesMax` bytes. */
 export type PullGet = (path: string, bytesMax: number) => Promise<Bytes | null>
 
+// Two numbers and a link.
+const heartbeatBytesMax = 64
 // At most this many shards a pull: 64 MB, a hundred million certificates.
 const shardsMax = 1024
 
@@ -96,6 +104,7 @@ export function createPull(fleet: string, get: PullGet): (through: number) => Pr
       if (notice) out.notices.push(notice)
     }
     out.notices.push(head)
+    out.heartbeat = await get(`${prefix}hb`, heartbeatBytesMax)
     return out
   }
 }

@@ -34,6 +34,8 @@ export interface RelyingPartyOptions {
   bus?: Bus
   /** What came after notice `seq`, from the server over HTTPS: the guarantee where the bus is only the fast path. `createPull` makes one. */
   pull?: (seq: number) => Promise<Pulled>
+  /** Between two pulls while nothing is missing. Without a bus 5 s: a pull is then all that brings a revocation; with one, never. */
+  pullSeconds?: number
   /** Cuts what the rule set revokes; called after the deny state stands. */
   enforce?: () => Promise<{ cut: number }>
   clock: Clock
@@ -70,6 +72,8 @@ export interface RelyingParty {
 
 // Notices that wait for their turn; a flood beyond is dropped, since ring, head and pull bring everything again.
 const queueMax = 256
+// What a revocation may take where nothing pushes it.
+const pullSecondsAlone = 5
 // Notices held beyond a gap.
 const beyondMax = 1024
 
@@ -297,11 +301,22 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
   function pull(): void {
     options
       .pull?.(state.through)
-      .then(async ({ snapshots, notices }) => {
+      .then(async ({ snapshots, notices, heartbeat: beat }) => {
         for (const snapshot of snapshots) await receiveSnapshot(snapshot)
         for (const notice of notices) await receive(notice)
+        if (beat) heartbeat(beat)
       })
       .catch((error: unknown) => log.warn({ err: error }, 'notices not pulled'))
+  }
+
+  let cancelPull = () => {}
+  function pullLater(): void {
+    const seconds = options.pullSeconds ?? (options.bus ? null : pullSecondsAlone)
+    if (seconds === null || closed) return
+    cancelPull = clock.setTimer(seconds, () => {
+      pull()
+      pullLater()
+    })
   }
 
   const snapshots = snapshotTopic(fleet, '+').slice(0, -1)
@@ -318,6 +333,7 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     await options.bus?.subscribe(topic, onMessage)
   pull()
   watch()
+  pullLater()
 
   return {
     rules,
@@ -333,6 +349,7 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     close: () => {
       closed = true
       cancelWatch()
+      cancelPull()
     },
   }
 }

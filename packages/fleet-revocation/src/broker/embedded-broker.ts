@@ -11,6 +11,7 @@ import type { Bus, Clock, Log } from '../ports.ts'
 import type { Status } from '../rule-set.ts'
 import { nodeVerify } from '../verify.ts'
 import { accessOf, filtersMax, mayPublish, mayRead, maySubscribe } from './access.ts'
+import { createAftermath } from './aftermath.ts'
 import { boundSessions, type SessionStore } from './bounded-sessions.ts'
 import { type BrokerLimits, defaultLimits } from './limits.ts'
 import { listenMutualTls, type MutualTlsListener, type MutualTlsOptions } from './mutual-tls.ts'
@@ -81,8 +82,7 @@ interface Session {
   client: NoticeClient | null
 }
 
-// Sockets destroyed before the event loop serves everybody else: ~40 ms of work. Not fewer, since what follows a close (unsubscribing,
-// forgetting) costs more than the close and would come before the next slice; counted, since time passes on a busy machine without us.
+// Sockets destroyed before the event loop serves everybody else: ~40 ms of work; counted, since time passes on a busy machine without us.
 const sliceSize = 1000
 // A certificate that ran out is noticed this late at most.
 const sweepSeconds = 60
@@ -147,6 +147,7 @@ export async function createEmbeddedBroker(
   const limits = { ...defaultLimits, ...options.limits }
   const rules = peerRules(options)
   const sessions = new Set<Session>()
+  const aftermath = createAftermath()
   /** By the stream that aedes knows a client by; aedes asks about a Will some turns after the socket is gone. */
   const sessionOf = new WeakMap<object, Session>()
   /** Devices whose session outlives its connection, with what a revocation needs to find them. */
@@ -252,7 +253,7 @@ export async function createEmbeddedBroker(
   const fanout = createNoticeFanout<Session>({
     broker: broker as unknown as NoticeBroker,
     fleet,
-    mayHear: session => !session.ended && statusOf(session.peer) !== 'revoked',
+    mayHear: session => !session.ended && !isDenied(session.peer),
     waitingBytesMax: limits.waitingBytesMax,
     onStalled: ({ peer, address }) => log.warn({ peer: peer.id, address }, 'a subscriber that does not read is cut'),
   })
@@ -279,6 +280,7 @@ export async function createEmbeddedBroker(
       peer.kind === 'device' ? limits.devicePackets : limits.servicePackets,
       problem => log.warn({ peer: peer.id, address, reason: problem }, 'packet refused'),
       () => settled(session.client),
+      forget => (session.ended ? aftermath.postpone(forget) : forget()),
     )
     const session: Session = {
       peer,
@@ -307,11 +309,13 @@ export async function createEmbeddedBroker(
     // All are deaf and mute before the first is cut.
     for (const session of doomed) session.ended = true
     let cut = 0
+    const release = aftermath.hold()
     for (const [at, session] of doomed.entries()) {
       if (at > 0 && at % sliceSize === 0) await new Promise(resolve => setImmediate(resolve))
       if (!session.socket.destroyed && session.connected) cut++
       session.socket.destroy()
     }
+    release()
     const ms = performance.now() - started
     const absent = [...stored].filter(([, peer]) => statusOf(peer) === 'revoked')
     for (const [id] of absent) {

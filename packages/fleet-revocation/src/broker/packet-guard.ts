@@ -81,13 +81,15 @@ function isAcknowledgements(chunk: Uint8Array): boolean {
 
 /**
  * The socket as the parser may see it. `onRefused` is told what was wrong, then the socket is destroyed. Destroying the stream destroys
- * the socket, and the other way round. `onAcknowledged` is told of PUBACKs that came by themselves; where it returns true they go no further.
+ * the socket, and the other way round. `onAcknowledged` is told of PUBACKs that came by themselves; where it returns true they go no further. `onClosed` is told of the
+ * socket's end, and lets the parser know of it by calling what it is given.
  */
 export function guardPackets(
   socket: TLSSocket,
   limits: PacketLimits,
   onRefused: (problem: string) => void,
   onAcknowledged?: () => boolean,
+  onClosed: (forget: () => void) => void = forget => forget(),
 ): Duplex {
   const scanner = createPacketScanner(limits)
   const stream = new Duplex({
@@ -118,7 +120,7 @@ export function guardPackets(
     } else if (!stream.push(chunk)) socket.pause()
   })
   socket.on('end', () => stream.push(null))
-  socket.on('close', () => stream.destroy())
+  socket.on('close', () => onClosed(() => stream.destroy()))
   socket.on('error', () => stream.destroy())
   return stream
 }
