@@ -43,7 +43,7 @@ import {
   warnOfEnd,
   watchRollOver,
 } from './configured-issuers.ts'
-import { takesTwoKeys } from './countersigning.ts'
+import { namedBy, takesTwoKeys } from './countersigning.ts'
 import { type DeviceFolder, writeDeviceFolder } from './device-folder.ts'
 import { type EnrollmentFront, type FrontParts, openEnrollmentFront, type Standing } from './enrollment-front.ts'
 import { type OpenBroker, openBroker, reachableName } from './listening.ts'
@@ -156,8 +156,11 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       },
     })
     closers.push(() => root.close())
-    const twoKeys = (devices: number) => takesTwoKeys(settings.notices.countersignAbove, devices, () => store.deviceCount(fleet))
-    const signNotice = noticeSigner(noticeKeys, heartbeats, twoKeys, root.rootFor)
+    const signNotice = noticeSigner(noticeKeys, heartbeats, {
+      countersign: devices => takesTwoKeys(settings.notices.countersignAbove, devices, () => store.deviceCount(fleet)),
+      namedBy: input => namedBy(input, () => store.groups(fleet)),
+      rootOf: root.rootFor,
+    })
     const onRecorded = (what: RecordedRules): void => {
       mergeRecorded(rules, what)
       root.later()
@@ -320,7 +323,7 @@ function openFront(
   const { workers: count, est } = settings
   if (count === 1) return openEnrollmentFront(settings, { ...parts, clock, random, log, port: est.port })
   if (!source) throw new TypeError('workers need the source of the settings')
-  return startWorkers({ count, host: est.host, port: est.port, ...source, rules: parts.rules, clock, log })
+  return startWorkers({ count, host: est.host, port: est.port, ...source, clock, log })
 }
 
 /** What a broker that is slow or away costs an orderly stop. */

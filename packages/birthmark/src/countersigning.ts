@@ -1,5 +1,6 @@
 // How much one key alone may take back: a number of devices, a share of the fleet, or both, whichever is reached first.
 
+import type { GroupRecord, NoticeInput } from '@birthmark/est-server'
 import { z } from 'zod'
 
 /** `devices`: at most as many. `share`: of the devices that are known, 0 to 1. */
@@ -40,4 +41,12 @@ export async function takesTwoKeys(
   if (above === null || devices === 0) return false
   if (above.devices !== null && devices > above.devices) return true
   return above.share !== null && devices > above.share * (await known())
+}
+
+/** How many devices a notice names in all, to somebody who has heard nothing before. */
+export async function namedBy({ devices, rules, floor }: NoticeInput, groups: () => Promise<GroupRecord[]>): Promise<number> {
+  const gids = new Set(rules.flatMap(rule => (rule.kind === 'group' ? [rule.gid] : [])))
+  const members = gids.size === 0 ? [] : (await groups()).filter(({ gid }) => gids.has(gid))
+  const single = rules.some(({ kind }) => kind !== 'group') ? devices : 0
+  return members.reduce((sum, group) => sum + group.devices, 0) + single + floor
 }

@@ -46,32 +46,40 @@ function noticeKeyOf(key: KeyObject): NoticeKey {
   }
 }
 
-/** `countersign`: whether two keys sign what revokes so many devices. `rootOf`: the root of all that is revoked up to the notice before. */
+export interface NoticeSignerOptions {
+  /** Whether two keys sign what takes back so many devices; never, if absent. */
+  countersign?: (devices: number) => Promise<boolean>
+  /** How many all rules of a notice name, those that it repeats among them, to somebody who has heard none of them before. */
+  namedBy?: (input: NoticeInput) => Promise<number>
+  /** The root of all that is revoked up to the notice before this one. */
+  rootOf?: (seq: number) => Promise<Bytes | null>
+}
+
 export function noticeSigner(
   keys: NoticeKeys,
   heartbeats: Heartbeats,
-  countersign: (devices: number) => Promise<boolean> = async () => false,
-  rootOf: (seq: number) => Promise<Bytes | null> = async () => null,
+  {
+    countersign = async () => false,
+    namedBy = async ({ devices }) => devices,
+    rootOf = async () => null,
+  }: NoticeSignerOptions = {},
 ): (input: NoticeInput) => Promise<SignedNotice> {
-  return async ({ fleet, seq, previousSha256, issuedAt, rules, floor, devices, followed }) => {
+  async function signed(body: Parameters<typeof signNotice>[0], input: NoticeInput): Promise<Bytes> {
+    const must = await countersign(input.devices)
+    if (must || !(await countersign(await namedBy(input)))) return signNotice(body, keys, { countersign: must })
+    // Repeated rules were signed twice before. Who missed that notice takes them under two signatures alone; but no revocation waits for a second
+    // key on their account.
+    return signNotice(body, keys, { countersign: true }).catch(() => signNotice(body, keys))
+  }
+
+  return async input => {
+    const { fleet, seq, previousSha256, issuedAt, rules, floor, devices, followed } = input
     // Heartbeats are of the newest notice alone; an anchor that nobody has a chain to costs nothing to make.
     const anchor = followed ? randomBytes(16) : (await heartbeats.chain(seq)).anchor
-    const notice = await signNotice(
-      {
-        fleet,
-        seq,
-        previousSha256,
-        issuedAt,
-        maxAgeSeconds,
-        heartbeatAnchor: anchor,
-        rules: packRules(rules),
-        // Who is revoked by this very notice is not in a root yet; one that revokes nothing follows soon.
-        root: devices === 0 ? await rootOf(seq) : null,
-        floor,
-      },
-      keys,
-      { countersign: await countersign(devices) },
-    )
+    // Who is revoked by this very notice is not in a root yet; one that revokes nothing follows soon.
+    const root = devices === 0 ? await rootOf(seq) : null
+    const facts = { fleet, seq, previousSha256, issuedAt, maxAgeSeconds, heartbeatAnchor: anchor }
+    const notice = await signed({ ...facts, rules: packRules(rules), root, floor }, input)
     // The next one's is made ahead, so that a revocation does not wait for it; and later than the cutting of sessions, which matters more.
     if (!followed) setTimeout(() => heartbeats.chain(seq + 1), 2000).unref()
     return { notice, sha256: noticeSha256(notice) }

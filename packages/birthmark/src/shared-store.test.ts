@@ -28,14 +28,18 @@ function handClock(now: number) {
 
 function storeWith(notices: number, rules: GroupRule[], open: OpenIntent[] = []) {
   const voided: string[] = []
-  const state = { notices, rules, failing: false }
+  const state = { notices, rules, failing: false, rulesFailing: false }
   const store = {
     async notice(_fleet: string, seq: number): Promise<NoticeRecord | null> {
       if (state.failing) throw new Error('the disk is gone')
       const empty = new Uint8Array(0)
       return seq <= state.notices ? { seq, notice: empty, sha256: empty, at: 0 } : null
     },
-    rules: async () => state.rules,
+    rules: async () => {
+      if (state.rulesFailing) throw new Error('the disk is gone')
+      return state.rules
+    },
+    standingSets: async () => ({ floor: 0, issuers: [], blocks: [] }),
     openIntents: async () => open.filter(intent => !voided.includes(intent.requestId)),
     async voidIntent(_issuer: Uint8Array, _serial: Uint8Array, audit: { requestId: string }) {
       voided.push(audit.requestId)
@@ -63,6 +67,10 @@ test('a revocation of another server is denied, then enforced, once; a failing s
   state.failing = false
   state.notices = 3
   state.rules = [...state.rules, { kind: 'group', gid: 2, bound: 9 }]
+  // A notice that was seen and rules that could not be read: they are read at the next look.
+  state.rulesFailing = true
+  await clock.tick()
+  state.rulesFailing = false
   await clock.tick()
   await clock.tick()
   expect([enforced, clock.waiting()]).toEqual([1, 1])

@@ -30,14 +30,16 @@ export function tendSharedStore({ store, fleet, rules, newest, enforce, clock, l
   let cancel = () => {}
 
   async function look(): Promise<void> {
-    let news = false
-    while (await store.notice(fleet, seq + 1)) {
-      seq++
-      news = true
-    }
-    if (news && (await mergeStored(rules, store, fleet))) {
-      log.info({ fleet, seq }, 'a revocation of another server takes effect')
-      await enforce()
+    let seen = seq
+    while (await store.notice(fleet, seen + 1)) seen++
+    if (seen > seq) {
+      // Counted when it is in force: what could not be read now is news at the next look too.
+      const grew = await mergeStored(rules, store, fleet)
+      seq = seen
+      if (grew) {
+        log.info({ fleet, seq }, 'a revocation of another server takes effect')
+        await enforce()
+      }
     }
     if (++looks % intentLooksEvery !== 0) return
     const { voided } = await resolveOpenIntents({ store, clock }, intentSeconds)

@@ -1,13 +1,12 @@
 // What a coordinator and its workers say to each other over Node's IPC, structured clones in both directions.
 
-import type { Rule } from '@birthmark/fleet-revocation'
 import type { ConfigurationFile } from './configuration-files.ts'
 
 export interface WorkerOrders {
   /** The configuration as the coordinator read it; once, first. */
   start: { config: string; files: Map<string, ConfigurationFile>; port: number; number: number }
-  /** Deny what these rules revoke, cut its connections, then confirm. */
-  enforce: { rules: Rule[]; floor: number }
+  /** Deny what the store now says is revoked, cut its connections, then confirm. A long list would take longer to send than to read. */
+  enforce: Record<never, never>
   metrics: Record<never, never>
   /** Finish what was asked, then end. */
   stop: Record<never, never>

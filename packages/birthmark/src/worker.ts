@@ -4,20 +4,21 @@
 
 import { randomBytes } from 'node:crypto'
 import { createMetrics, type Metrics } from '@birthmark/est-server'
-import { type RuleSet, systemClock } from '@birthmark/fleet-revocation'
+import { systemClock } from '@birthmark/fleet-revocation'
 import { CommandError, explain } from './command-error.ts'
 import { readConfiguration } from './configuration.ts'
 import { playedBack } from './configuration-files.ts'
 import { type EnrollmentFront, openEnrollmentFront } from './enrollment-front.ts'
 import { logTo } from './log.ts'
 import { openStore } from './open-store.ts'
-import { storedRules } from './recorded-rules.ts'
+import { mergeStored, storedRules } from './recorded-rules.ts'
 import type { FromWorker, ToWorker, WorkerAnswers, WorkerOrder, WorkerOrders } from './worker-messages.ts'
 
 interface Worker {
   front: EnrollmentFront
   metrics: Metrics
-  rules: RuleSet
+  /** Takes in what was revoked since. */
+  follow(): Promise<unknown>
   close(): Promise<void>
 }
 
@@ -68,7 +69,7 @@ async function start({ config, files, port, number }: WorkerOrders['start']): Pr
     return {
       front,
       metrics,
-      rules,
+      follow: () => mergeStored(rules, store, settings.fleet),
       async close() {
         clearInterval(telling)
         await front.close()
@@ -106,7 +107,7 @@ async function obey(message: ToWorker): Promise<WorkerAnswers[WorkerOrder]> {
   if (!worker) throw new CommandError('not_started', 'the worker was not started', 'report this', 'failed')
   switch (message.order) {
     case 'enforce':
-      worker.rules.merge(message.what.rules, message.what.floor)
+      await worker.follow()
       return { cut: await worker.front.enforce() }
     case 'metrics':
       return { metrics: await worker.metrics.json() }

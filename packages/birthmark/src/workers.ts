@@ -5,7 +5,7 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { createServer } from 'node:net'
 import type { Log } from '@birthmark/est-server'
-import type { Clock, RuleSet } from '@birthmark/fleet-revocation'
+import type { Clock } from '@birthmark/fleet-revocation'
 import { CommandError, type Exit } from './command-error.ts'
 import type { ConfigurationFile } from './configuration-files.ts'
 import { type EnrollmentFront, graceMs } from './enrollment-front.ts'
@@ -31,7 +31,6 @@ export interface WorkersOptions {
   port: number
   config: string
   files: Map<string, ConfigurationFile>
-  rules: RuleSet
   clock: Clock
   log: Log
 }
@@ -51,7 +50,7 @@ const program = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './wor
 
 /** Resolves when every worker serves. Rejects, with none left alive, when one cannot start. */
 export async function startWorkers(options: WorkersOptions): Promise<EnrollmentFront> {
-  const { count, host, config, files, rules, clock, log } = options
+  const { count, host, config, files, clock, log } = options
   const workers = new Set<Worker>()
   let port = options.port
   let closing = false
@@ -159,7 +158,7 @@ export async function startWorkers(options: WorkersOptions): Promise<EnrollmentF
 
   async function enforceAt(worker: Worker): Promise<number> {
     try {
-      return (await ask(worker, 'enforce', { rules: rules.rules(), floor: rules.floor }, enforceMs)).cut
+      return (await ask(worker, 'enforce', {}, enforceMs)).cut
     } catch (error) {
       // It may go on answering by the old rules; its death cuts every socket it has, and its successor reads the rules from the store.
       log.error({ worker: worker.number, err: error }, 'a worker did not confirm a revocation and is ended')

@@ -13,6 +13,7 @@ import type { Bus, Clock, Log } from './ports.ts'
 import type { Pulled } from './pull.ts'
 import { decodeRelyingPartyState, emptyState, encodeRelyingPartyState, recentMax } from './relying-party-state.ts'
 import { certificatesNamed, type Rule } from './rule.ts'
+import { unpackRules } from './rule-packing.ts'
 import { createRuleSet, type RuleSet, type Status, statusOf } from './rule-set.ts'
 import { noticeSha256 } from './sign-notice.ts'
 import type { NoticeSigner } from './signed.ts'
@@ -99,7 +100,12 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
 
   function tooMuchForOne({ rules: told, floor }: { rules: Rule[]; floor: number }): boolean {
     const { oneSignature } = options
-    return oneSignature !== undefined && certificatesNamed(told, floor - rules.floor, oneSignature.groupSize) > oneSignature.most
+    if (oneSignature === undefined) return false
+    // What a notice repeats was signed by two when it was new, and takes nobody out any more.
+    const fresh = unpackRules(told).filter(
+      rule => rule.kind !== 'group' || !rules.isRevoked({ idx: rule.bound - 1, gids: [rule.gid] }, null),
+    )
+    return certificatesNamed(fresh, floor - rules.floor, oneSignature.groupSize) > oneSignature.most
   }
 
   function open(notice: Bytes): Promise<NoticeBody | NoticeProblem> {

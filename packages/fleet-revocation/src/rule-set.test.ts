@@ -110,6 +110,26 @@ describe('the rule set is a lattice', () => {
     )
   })
 
+  it('takes certificates as bits as it takes them as runs, before a floor and after', () => {
+    fc.assert(
+      fc.property(fc.uniqueArray(idx, { minLength: 1, maxLength: 20 }), batch, fc.boolean(), (indices, other, first) => {
+        const runs = indices.map((start): Rule => ({ kind: 'range', start, length: 1 }))
+        const [whole, bits] = [createRuleSet(runs), createRuleSet()]
+        if (first) bits.merge(other.rules, other.floor)
+        for (const n of indices) {
+          const start = n - (n % 4096)
+          const block = new Uint8Array(512)
+          block[(n - start) >> 3] = 1 << (n & 7)
+          const before = bits.isRevoked({ idx: n, gids: [] }, null)
+          expect(bits.mergeBits(start, block)).toBe(!before)
+        }
+        if (!first) bits.merge(other.rules, other.floor)
+        whole.merge(other.rules, other.floor)
+        expect(contents(bits)).toEqual(contents(whole))
+      }),
+    )
+  })
+
   it('is the same told whole, packed, or shard by shard', () => {
     fc.assert(
       fc.property(batch, ({ rules, floor }) => {

@@ -1,6 +1,7 @@
 // All that is revoked, in signed shards that a relying party merges when notices alone no longer lead it up to now. Each shard stands for
 // itself: it says up to which notice it is complete, and a party that has one of every number is complete up to the oldest of them.
 
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type Bytes, type CborValue, decodeCbor, encodeCbor, mapEntries } from '@birthmark/device-sdk/core'
 import { RevocationError } from './errors.ts'
 import { listSpanMax } from './list-model.ts'
@@ -129,6 +130,8 @@ export async function signSnapshot(
   const { shards, floor } = rules
   const out: Bytes[] = []
   for (let shard = 0; shard < shards; shard++) {
+    // A full shard is some 30 ms of coding, and a fleet of a million has eight.
+    if (shard > 0) await nextTurn()
     const told = packRules(rules.shardRules(shard))
     const body = { fleet, seq, noticeSha256, issuedAt, shard, shards, rules: told, unknownRules: 0, floor }
     const snapshot = await signPayload('snapshot', encodeSnapshotBody(body), keys, countersign)
