@@ -121,6 +121,11 @@ const Profile = z.strictObject({
     })
     .prefault({}),
   approval: z.enum(['none', 'first', 'every']).default('none'),
+  gateways: z
+    .array(z.string().refine(isGroupName, 'is 1 to 128 printable ASCII characters without spaces'))
+    .min(1)
+    .max(8)
+    .optional(),
   readmission: z.enum(['none', 'birth']).default('none'),
   possession: z.enum(['csr', 'channel']).default('csr'),
   serverKeys: z.union([z.boolean(), z.literal('plain')]).default(false),
@@ -276,6 +281,7 @@ const places: Record<string, PropertyKey[]> = {
   serverKeys: ['serverKeys'],
   approval: ['approval'],
   readmission: ['readmission'],
+  gateways: ['gateways'],
   possession: ['possession'],
   'renewal.windowFraction': ['renewal', 'window'],
   'renewal.graceSeconds': ['renewal', 'grace'],
@@ -343,6 +349,7 @@ function optionsOf(raw: RawProfile, at: (path: PropertyKey[]) => string, parts: 
     extendedKeyUsage: certificate.purposes,
     approval: raw.approval,
     readmission: raw.readmission,
+    gateways: raw.gateways ?? null,
     renewal: {
       windowFraction: renewal.window,
       graceSeconds: renewal.grace,

@@ -24,6 +24,7 @@ export interface ProfileView {
   purposes: string[]
   approval: EnrollmentProfile['approval']
   readmission: EnrollmentProfile['readmission']
+  gateways: EnrollmentProfile['gateways']
   renewal: EnrollmentProfile['renewal']
   possession: EnrollmentProfile['possession']
   serverKeys: EnrollmentProfile['serverKeys']
@@ -52,6 +53,7 @@ export function viewOfProfile(p: EnrollmentProfile): ProfileView {
     purposes: p.extendedKeyUsage.map(oid => purposeText(oidText(oid))),
     approval: p.approval,
     readmission: p.readmission,
+    gateways: p.gateways,
     renewal: p.renewal,
     possession: p.possession,
     serverKeys: p.serverKeys,
@@ -118,6 +120,7 @@ export function profileLines(v: ProfileView): string[] {
     ...(v.approval === 'none'
       ? []
       : [`approval     by hand: ${v.approval === 'first' ? 'the first enrollment' : 'every certificate'}`]),
+    ...(v.gateways ? [`gateways     devices in ${v.gateways.join(', ')} carry requests of others`] : []),
     ...(v.readmission === 'birth' ? ['readmission  a revoked device, by its birth certificate'] : []),
     ...(v.possession === 'channel' ? ['possession   the CSR names its TLS session'] : []),
     ...(v.serverKeys ? [`server keys  on request${v.serverKeys === 'plain' ? ', unwrapped inside TLS' : ''}`] : []),

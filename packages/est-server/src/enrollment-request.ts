@@ -33,13 +33,23 @@ export interface Peer {
   scep?: { challenge: Bytes | null; signer?: { spki: Bytes; key: KeyObject } }
 }
 
+/** A device's signature over the request, which a gateway has carried, as received. */
+export interface ShownProof {
+  bytes: Bytes
+  /** What the request line and the body say, for what was signed to be compared with. */
+  path: string
+  bodySha256: Bytes
+}
+
 export interface EnrollmentRequest {
   operation: 'enroll' | 'reenroll'
   /** EST label (RFC 7030 3.2.2), null for none. */
   label: string | null
   /** DER CertificationRequest (RFC 2986). */
   csr: Bytes
+  /** Whose connection it is; with `proof` a gateway's. */
   peer: Peer
+  proof?: ShownProof
   /** For the log and the audit record, to find one from the other. */
   requestId: string
   /** SCEP's transaction, recorded with the first intent that it leads to; another request under its id gets nothing. */

@@ -11,7 +11,7 @@ import { serialSource } from './ca/serial.ts'
 import { createCertificateBudget } from './certificate-budget.ts'
 import { csrDemand } from './csr-demand.ts'
 import { createTurns } from './device-turns.ts'
-import type { EnrollmentOutcome, EnrollmentRequest, Peer } from './enrollment-request.ts'
+import type { EnrollmentOutcome, EnrollmentRequest, Peer, ShownProof } from './enrollment-request.ts'
 import { EstServerError, failureCode } from './errors.ts'
 import { createGroupNames } from './group-names.ts'
 import {
@@ -35,6 +35,7 @@ import { certificateNames, type EnrollmentProfile, requestContent } from './regi
 import { isRefusal, isUnauthenticated, type Refusal, refusal } from './registrar/refusal.ts'
 import { detailWithRule } from './registrar/rule.ts'
 import type { WebhookRule } from './registrar/webhook-rule.ts'
+import { createRelays } from './relayed-peer.ts'
 import { renewAfterSeconds } from './renewal-hint.ts'
 import type { CertificateRecord, EnrollmentFacts, Store } from './store/store.ts'
 import { UnavailableError, unavailabilityOf } from './unavailability.ts'
@@ -88,7 +89,7 @@ export interface Enrollment {
    * Counts what a peer does besides enrolling as the first use of its certificate: from then on everything older of its device is superseded,
    * so that nobody renews with a copy of the last key. Settles when that is durable; never rejects.
    */
-  noteUse(peer: Peer, label: string | null): Promise<void>
+  noteUse(peer: Peer, label: string | null, proof?: ShownProof): Promise<void>
   /** Resolves every open intent, as the first request would otherwise wait for. Call it before listening. */
   reconcile(): Promise<{ voided: number }>
 }
@@ -128,6 +129,13 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       throw new EstServerError('profile_invalid', `profile ${label ?? '(none)'} has a rule that nothing here applies`)
   const turns = createTurns()
   const groupNames = createGroupNames(store)
+  const relays = createRelays({
+    identities,
+    store,
+    groupNames: (fleet, gids) => groupNames(fleet, [...gids]),
+    status: ({ certificate: { fleet, idx, gids, issuer } }) => status({ fleet, idx, gids }, issuer),
+    clock,
+  })
   const budget = createAuditBudget({ store, clock, log })
   const certificates = createCertificateBudget(clock)
   const profiles = profilesByLabel(options.profiles)
@@ -379,6 +387,15 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     return { kind: 'recognised', profile, identity }
   }
 
+  /** Behind a gateway, the same request of the device itself. */
+  async function unwrapped(request: EnrollmentRequest): Promise<EnrollmentRequest | EnrollmentOutcome> {
+    const { proof, peer, label } = request
+    const profile = profiles.get(label)
+    if (!proof || !profile) return request
+    const device = await relays.peerOf(proof, peer, profile)
+    return isRefusal(device) ? refuse(request, profile.fleet, '', device) : { ...request, peer: device }
+  }
+
   async function answer(request: EnrollmentRequest): Promise<EnrollmentOutcome> {
     const { peer } = request
     const recognised = await recognise(request)
@@ -463,7 +480,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     async enroll(request) {
       try {
         await reconcile()
-        return await answer(request)
+        const own = request.proof ? await unwrapped(request) : request
+        return 'peer' in own ? await answer(own) : own
       } catch (error) {
         return unavailable(request, error)
       }
@@ -492,10 +510,12 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       const profile = profiles.get(label)
       return profile !== undefined && identities.isStranger(peer, profile)
     },
-    async noteUse(peer, label) {
+    async noteUse(via, label, proof) {
       const profile = profiles.get(label)
-      if (profile === undefined || noted.has(peer)) return
+      if (profile === undefined) return
       try {
+        const peer = proof ? await relays.peerOf(proof, via, profile) : via
+        if (isRefusal(peer) || noted.has(peer)) return
         await noteUse(peer, profile)
         noted.add(peer)
       } catch (error) {

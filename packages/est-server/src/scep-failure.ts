@@ -44,6 +44,8 @@ const table: Record<RefusalCode, FailInfo> = {
   secret_used: 'badRequest',
   token_refused: 'badRequest',
   token_expired: 'badRequest',
+  proof_refused: 'badRequest',
+  gateway_not_admitted: 'badRequest',
   token_used: 'badRequest',
   device_unknown: 'badRequest',
   device_key_mismatch: 'badRequest',

@@ -1,9 +1,10 @@
 // EST over HTTP (RFC 7030 3.2): from request to enrollment story and back. Decides nothing about who may have what; refuses what is no
 // EST request before a body is read, and reads no body of a client that shows no credential at all.
 
-import { type Bytes, codeOf, encodeBase64, encodePem } from '@birthmark/device-sdk/core'
-import type { EnrollmentOutcome, EnrollmentRequest, Peer } from '../enrollment-request.ts'
+import { type Bytes, codeOf, decodeBase64, encodeBase64, encodePem, proofBytesMax, proofHeader } from '@birthmark/device-sdk/core'
+import type { EnrollmentOutcome, EnrollmentRequest, Peer, ShownProof } from '../enrollment-request.ts'
 import { createLogBudget } from '../log-budget.ts'
+import { sha256 } from '../node-crypto.ts'
 import type { Log } from '../ports.ts'
 import type { ServerKeyOutcome } from '../server-key.ts'
 import {
@@ -38,7 +39,7 @@ export interface EstService {
   /** Whether the label's clients read base64 of one line only. */
   bodyInOneLine?(label: string | null): boolean
   /** Told when a peer with a certificate asks for anything but one: a device proves a new identity by a cacerts. */
-  noteUse?(peer: Peer, label: string | null): Promise<void>
+  noteUse?(peer: Peer, label: string | null, proof?: ShownProof): Promise<void>
 }
 
 /** Answers one request under estPrefix. What it throws is a failure of the server. */
@@ -69,7 +70,7 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log, obser
   async function cacerts(exchange: Exchange, label: string | null): Promise<Answer> {
     const certificates = service.caCertificates(label)
     if (certificates.length === 0) return refused(exchange, 'label_unknown')
-    if (exchange.peer.chain) await service.noteUse?.(exchange.peer, label)
+    if (exchange.peer.chain) await service.noteUse?.(exchange.peer, label, proofOf(exchange, new Uint8Array(0)))
     return certificatesAnswer(exchange, label, certificates)
   }
 
@@ -119,7 +120,8 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log, obser
     }
     // Beside a certificate a secret is not looked at, so that the peer stays the one that its connection is remembered by.
     const peer = credentials && !exchange.peer.chain ? withCredentials(exchange.peer, credentials) : exchange.peer
-    const outcome = await ask({ operation, label, csr, peer, requestId })
+    const proof = proofOf(exchange, body.bytes)
+    const outcome = await ask({ operation, label, csr, peer, requestId, ...(proof && { proof }) })
     switch (outcome.kind) {
       case 'issued':
         if ('key' in outcome) return keyAnswer(requestId, outcome)
@@ -145,7 +147,7 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log, obser
     simplereenroll: (exchange, label) => enroll(exchange, 'reenroll', label),
     csrattrs,
     serverkeygen: (exchange, label) =>
-      service.generateKey
+      service.generateKey && exchange.header(proofHeader) === undefined
         ? enroll(exchange, 'enroll', label, service.generateKey)
         : refused(exchange, 'operation_not_offered', { detail: 'this server makes no device keys' }),
     fullcmc: exchange => refused(exchange, 'operation_not_offered', { detail: 'this server does not speak full CMC' }),
@@ -170,6 +172,19 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log, obser
     const whole = given(exchange, named)
     return whole instanceof Promise ? whole.then(told) : told(whole)
   }
+}
+
+/** What a gateway carries in place of the device's own TLS connection (docs/gateway.md); bytes that are none are refused by the story. */
+function proofOf(exchange: Exchange, body: Bytes): ShownProof | undefined {
+  const text = exchange.header(proofHeader)
+  if (text === undefined) return undefined
+  let bytes: Bytes = new Uint8Array(0)
+  try {
+    bytes = decodeBase64(Buffer.from(text, 'latin1'), proofBytesMax)
+  } catch (error) {
+    if (codeOf(error) === null) throw error
+  }
+  return { bytes, path: pathOf(exchange.target), bodySha256: sha256(body) }
 }
 
 /**

@@ -69,6 +69,11 @@ const table: Record<ProblemCode, Row> = {
   token_refused: { status: 401, sentence: 'the bearer token is not accepted', next: 'Have its issuer make another one' },
   token_expired: { status: 401, sentence: 'the bearer token has expired', next: 'Have its issuer make another one' },
   token_used: { status: 401, sentence: 'the bearer token was used for another key', next: 'Have its issuer make another one' },
+  proof_refused: {
+    status: 401,
+    sentence: "the device's proof does not hold",
+    next: 'Sign path, body and time of this very request with the key of the certificate that is shown',
+  },
 
   // 403: who is asking is known, and may not.
   device_unknown: { status: 403, sentence: 'the device is in no manifest', next: 'Import the manifest that lists it' },
@@ -97,6 +102,11 @@ const table: Record<ProblemCode, Row> = {
   label_unknown: { status: 404, sentence: 'no such EST label', next: 'Use a configured label, or none' },
   secret_not_allowed: { status: 403, sentence: 'a one-time secret does not serve here', next: operational },
   token_not_allowed: { status: 403, sentence: 'a bearer token does not serve here', next: operational },
+  gateway_not_admitted: {
+    status: 403,
+    sentence: 'no device is carried here by this gateway',
+    next: 'Put the gateway into a group that the profile names under gateways',
+  },
   webhook_refused: { status: 403, sentence: "the owner's system refuses the device", next: fleetOps },
   birth_certificate_on_reenroll: { status: 403, sentence: 'a birth certificate cannot renew', next: operational },
   operational_certificate_required: { status: 403, sentence: 'renewing needs the operational certificate', next: operational },

@@ -73,6 +73,8 @@ export interface ProfileOptions {
   /** Names or dotted OIDs; clientAuth is there in any case. */
   extendedKeyUsage?: readonly string[]
   approval?: ApprovalRule
+  /** Groups whose devices may carry requests of others (relayed-peer.ts); null, the default, for none. */
+  gateways?: readonly string[] | null
   /** 'birth': a revoked device is readmitted by its birth certificate, under a higher idx and without the groups that were revoked. 'none' unless told. */
   readmission?: 'none' | 'birth'
   renewal?: Partial<RenewalRule>
@@ -112,6 +114,7 @@ export type EnrollmentProfile = Readonly<{
   groups: readonly string[]
   approval: ApprovalRule
   readmission: 'none' | 'birth'
+  gateways: readonly string[] | null
   renewal: RenewalRule
   possession: 'csr' | 'channel'
   scep: ScepRule | null
@@ -184,6 +187,11 @@ export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
   if (readmission === 'birth' && birthAnchors.length === 0) throw wrong('readmission: birth certificates are not admitted at all')
   const possession = o.possession ?? 'csr'
   if (possession !== 'csr' && possession !== 'channel') throw wrong('possession: csr or channel')
+  const gateways = o.gateways ? [...new Set(o.gateways)] : null
+  if (gateways && (gateways.length === 0 || gateways.length > 8 || !gateways.every(isGroupName)))
+    throw wrong('gateways: 1 to 8 names of groups')
+  if (gateways && possession === 'channel')
+    throw wrong('gateways: a device behind one has no TLS session that its CSR could name, as possession: channel asks')
   const scep = o.scep ? scepRule(o.scep) : null
   if (scep && possession === 'channel')
     throw wrong('scep: there is no TLS session that a CSR could name, as possession: channel asks')
@@ -212,6 +220,7 @@ export function enrollmentProfile(o: ProfileOptions): EnrollmentProfile {
     extendedKeyUsage: named('extendedKeyUsage', () => purposesOf(o.extendedKeyUsage ?? [])),
     approval,
     readmission,
+    gateways,
     renewal: renewalRule(o.renewal ?? {}, label),
     possession,
     serverKeys,

@@ -15,6 +15,7 @@ export type RefusalCode =
   | 'token_refused'
   | 'token_expired'
   | 'token_used'
+  | 'proof_refused'
   // Who is asking is known, and may not (403).
   | 'device_unknown'
   | 'device_key_mismatch'
@@ -27,6 +28,7 @@ export type RefusalCode =
   | 'label_unknown'
   | 'secret_not_allowed'
   | 'token_not_allowed'
+  | 'gateway_not_admitted'
   | 'webhook_refused'
   | 'birth_certificate_on_reenroll'
   | 'operational_certificate_required'
@@ -88,6 +90,7 @@ const unauthenticated: readonly RefusalCode[] = [
   'token_refused',
   'token_expired',
   'token_used',
+  'proof_refused',
 ]
 
 /** Whether the code says that nobody was recognised, rather than that somebody may not. */

@@ -18,6 +18,8 @@ const table = {
   token_refused: 'tokens',
   token_expired: 'tokens',
   token_used: 'tokens.oneUse',
+  proof_refused: 'gateways',
+  gateway_not_admitted: 'gateways',
   token_not_allowed: 'tokens',
   webhook_refused: 'webhook',
   device_unknown: 'manifest',

@@ -12,13 +12,13 @@ export type { AgentState } from '../../agent/agent-interface.ts'
 export type * from '../../agent/ports.ts'
 export type { TimeStatus, TimeTrust } from '../../agent/time-trust.ts'
 export type { DeviceError } from '../../core/errors.ts'
+export type { Anchors } from '../node/anchors.ts'
 export { systemClock } from '../node/clock.ts'
 export { nodeHash as bunHash, nodeRng as bunRng, nodeVerify as bunVerify } from '../node/crypto.ts'
 export { type Disk, nodeDisk as bunDisk } from '../node/disk.ts'
 export { BirthmarkError, birthmarkError, type DeviceErrorCode } from '../node/errors.ts'
 export { type HttpOptions, nodeHttp as bunHttp } from '../node/http.ts'
 export {
-  type Anchors,
   birthChain,
   type CallOptions,
   createIdentity,

@@ -7,11 +7,10 @@ import { type Identity as SlotIdentity, slotOf } from '../../agent/identity-slot
 import type { Bus, Clock, Http, NoticeReceiver, Rng, Store, Verify } from '../../agent/ports.ts'
 import { keepAskingForReadmission } from '../../agent/readmission.ts'
 import type { TimeStatus, TimeTrust, TrustedClock } from '../../agent/time-trust.ts'
-import { decodePem } from '../../core/base64.ts'
-import { parseCertificate } from '../../core/certificate.ts'
 import { encodeDeviceName } from '../../core/distinguished-name.ts'
 import type { BasicSecret } from '../../core/est-request.ts'
 import { defaultAlgorithms } from '../../core/validate-path.ts'
+import { type Anchors, certificates } from './anchors.ts'
 import { systemClock } from './clock.ts'
 import { nodeHash, nodeRng, nodeVerify } from './crypto.ts'
 import { BirthmarkError, birthmarkError } from './errors.ts'
@@ -20,9 +19,6 @@ import type { NodeKeyStore } from './keys.ts'
 import { listenToNotices } from './notices.ts'
 import { type RenewalHints, renewalHints } from './renewal-hint.ts'
 import { nodeTime, timeSigners } from './time.ts'
-
-/** PEM text (any number of certificates, text around them is fine), one DER certificate, or a list of these. */
-export type Anchors = string | Uint8Array | readonly (string | Uint8Array)[]
 
 /** pino fits, and so does `console` but for the order of its arguments. */
 export interface Log {
@@ -165,24 +161,6 @@ export interface Identity {
 
 /** 2026-01-01: no device runs this SDK earlier. */
 const releaseTime = 1767225600
-/** Roots and intermediates of several manufacturers. */
-const anchorsMost = 256
-
-function certificates(name: string, anchors: Anchors): Uint8Array[] {
-  const out: Uint8Array[] = []
-  for (const one of typeof anchors === 'string' || anchors instanceof Uint8Array ? [anchors] : anchors) {
-    // DER starts with a SEQUENCE tag, which no text does.
-    const ders = one instanceof Uint8Array && one[0] === 0x30 ? [one] : decodePem(one, 'CERTIFICATE', anchorsMost)
-    if (ders.length === 0) throw new TypeError(`${name} holds no PEM certificate`)
-    for (const der of ders) {
-      parseCertificate(der)
-      out.push(der)
-    }
-  }
-  if (out.length === 0) throw new TypeError(`${name} is empty`)
-  return out
-}
-
 /** What is wrong with the arguments themselves is a TypeError or, for a certificate, a BirthmarkError; nothing is sent or written yet. */
 export function createIdentity(options: IdentityOptions): Identity {
   const { keys, store, server, trust, log } = options

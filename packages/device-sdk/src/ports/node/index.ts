@@ -26,13 +26,13 @@ export type { AgentState } from '../../agent/agent-interface.ts'
 export type * from '../../agent/ports.ts'
 export type { TimeStatus, TimeTrust } from '../../agent/time-trust.ts'
 export type { DeviceError } from '../../core/errors.ts'
+export type { Anchors } from './anchors.ts'
 export { systemClock } from './clock.ts'
 export { nodeHash, nodeRng, nodeVerify } from './crypto.ts'
 export { type Disk, nodeDisk } from './disk.ts'
 export { BirthmarkError, birthmarkError, type DeviceErrorCode } from './errors.ts'
 export { type HttpOptions, nodeHttp } from './http.ts'
 export {
-  type Anchors,
   birthChain,
   type CallOptions,
   createIdentity,

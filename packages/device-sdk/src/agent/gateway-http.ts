@@ -1,0 +1,67 @@
+// An Http for a device that reaches the server through a gateway, over whatever link it has (serial, radio, plain HTTP): every request for which the
+// agent would open TLS with a key carries that key's signature instead. The link authenticates nobody, so an agent over it needs
+// `operationalAnchors`: what it gets is judged by them alone. Optional: the agent does not reach this file.
+
+import { base64Of } from '../core/base64.ts'
+import type { Bytes } from '../core/bytes.ts'
+import { parseCertificate } from '../core/certificate.ts'
+import { encodeProof, proofHeader, proofParts } from '../core/device-proof.ts'
+import { type DeviceError, deviceError } from '../core/errors.ts'
+import type { Clock, Hash, Http, HttpRequest, HttpResponse, KeyStore } from './ports.ts'
+
+export interface GatewayLink {
+  /** Carries a request to the gateway and its answer back. `done` comes later, never during the call. Returns how to give up. */
+  exchange(request: HttpRequest, done: (error: DeviceError | null, response: HttpResponse | null) => void): () => void
+}
+
+/** `clock`: its time is in what is signed; while it is not trusted, requests fail with `path_time_untrusted` (a `trustedClock` asks through the link). */
+export function gatewayHttp(link: GatewayLink, keys: KeyStore, hash: Hash, clock: Clock): Http {
+  return {
+    request: (request, tls, done) => {
+      const slot = tls.slot
+      if (slot === null) return link.exchange(request, done)
+      const time = clock.now()
+      let cancel = (): void => {}
+      let given = false
+      const failed = (error: DeviceError): void => {
+        cancel = clock.setTimer(0, () => done(error, null))
+      }
+      if (time < 0) failed(deviceError('path_time_untrusted', 'proof'))
+      else {
+        const parts = proofParts(
+          parseCertificate(tls.chain[0]).keyAlgorithm,
+          request.path,
+          hash.sha256(request.body || new Uint8Array(0)),
+          time,
+        )
+        keys.sign(slot, parts.toBeSigned, (error: DeviceError | null, signature: Bytes | null) => {
+          if (given) return
+          if (!signature) {
+            failed(error || deviceError('key_unavailable'))
+            return
+          }
+          const headers: HttpRequest['headers'] = {}
+          Object.keys(request.headers).forEach(name => {
+            headers[name] = request.headers[name]
+          })
+          headers[proofHeader] = base64Of(encodeProof(parts, signature, tls.chain))
+          cancel = link.exchange(
+            {
+              method: request.method,
+              path: request.path,
+              headers: headers,
+              body: request.body,
+              bodyBytesMax: request.bodyBytesMax,
+              timeoutSeconds: request.timeoutSeconds,
+            },
+            done,
+          )
+        })
+      }
+      return () => {
+        given = true
+        cancel()
+      }
+    },
+  }
+}
