@@ -15,7 +15,10 @@ export const now = 1_800_000_000
 
 export function fillFleet(path: string, devices: number): void {
   const db = new DatabaseSync(path)
-  db.exec('PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -262144; PRAGMA foreign_keys = OFF')
+  // By way of DELETE: a file in WAL mode does not turn its log off.
+  db.exec(
+    'PRAGMA journal_mode = DELETE; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -262144; PRAGMA foreign_keys = OFF',
+  )
   db.exec('BEGIN')
   const number = `WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ${devices - 1})`
   const id = `printf('GW-%08d', i)`

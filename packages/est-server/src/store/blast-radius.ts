@@ -35,8 +35,9 @@ export interface LabelTotal extends NumberedName {
   devices: number
 }
 
-interface Combination {
-  gids: number[]
+/** What a device's groups, or its labels, say of it. */
+interface Called {
+  numbers: number[]
   sites: string[]
   owners: string[]
   isGateway: boolean
@@ -48,9 +49,14 @@ const day = 24 * hour
 
 export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], labels: LabelTotal[]) {
   const { radius: asked, now } = query
-  const groupNames = new Map(groups.map(group => [group.gid, nameAndValue(group.name)]))
-  const labelNames = new Map(labels.map(label => [label.number, label]))
-  const combinations = new Map<string, Combination>()
+  const groupNames = new Map<number, { name: string; value: string }>(groups.map(group => [group.gid, nameAndValue(group.name)]))
+  const labelNames = new Map<number, { name: string; value: string }>(labels.map(label => [label.number, label]))
+  // Apart: a fleet has few different sets of groups and of labels, and as many pairs of them as devices.
+  const calledByGroups = new Map<string, Called>()
+  const calledByLabels = new Map<string, Called>()
+  const bySite = new Map<string, number>()
+  const byOwner = new Map<string, number>()
+  const selectedGateways = new Map<string, number>()
   const keys: number[] = []
   const certificates: number[] = []
   const ids = createHash('sha256')
@@ -58,26 +64,26 @@ export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], l
   let enrolled = 0
   const lastSeen = { hour: 0, day: 0, week: 0, month: 0, older: 0, never: 0 }
 
-  function combinationOf(gidsText: string, lidsText: string): Combination {
-    const name = `${gidsText} ${lidsText}`
-    let known = combinations.get(name)
-    if (known === undefined) {
-      const gids = numbersOf(gidsText)
-      const names = [
-        ...gids.flatMap(gid => groupNames.get(gid) ?? []),
-        ...numbersOf(lidsText).flatMap(lid => labelNames.get(lid) ?? []),
-      ]
-      const valuesOf = (wanted: string) => [...new Set(names.filter(one => one.name === wanted).map(one => one.value))]
-      known = {
-        gids,
-        sites: valuesOf(asked.site),
-        owners: valuesOf(asked.owner),
-        isGateway: valuesOf(asked.gateway.name).includes(asked.gateway.value),
-        count: 0,
-      }
-      combinations.set(name, known)
+  function calledOf(known: Map<string, Called>, names: Map<number, { name: string; value: string }>, text: string): Called {
+    let called = known.get(text)
+    if (called === undefined) {
+      const numbers = numbersOf(text)
+      const own = numbers.flatMap(number => names.get(number) ?? [])
+      const valuesOf = (wanted: string) => [...new Set(own.filter(one => one.name === wanted).map(one => one.value))]
+      const isGateway = valuesOf(asked.gateway.name).includes(asked.gateway.value)
+      called = { numbers, sites: valuesOf(asked.site), owners: valuesOf(asked.owner), isGateway, count: 0 }
+      known.set(text, called)
     }
-    return known
+    return called
+  }
+
+  function sitesAndGateway(row: Pick<SelectedRow, 'gids' | 'lids'>) {
+    const byGroups = calledOf(calledByGroups, groupNames, row.gids)
+    const byLabels = calledOf(calledByLabels, labelNames, row.lids)
+    return {
+      ...{ byGroups, byLabels, sites: either(byGroups.sites, byLabels.sites), owners: either(byGroups.owners, byLabels.owners) },
+      isGateway: byGroups.isGateway || byLabels.isGateway,
+    }
   }
 
   function seen(at: number | null): void {
@@ -90,25 +96,15 @@ export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], l
     else lastSeen.older++
   }
 
-  /** How many of the counted devices each name has. */
-  function tally(namesOf: (combination: Combination) => readonly (string | number)[]): Map<string | number, number> {
-    const counts = new Map<string | number, number>()
-    for (const one of combinations.values()) for (const name of namesOf(one)) counts.set(name, (counts.get(name) ?? 0) + one.count)
-    return counts
-  }
-
-  /** Of the fleet, by name and value, over groups and labels. */
-  function totalOf(name: string, value: string): number {
-    const group = groups.find(one => one.name === (value === '' ? name : `${name}=${value}`))
-    const label = labels.find(one => one.name === name && one.value === value)
-    return (group?.devices ?? 0) + (label?.devices ?? 0)
-  }
-
   return {
     /** In ascending order of ids. */
     add(row: SelectedRow): void {
       keys.push(row.key)
-      combinationOf(row.gids, row.lids).count++
+      const { byGroups, sites, owners, isGateway } = sitesAndGateway(row)
+      byGroups.count++
+      for (const site of sites) increase(bySite, site)
+      for (const owner of owners) increase(byOwner, owner)
+      if (isGateway) for (const site of sites) increase(selectedGateways, site)
       seen(row.seenAt)
       if (row.enrolled) enrolled++
       pending.push(row.id)
@@ -125,27 +121,22 @@ export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], l
       flush()
       const count = keys.length
       const devices = ascending(keys)
-      const byGid = tally(one => one.gids)
+      const byGid = new Map<number, number>()
+      for (const { numbers, count } of calledByGroups.values()) for (const gid of numbers) increase(byGid, gid, count)
       const affectedGroups = groups
-        .filter(group => byGid.has(group.gid))
+        .filter(group => (byGid.get(group.gid) ?? 0) > 0)
         .map(group => ({ name: group.name, selected: byGid.get(group.gid) ?? 0, devices: group.devices }))
       const wholeGroups = groups.filter(group => group.devices > 0 && byGid.get(group.gid) === group.devices)
-      const bySite = tally(one => one.sites)
-      const affected = (counts: Map<string | number, number>, name: string): Affected[] =>
-        [...counts].map(([value, selected]) => ({ name: String(value), selected, devices: totalOf(name, String(value)) }))
-      const owners = affected(
-        tally(one => one.owners),
-        asked.owner,
-      )
+      const totals = totalsOf(groups, labels, [asked.site, asked.owner])
+      const affected = (counts: Map<string, number>, name: string): Affected[] =>
+        [...counts].map(([value, selected]) => ({ name: value, selected, devices: totals.get(`${name}=${value}`) ?? 0 }))
+      const owners = affected(byOwner, asked.owner)
       const sites = affected(bySite, asked.site)
-      const selectedGateways = tally(one => (one.isGateway ? one.sites : []))
-      // Read before the counts of the combinations are added to: these rows are not selected.
       const allGateways = new Map<string, number>()
-      for (const row of rest.gateways)
-        for (const site of combinationOf(row.gids, row.lids).sites) allGateways.set(site, (allGateways.get(site) ?? 0) + 1)
+      for (const row of rest.gateways) for (const site of sitesAndGateway(row).sites) increase(allGateways, site)
       const soleGateways = [...selectedGateways]
-        .filter(([site, selected]) => selected >= (allGateways.get(String(site)) ?? 0))
-        .map(([site, gateways]) => ({ site: String(site), gateways, devices: totalOf(asked.site, String(site)) }))
+        .filter(([site, selected]) => selected >= (allGateways.get(site) ?? 0))
+        .map(([site, gateways]) => ({ site, gateways, devices: totals.get(`${asked.site}=${site}`) ?? 0 }))
         .sort((a, b) => b.devices - a.devices)
       const radius: BlastRadius = {
         ...{ known: count - enrolled, enrolled, fleetDevices: rest.fleetDevices, lastSeen },
@@ -169,6 +160,24 @@ export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], l
 }
 
 export type SelectionCount = ReturnType<typeof createSelectionCount>
+
+function increase<Name>(counts: Map<Name, number>, name: Name, by = 1): void {
+  counts.set(name, (counts.get(name) ?? 0) + by)
+}
+
+/** Both say it rarely; then each name counts once. */
+function either(a: string[], b: string[]): string[] {
+  if (a.length === 0) return b
+  return b.length === 0 ? a : [...new Set([...a, ...b])]
+}
+
+/** Devices of the fleet that have these names, by `name=value`, over groups and labels. */
+function totalsOf(groups: GroupTotal[], labels: LabelTotal[], names: string[]): Map<string, number> {
+  const totals = new Map<string, number>()
+  const values = [...groups.map(group => ({ ...nameAndValue(group.name), devices: group.devices })), ...labels]
+  for (const { name, value, devices } of values) if (names.includes(name)) increase(totals, `${name}=${value}`, devices)
+  return totals
+}
 
 /** `[1,2]` as SQLite keeps it, `{1,2}` as PostgreSQL writes it. */
 function numbersOf(text: string): number[] {

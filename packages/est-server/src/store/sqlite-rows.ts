@@ -106,9 +106,11 @@ export function prepare<Row>(db: DatabaseSync, sql: string): Query<Row> {
 export const unrevoked = `NOT EXISTS (SELECT 1 FROM json_each(i.gids) m CROSS JOIN groups g ON g.fleet = i.fleet AND g.gid = m.value WHERE g.bound > i.idx)
   AND NOT ${revokedByItself('i')}`
 
-/** Row by row, for what is more than one answer should hold. As `prepare`. */
-export function iterate<Row>(db: DatabaseSync, sql: string, values: SQLInputValue[]): Iterable<Row> {
-  return db.prepare(sql).iterate(...values) as unknown as Iterable<Row>
+/** Row by row, each a list in the order of the columns, for what is more than one answer should hold: half the cost of records. */
+export function iterate<Row extends unknown[]>(db: DatabaseSync, sql: string, values: SQLInputValue[]): Iterable<Row> {
+  const statement = db.prepare(sql)
+  statement.setReturnArrays(true)
+  return statement.iterate(...values) as unknown as Iterable<Row>
 }
 
 /** Bit `n & 4095` of a block, by the digits of its octet in hex: no connection needs a function of ours for it. */
