@@ -23,10 +23,20 @@ interface Client {
   device: TestDevice
   wires: Buffer[]
   socket: TLSSocket | null
+  /** Until its answer is there: the server refuses pipelining. */
+  busy: Promise<void> | null
 }
 
 const clients: Client[] = []
-let turn = 0
+
+/** Who asks next: the one with the most left of those that wait for nothing. */
+async function idle(): Promise<Client> {
+  for (;;) {
+    const [next] = clients.filter(({ busy }) => busy === null).toSorted((a, b) => b.wires.length - a.wires.length)
+    if (next) return next
+    await Promise.race(clients.map(({ busy }) => busy))
+  }
+}
 
 answering<ToScepEst, FromScepEst>(async message => {
   switch (message.kind) {
@@ -40,7 +50,7 @@ answering<ToScepEst, FromScepEst>(async message => {
           const head = 'POST /.well-known/est/simpleenroll HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/pkcs10\r\n'
           wires.push(Buffer.from(`${head}Content-Length: ${body.length}\r\n\r\n${body}`))
         }
-        clients.push({ device: await bear(maker, id), wires, socket: null })
+        clients.push({ device: await bear(maker, id), wires, socket: null, busy: null })
       }
       return { kind: 'bear', root: maker.root.certificate, manifest: clients.map(({ device }) => device.manifest) }
     }
@@ -59,20 +69,22 @@ answering<ToScepEst, FromScepEst>(async message => {
     }
     case 'measure': {
       const latencies: number[] = []
-      const under: Promise<void>[] = []
       const start = performance.now()
       for (let i = 0; i < message.requests; i++) {
         const due = start + i * message.intervalMs
         const wait = due - performance.now()
         if (wait > 0) await new Promise(resolve => setTimeout(resolve, wait))
-        const client = clients[turn++ % clients.length]
+        // From now and not from when it was due: what this process is late by is not the server's. That nobody is left to ask is.
+        const sent = performance.now()
+        const client = await idle()
         const wire = client.wires.pop()
         if (!wire || !client.socket) throw new Error('no more requests')
-        // From now and not from when it was due: what this process is late by is not the server's.
-        const sent = performance.now()
-        under.push(exchange(client.socket, wire).then(() => void latencies.push(performance.now() - sent)))
+        client.busy = exchange(client.socket, wire).then(() => {
+          latencies.push(performance.now() - sent)
+          client.busy = null
+        })
       }
-      await Promise.all(under)
+      await Promise.all(clients.map(({ busy }) => busy))
       return { kind: 'measure', latencies }
     }
   }

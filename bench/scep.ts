@@ -25,8 +25,8 @@ const perKill = 200
 const estRequests = 250
 const estIntervalMs = 12
 const estBlocks = 5
-/** Connections that take turns: none is asked again before it has answered, but in a stall of 0.4 s. */
-const estDevices = 32
+/** Connections that take turns: enough for a stall of three quarters of a second. */
+const estDevices = 64
 /** SCEP enrollments that are there for one block: what a flat-out server makes in that time, and some. */
 const perBlock = 900
 const limits = { ofRaw: 0.6, ofScepserver: 3, estP99Ratio: 2 }
@@ -108,7 +108,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     const { root, manifest } = await est.ask({
       kind: 'bear',
       devices: estDevices,
-      requests: Math.ceil((2 * blocks * estRequests) / estDevices),
+      requests: Math.ceil((2 * blocks * estRequests) / estDevices) + 1,
     })
     let started = await server.ask({ kind: 'start', root, manifest, of: null })
     folder = started.state.folder

@@ -89,7 +89,7 @@ export interface ScepService {
  * Messages in work at once: two batches of the RA's thread, so that it never waits for the next, and the store commits what it answered together.
  * What is beyond queues here.
  */
-const atOnceMax = 32
+const atOnceMax = 16
 /** Messages that may queue: some two seconds of them. */
 const queueMax = 2048
 

@@ -2,9 +2,11 @@
 // A key in an HSM is another maker of the same shape (package pkcs11); `sign` then answers later.
 
 import { createPrivateKey, createPublicKey, createSign, createVerify, type KeyObject, type SigningOptions, sign } from 'node:crypto'
+import { availableParallelism } from 'node:os'
 import { type Bytes, equalBytes } from '@birthmark/device-sdk/core'
 import { EstServerError } from '../errors.ts'
 import { signingParameters } from '../node-crypto.ts'
+import { createWorkQueue } from '../work-queue.ts'
 import { type IssuerCertificate, type IssuerCertificateOptions, readIssuerCertificate } from './issuer-certificate.ts'
 
 export interface Issuer extends IssuerCertificate {
@@ -68,10 +70,15 @@ export function softwareIssuer(options: SoftwareIssuerOptions): Issuer {
   return { ...read, sign: signing, ...signParts }
 }
 
-function signAside(digest: string | null, tbs: Bytes, key: KeyLike): Promise<Bytes> {
-  return new Promise((resolve, reject) =>
-    sign(digest, tbs, key, (error, signature) => (error ? reject(error) : resolve(signature))),
+/** One core is left to the thread that answers everybody. */
+const aside = createWorkQueue({ atOnceMax: Math.max(1, availableParallelism() - 1), waitingMax: 4096 })
+
+async function signAside(digest: string | null, tbs: Bytes, key: KeyLike): Promise<Bytes> {
+  const signed = await aside.take(
+    () => new Promise<Bytes>((resolve, reject) => sign(digest, tbs, key, (error, made) => (error ? reject(error) : resolve(made)))),
   )
+  if (signed === null) throw new EstServerError('store_busy', 'too many signatures are waiting')
+  return signed
 }
 
 function partSigner(digest: string, key: KeyLike, publicKey: KeyLike): PartSigner {
