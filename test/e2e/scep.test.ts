@@ -1,0 +1,128 @@
+// SCEP as an operator runs it: `birthmark serve` with two workers, challenges minted from a file, GetCRL, and a roll-over of CA and RA together.
+
+import { randomBytes } from 'node:crypto'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Bytes, decodePem, equalBytes, hexOf, parseCertificate, parseCertsOnly } from '@birthmark/device-sdk/core'
+import { afterEach, expect, it } from 'vitest'
+import { makeRa } from '../../packages/birthmark/src/ra-certificate.ts'
+import { ensureTwoTier, writeChain } from '../../packages/birthmark/src/server-certificate.ts'
+import { parseSigned } from '../../packages/est-server/src/wire/cms-signed.ts'
+import { birthmark } from '../support/command.ts'
+import { issuerAndSerial, readCertRep, scepCsr, scepMessage, selfSigned, signerOf } from '../support/scep-client.ts'
+import { rsaKey } from '../support/scep-server.ts'
+import { freePort, prepareServing, type Serving } from '../support/serving.ts'
+
+let s: Serving
+let url = ''
+afterEach(() => s.remove())
+
+async function get(operation: string): Promise<{ status: number; body: Bytes }> {
+  const response = await fetch(`${url}?operation=${operation}`)
+  return { status: response.status, body: new Uint8Array(await response.arrayBuffer()) }
+}
+
+/** Each worker looks once a second; whichever answers. */
+async function until(what: () => Promise<boolean>): Promise<void> {
+  for (let inRow = 0, i = 0; inRow < 5; i++) {
+    if (i > 200) throw new Error('it did not come to that')
+    inRow = (await what()) ? inRow + 1 : 0
+    await new Promise(resolve => setTimeout(resolve, 100))
+  }
+}
+
+const caCertificates = async () => parseCertsOnly((await get('GetCACert')).body)
+const offered = async () =>
+  Buffer.from((await get('GetCACaps')).body)
+    .toString()
+    .trim()
+    .split('\n')
+
+async function ask(messageType: string, content: Bytes, ra: Bytes, signer: ReturnType<typeof signerOf>) {
+  const { issuer, serial, spki } = parseCertificate(ra)
+  const { message } = scepMessage({ messageType, content, ra: { issuer, serial, spki }, signer })
+  const answer = await fetch(`${url}?operation=PKIOperation`, { method: 'POST', body: Buffer.from(message) })
+  return readCertRep(new Uint8Array(await answer.arrayBuffer()), ra, signer.privateKey)
+}
+
+async function enroll(id: string, challenge: string, ra: Bytes) {
+  const key = rsaKey()
+  const rep = await ask('19', scepCsr(key, id, challenge), ra, signerOf(selfSigned(key, id), key.privateKey))
+  expect(rep.status, rep.failInfoText ?? '').toBe('success')
+  const [certificate] = rep.certificates
+  return { key, certificate, signer: signerOf(certificate, key.privateKey) }
+}
+
+it('two workers: challenges from a CSV, GetCRL, and the RA that rolls over with the CA', async () => {
+  const [port, statusPort] = [await freePort(), await freePort()]
+  url = `http://127.0.0.1:${port}/scep`
+  const pair = (folder: string) => `certificate: ${folder}/ra.pem, key: ${folder}/ra.key.pem`
+  s = await prepareServing(yaml =>
+    yaml
+      .replace(/^issuer: .*\n/m, 'issuer:\n  next: { certificate: issuer-2/chain.pem, key: issuer-2/issuing.key.pem }\n')
+      .replace(
+        /^log:/m,
+        `workers: 2\nstatus: { url: 'http://status.acme.example', host: 127.0.0.1, port: ${statusPort} }\nscep: { host: 127.0.0.1, port: ${port}, ${pair('scep')}, next: { ${pair('issuer-2')} } }\nlog:`,
+      ),
+  )
+  const folder = join(s.folder, 'issuer-2')
+  const { root, issuing } = await ensureTwoTier(folder, 'Acme 2', 'operational', randomBytes)
+  writeChain(folder, { root, issuing: issuing.certificate })
+  const next = await makeRa(issuing, { organization: 'Acme 2' }, Math.floor(Date.now() / 1000), randomBytes)
+  writeFileSync(join(folder, 'ra.pem'), next.certificate)
+  writeFileSync(join(folder, 'ra.key.pem'), next.key, { mode: 0o600 })
+  await s.start()
+
+  const units = join(s.folder, 'units.csv')
+  writeFileSync(units, 'device,groups\nr-1,batch=1\nr-2,batch=1\nr-3,\n')
+  const out = join(s.folder, 'challenges.csv')
+  expect((await birthmark('challenge', 'mint', '--csv', units, '--out', out, '--dir', s.state)).code).toBe(0)
+  const challenges = new Map(
+    readFileSync(out, 'utf8')
+      .trim()
+      .split('\n')
+      .map(line => line.split(',').slice(0, 2) as [string, string]),
+  )
+  const challengeOf = (id: string) => challenges.get(id) as string
+
+  const [ra, issuer] = await caCertificates()
+  const first = await enroll('r-1', challengeOf('r-1'), ra)
+  expect(hexOf(parseCertificate(first.certificate).issuer)).toBe(hexOf(parseCertificate(issuer).subject))
+
+  // GetCRL, before and after a revocation.
+  const { serial } = parseCertificate(first.certificate)
+  const second = await enroll('r-2', challengeOf('r-2'), ra)
+  const wanted = issuerAndSerial(parseCertificate(issuer).subject, serial)
+  const list = await ask('22', wanted, ra, second.signer)
+  expect(list.status, list.failInfoText ?? '').toBe('success')
+  const lists = (content: Bytes | null, number: Bytes) => Buffer.from(content ?? []).includes(Buffer.from(number))
+  expect([lists(list.content, parseCertificate(issuer).subject), lists(list.content, serial)]).toEqual([true, false])
+  const third = await enroll('r-3', challengeOf('r-3'), ra)
+  expect((await birthmark('revoke', 'batch=1', '--reason', 'keys leaked', '--yes', '--dir', s.state)).code).toBe(0)
+  await until(async () => {
+    const rep = await ask('22', wanted, ra, third.signer)
+    return rep.status === 'success' && lists(rep.content, serial)
+  })
+
+  // The roll-over: what is to come is shown, signed by the RA that clients know; then it stands.
+  expect([(await get('GetNextCACert')).status, (await offered()).includes('GetNextCACert')]).toEqual([501, false])
+  expect((await birthmark('ca', 'prepare', '--yes', '--dir', s.state)).code).toBe(0)
+  await until(async () => (await offered()).includes('GetNextCACert'))
+  const { status, body } = await get('GetNextCACert')
+  const shown = parseSigned(body)
+  expect([status, hexOf(shown.certificates[0])]).toEqual([200, hexOf(ra)])
+  const [nextRa] = decodePem(next.certificate, 'CERTIFICATE', 1)
+  const promised = parseCertsOnly(shown.content ?? new Uint8Array())
+  expect(promised.map(hexOf)).toEqual([nextRa, issuing.certificate, root].map(hexOf))
+  expect(hexOf((await caCertificates())[0])).toBe(hexOf(ra))
+
+  expect((await birthmark('ca', 'switch', '--yes', '--dir', s.state)).code).toBe(0)
+  await until(async () => equalBytes((await caCertificates())[0], nextRa))
+  const later = await s.administration.mintChallenges({ rows: [{ device: 'r-4', groups: [] }], label: null, minutes: 60 })
+  const fourth = await enroll('r-4', later.minted[0].challenge, nextRa)
+  expect(hexOf(parseCertificate(fourth.certificate).issuer)).toBe(hexOf(parseCertificate(issuing.certificate).subject))
+  // Who still holds the old RA and an old certificate renews with both.
+  const renewed = await ask('17', scepCsr(rsaKey(), 'r-3', null), ra, third.signer)
+  expect(renewed.status, renewed.failInfoText ?? '').toBe('success')
+  expect(hexOf(parseCertificate(renewed.certificates[0]).issuer)).toBe(hexOf(parseCertificate(issuing.certificate).subject))
+}, 120_000)
