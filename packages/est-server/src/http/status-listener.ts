@@ -91,6 +91,7 @@ export function createStatusListener({ answer, log, limits: given }: StatusListe
       body,
     } = await answer({
       method: incoming.method ?? '',
+      address: incoming.socket.remoteAddress ?? '',
       target: incoming.url ?? '',
       header: name => headers[name] as string | undefined,
       readBody: most => readBody(incoming, most),

@@ -8,9 +8,12 @@ import type { Clock } from '../ports.ts'
 import type { ListAnswer, RevocationLists } from '../revocation-lists.ts'
 import { issuerNamePattern, ocspPath } from '../status-urls.ts'
 import { ocspRequestBytesMax, ocspRequestOfPath } from '../wire/ocsp.ts'
+import { createAddressBudget } from './address-budget.ts'
 
 export interface StatusQuestion {
   method: string
+  /** Of the socket: nobody in front of it is believed about another. */
+  address: string
   /** Request target as it came. */
   target: string
   header(name: string): string | undefined
@@ -38,6 +41,13 @@ export interface StatusRoutesOptions {
  */
 const freshSeconds = 300
 
+/**
+ * Answers that were signed for one address alone (with a nonce, or about what nobody knows): as many at once, and a second. A signature is 50 µs here, and
+ * some milliseconds in a token that issuing needs too. Kept answers cost nothing and are not counted.
+ */
+const signedAtOnce = 400
+const signedPerSecond = 100
+
 const text = { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' }
 const plain = (status: number, sentence: string, more: Record<string, string> = {}): StatusAnswer => ({
   status,
@@ -57,6 +67,17 @@ export function createStatusRoutes({
   prefix,
   clock,
 }: StatusRoutesOptions): (question: StatusQuestion) => Promise<StatusAnswer> {
+  const budget = createAddressBudget(signedAtOnce, signedPerSecond, clock)
+
+  async function ask(question: StatusQuestion, request: Bytes, byUrl: boolean): Promise<StatusAnswer> {
+    const seconds = budget.wait(question.address)
+    if (seconds > 0)
+      return plain(429, 'Too many answers were signed for this address; ask without a nonce.', { 'retry-after': String(seconds) })
+    const given = await ocsp.answer(request)
+    if (given.cacheable === null && given.error === null) budget.spend(question.address)
+    return ocspAnswer(question, given, byUrl)
+  }
+
   function freshness(thisUpdate: number, nextUpdate: number, etag: string): Record<string, string> {
     const now = Math.floor(clock.now())
     const seconds = Math.max(0, Math.min(freshSeconds, nextUpdate - now))
@@ -120,7 +141,7 @@ export function createStatusRoutes({
         return plain(415, 'An OCSP request has the type application/ocsp-request.')
       const body = await question.readBody(ocspRequestBytesMax)
       if (body === null) return plain(413, `An OCSP request has at most ${ocspRequestBytesMax} octets.`, { connection: 'close' })
-      return ocspAnswer(question, await ocsp.answer(body), false)
+      return ask(question, body, false)
     }
     const list = path.startsWith('/crl/') ? path : null
     if (list === null && !path.startsWith(`${ocspPath}/`)) return notFound()
@@ -128,7 +149,7 @@ export function createStatusRoutes({
     if (list === null) {
       // A malformed question is answered as one in a body is: by the responder, in its own words.
       const request = ocspRequestOfPath(path.slice(ocspPath.length + 1)) ?? new Uint8Array()
-      return ocspAnswer(question, await ocsp.answer(request), true)
+      return ask(question, request, true)
     }
     const shard = shardRoute.exec(list)
     if (shard !== null)
