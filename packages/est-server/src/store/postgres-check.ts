@@ -40,6 +40,14 @@ const never: [string, string][] = [
     'SELECT name FROM groups g WHERE bound IS NOT NULL AND NOT EXISTS (SELECT 1 FROM notices n WHERE n.fleet = g.fleet AND n.seq = g.closed_seq)',
   ],
   [
+    'a revocation without its notice',
+    'SELECT seq FROM revoked_sets s WHERE NOT EXISTS (SELECT 1 FROM notices n WHERE n.fleet = s.fleet AND n.seq = s.seq)',
+  ],
+  [
+    'listed certificates that nothing holds for revoked',
+    'SELECT block FROM revoked_blocks b WHERE NOT EXISTS (SELECT 1 FROM revoked_indices r WHERE r.fleet = b.fleet AND r.block = b.block)',
+  ],
+  [
     'a spent secret without a certificate',
     `SELECT d.id FROM secrets s JOIN devices d ON d.key = s.device
      WHERE s.issued AND (SELECT count(*) FROM issuances i WHERE i.secret = s.hash AND i.state = 'issued') <> 1`,
