@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { createPrivateKey } from 'node:crypto'
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -104,7 +104,7 @@ describe('a mandate', () => {
 })
 
 test.each<[KeyType, KeyType]>(keyTypes.flatMap(type => [[type, 'P-256'] as [KeyType, KeyType], ['P-256', type]]))(
-  'a device key of %s under a CA of %s has a birth certificate that the path validator takes',
+  'a device key of %s under a CA of %s has a birth certificate that the path validator and OpenSSL take',
   async (device, ca) => {
     const from = await trialManufacturer({ organization: 'Example', sku: 'gw-2', station: 'A3' }, permission, clock, ca)
     const at = open(join(folder, 'keys'), from)
@@ -123,6 +123,24 @@ test.each<[KeyType, KeyType]>(keyTypes.flatMap(type => [[type, 'P-256'] as [KeyT
       seen = error ?? birth?.serialNumber
     })
     expect(seen).toBe('A-1')
+    // Node's OpenSSL knows every kind of key; Debian's, which has no ML-DSA, checks the whole path where it can.
+    const [issuing] = chain
+    expect(new X509Certificate(certificate).verify(new X509Certificate(issuing).publicKey)).toBe(true)
+    if (device.startsWith('ML') || ca.startsWith('ML')) return
+    const path = { 'root.pem': from.root.certificate, 'issuing.pem': issuing, 'unit.pem': certificate }
+    for (const [name, der] of Object.entries(path)) writeFileSync(join(folder, name), encodePem('CERTIFICATE', der))
+    const check = [
+      'verify',
+      '-x509_strict',
+      '-attime',
+      String(now + 60),
+      '-CAfile',
+      'root.pem',
+      '-untrusted',
+      'issuing.pem',
+      'unit.pem',
+    ]
+    expect(execFileSync('openssl', check, { cwd: folder, encoding: 'utf8' })).toBe('unit.pem: OK\n')
   },
 )
 
