@@ -2,13 +2,15 @@
 // tools/device-bundle.ts makes and a test enrolls with, and what gzip -9 leaves of it for an update over the air. The other rows say where
 // the bytes are; they overlap, and their names are not tried out for gzip as those of the flashed script are (tools/tried-names.ts). Rows
 // "all exports" keep what only servers and tools call. In the flashed script an error says its code without the detail that the sources add
-// (tools/shrink.ts); every check is in it.
+// (tools/shrink.ts); every check is in it. Beside it, the same work with the libraries of the field: cryptography is the engine's there too,
+// but for those that bring their own.
 import { existsSync } from 'node:fs'
 import { builtinModules } from 'node:module'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { build } from 'esbuild'
 import { deviceEntry, deviceScript, entries, everything, flashBundle, minifiedBundle, root } from '../tools/device-bundle.ts'
+import { otherBundles, remarks } from './footprint-others.ts'
 
 const fallback = 'packages/device-sdk/src/ports/p256-verify.ts'
 const nodePort = 'packages/device-sdk/src/ports/node/index.ts'
@@ -83,8 +85,10 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     figures.receiverMinBytes = receiver.min
   }
   rows.push(['Node port, core and agent inside', node])
+  for (const [name, script] of Object.entries(await otherBundles()))
+    rows.push([`the same with ${name}${remarks[name] ? ` (${remarks[name]})` : ''}`, weigh(script)])
 
-  const line = (name: string, min: string, gzip: string) => `${name.padEnd(38)}${min.padStart(9)}${gzip.padStart(9)}`
+  const line = (name: string, min: string, gzip: string) => `${name.padEnd(68)}${min.padStart(9)}${gzip.padStart(9)}`
   const table = [
     line('bytes', 'minified', 'gzip -9'),
     ...rows.map(([name, { min, gzip }]) => line(name, String(min), String(gzip))),
