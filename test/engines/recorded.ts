@@ -158,7 +158,7 @@ export async function recordStory(scripts: Scripts): Promise<Recorded> {
 }
 
 /** DER certificates, one after the other. */
-function certificatesOf(bytes: Bytes): Bytes[] {
+export function certificatesOf(bytes: Bytes): Bytes[] {
   const out: Bytes[] = []
   for (let at = 0; at < bytes.length; ) {
     // Every certificate is longer than 255 bytes and shorter than 64 KB: 30 82, two bytes of length.

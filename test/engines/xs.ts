@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Asked, lifeScript, type Recorded } from './recorded.ts'
+import { type Asked, hexOf, lifeScript, type Recorded } from './recorded.ts'
 import { lives } from './story.ts'
 
 const { ensureXsHost } = (await import(new URL('../../tools/xs.mjs', import.meta.url).href)) as {
@@ -60,9 +60,17 @@ globalThis.lend = function (name, text, one, two, three) {
 }
 `
 
-/** One machine's run of `files`; its calls are appended to `calls`. */
-async function run(host: string, heapMax: number, files: string[], transcript: Asked[], calls: XsCall[]): Promise<void> {
-  const child = spawn(host, [String(heapMax), ...files])
+/** What the engine asked for, and had used when it did. */
+export interface XsQuestion {
+  name: string
+  text: string
+  bytes: Buffer[]
+  used: Omit<XsCall, 'asked'>
+}
+
+/** Runs `files` on one machine, whose questions `answer` answers. Throws when they fail. */
+async function run(heapMax: number, files: string[], answer: (question: XsQuestion) => Promise<Uint8Array | null>): Promise<void> {
+  const child = spawn(await ensureXsHost(), [String(heapMax), ...files])
   const ended = once(child, 'close')
   let said = ''
   child.stderr.on('data', chunk => {
@@ -73,15 +81,12 @@ async function run(host: string, heapMax: number, files: string[], transcript: A
   try {
     for (let line = await incoming.line(); line !== null; line = await incoming.line()) {
       const [name, text, meter, heap, peak, stack, ...lengths] = line.split('\t')
-      const bytes: string[] = []
-      for (const length of lengths) bytes.push((await incoming.bytes(Number(length))).toString('hex'))
-      const asked = transcript[calls.length]
-      if (JSON.stringify([name, text, bytes]) !== JSON.stringify(asked?.slice(0, 3)))
-        throw new Error(`XS asked for ${name} ${text} ${bytes} instead of ${asked}`)
-      calls.push({ asked, meter: Number(meter), heapBytes: Number(heap), peakBytes: Number(peak), stackSlots: Number(stack) })
-      const answer = asked[3] === null ? null : Buffer.from(asked[3], 'hex')
-      child.stdin.write(answer ? `${answer.length}\n` : '-1\n')
-      if (answer) child.stdin.write(answer)
+      const bytes: Buffer[] = []
+      for (const length of lengths) bytes.push(await incoming.bytes(Number(length)))
+      const used = { meter: Number(meter), heapBytes: Number(heap), peakBytes: Number(peak), stackSlots: Number(stack) }
+      const answered = await answer({ name, text, bytes, used })
+      child.stdin.write(answered ? `${answered.length}\n` : '-1\n')
+      if (answered) child.stdin.write(answered)
     }
     const [status] = await ended
     if (status !== 0) throw new Error(said || `XS ended with ${status}`)
@@ -91,12 +96,22 @@ async function run(host: string, heapMax: number, files: string[], transcript: A
   }
 }
 
+/** Runs one script; it lends with arrays (`lend(name, text, …)`), as a story does. */
+export async function runOnXs(script: string, answer: (question: XsQuestion) => Promise<Uint8Array | null>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'xs-'))
+  writeFileSync(join(folder, 'script.js'), `${wrap}loaded();\n${script}`)
+  try {
+    await run(0, [join(folder, 'script.js')], answer)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
 /**
  * Plays every life on a machine of its own. Throws where XS asks for anything but what is in the recording, fails, or needs more than
  * `heapBytesMax` of slots and chunks beyond the loaded scripts (0: no limit; −1: none, and the heap that is told is without garbage).
  */
 export async function playOnXs({ bundles, story, given, transcript }: Recorded, heapBytesMax = 0): Promise<XsCall[][]> {
-  const host = await ensureXsHost()
   const folder = mkdtempSync(join(tmpdir(), 'xs-'))
   const file = (name: string, text: string) => {
     const path = join(folder, name)
@@ -109,7 +124,15 @@ export async function playOnXs({ bundles, story, given, transcript }: Recorded, 
     const out: XsCall[][] = []
     for (let life = 0; life < lives; life++) {
       const from = calls.length
-      await run(host, heapBytesMax, [...scripts, file('life.js', `loaded()${lifeScript(given, life)}`)], transcript, calls)
+      const files = [...scripts, file('life.js', `loaded()${lifeScript(given, life)}`)]
+      await run(heapBytesMax, files, async ({ name, text, bytes, used }) => {
+        const asked = transcript[calls.length]
+        const hex = bytes.map(hexOf)
+        if (JSON.stringify([name, text, hex]) !== JSON.stringify(asked?.slice(0, 3)))
+          throw new Error(`XS asked for ${name} ${text} ${hex} instead of ${asked}`)
+        calls.push({ asked, ...used })
+        return asked[3] === null ? null : Buffer.from(asked[3], 'hex')
+      })
       out.push(calls.slice(from))
     }
     if (calls.length !== transcript.length) throw new Error('XS asked for less')

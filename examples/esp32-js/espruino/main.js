@@ -1,0 +1,37 @@
+// The main script for Espruino on an ESP32 with an ATECC608, behind a gateway that speaks TLS for it. Bundle it first (see README.md).
+import {
+  elementKeys,
+  elementRng,
+  elementVerify,
+  espruinoClock,
+  espruinoHash,
+  stockKeys,
+  storageStore,
+} from '@birthmark/device-sdk/espruino'
+import { startDevice } from '../device.js'
+
+/** `board`: { element (or null), sha256, storage, timers, http, now, config, print }: what is soldered and built in. Null where no key can be made. */
+export function main(board) {
+  const element = board.element
+  const hash = espruinoHash(board.sha256)
+  const keys = element ? elementKeys(element, hash) : stockKeys()
+  if (!element) {
+    keys.generate('op-0', function (error) {
+      board.print('failed ' + error.code)
+    })
+    return null
+  }
+  return startDevice(
+    {
+      hash: hash,
+      verify: elementVerify(element, hash),
+      keys: keys,
+      rng: elementRng(element),
+      store: storageStore(board.storage),
+      http: board.http,
+      clock: espruinoClock(board.timers, board.now),
+    },
+    board.config,
+    board.print,
+  )
+}

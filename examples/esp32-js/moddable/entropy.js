@@ -1,0 +1,1 @@
+export default function entropy(length) @ "xs_entropy";

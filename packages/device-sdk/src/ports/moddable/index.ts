@@ -1,0 +1,34 @@
+// Moddable (XS on an ESP32 and others): keys by `crypt`, `curve` and `ecdsa`, records in `preference`, HTTP by ECMA-419. Signatures are verified by
+// the P-256 fallback, which is strict where Moddable's reader of signatures is lenient. Run on XS with simulated modules; untested on hardware.
+
+import type { Clock, Verify } from '../../agent/ports.ts'
+import { p256Verify } from '../p256-verify.ts'
+import { moddableHash } from './keys.ts'
+import type { ModdableCrypto, ModdableTimer } from './modules.ts'
+
+export { moddableHttp } from './http.ts'
+export { moddableHash, moddableKeys, moddableRng } from './keys.ts'
+export type {
+  ModdableCrypto,
+  ModdableCurve,
+  ModdableHttpClient,
+  ModdablePreference,
+  ModdableRequest,
+  ModdableTimer,
+} from './modules.ts'
+export { preferenceStore } from './store.ts'
+
+export function moddableVerify(crypto: ModdableCrypto): Verify {
+  return p256Verify(moddableHash(crypto))
+}
+
+/** `now`: seconds since 1970, −1 until SNTP or the server set the clock: `() => Date.now() / 1000` once it did. */
+export function moddableClock(timer: ModdableTimer, now: () => number): Clock {
+  return {
+    now,
+    setTimer(seconds, callback) {
+      const running = timer.set(callback, seconds * 1000)
+      return () => timer.clear(running)
+    },
+  }
+}
