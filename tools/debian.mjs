@@ -33,6 +33,7 @@ export const debianPackages = [
   'softhsm2',
   'strongswan-pki',
   'swtpm',
+  'systemd',
   'tpm2-abrmd',
   'tpm2-tools',
 ]

@@ -4,7 +4,9 @@
 //   service.ts [CONFIGURATION] [STATE]
 //
 // CONFIGURATION holds what the server's `device` folder holds (fleet.json, server-ca.pem, birth-ca.pem, operational-ca.pem), and what the factory line
-// made of this unit: birth.pem, birth.key.pem. STATE is the service's own: the operational keys, 0600, and records.
+// made of this unit: birth.pem, birth.key.pem. STATE is the service's own: keys, 0600, and records. With a file `passphrase` among the credentials that
+// systemd hands over, which a TPM may have sealed, the keys are encrypted with it.
+import { createPrivateKey } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -19,14 +21,17 @@ const configured = (name: string): string => readFileSync(join(configuration, na
 const say = (event: string, fields: object = {}): void => void process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`)
 
 const fleet = JSON.parse(configured('fleet.json')) as { est: string; mqtt: string }
-const keys = fileKeys(join(state, 'keys'))
+// systemd hands the service files that only root may read (LoadCredential=), or the TPM opens (LoadCredentialEncrypted=).
+const credential = (name: string): string => join(process.env.CREDENTIALS_DIRECTORY ?? configuration, name)
+const passphrase = existsSync(credential('passphrase')) ? readFileSync(credential('passphrase'), 'utf8').trim() : undefined
+const keys = fileKeys(join(state, 'keys'), 'P-256', undefined, { passphrase })
 const store = fileStore(join(state, 'identity'))
 if (!existsSync(join(state, 'keys', 'birth.key'))) {
   mkdirSync(join(state, 'keys'), { recursive: true, mode: 0o700 })
   store.put('birth.chain', birthChain(configured('birth.pem')))
-  // systemd hands the service a file that only root may read (LoadCredential=).
-  const key = readFileSync(join(process.env.CREDENTIALS_DIRECTORY ?? configuration, 'birth.key.pem'))
-  writeFileSync(join(state, 'keys', 'birth.key'), key, { mode: 0o600 })
+  const key = createPrivateKey(readFileSync(credential('birth.key.pem')))
+  const sealed = passphrase === undefined ? {} : { cipher: 'aes-256-cbc', passphrase }
+  writeFileSync(join(state, 'keys', 'birth.key'), key.export({ type: 'pkcs8', format: 'pem', ...sealed }), { mode: 0o600 })
 }
 
 const identity = createIdentity({

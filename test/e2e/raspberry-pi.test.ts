@@ -1,6 +1,6 @@
 // examples/raspberry-pi against `birthmark dev`: enrolls, publishes, renews without a restart, goes on after one.
-import { spawn } from 'node:child_process'
-import { copyFileSync, cpSync, mkdtempSync, rmSync } from 'node:fs'
+import { execFileSync, spawn } from 'node:child_process'
+import { copyFileSync, cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -37,6 +37,8 @@ it('enrolls, publishes, renews without a restart, and goes on after one', async 
   copyFileSync(join(folder, 'pi-1.pem'), join(configuration, 'birth.pem'))
   copyFileSync(join(folder, 'pi-1.key.pem'), join(configuration, 'birth.key.pem'))
 
+  writeFileSync(join(configuration, 'passphrase'), 'sealed by a TPM\n')
+
   const first = service(configuration, state)
   await first.said('published', 1)
   first.child.kill('SIGUSR1')
@@ -45,6 +47,8 @@ it('enrolls, publishes, renews without a restart, and goes on after one', async 
   expect(await first.ended).toBe(0)
   expect(first.text()).not.toMatch(/"event":"(failed|unrenewed|revoked)"/)
 
+  const keys = readdirSync(join(state, 'keys')).map(name => readFileSync(join(state, 'keys', name), 'utf8'))
+  expect(keys.map(key => key.split('\n')[0])).toEqual(Array(3).fill('-----BEGIN ENCRYPTED PRIVATE KEY-----'))
   const second = service(configuration, state)
   await second.said('published', 2)
   second.child.kill('SIGTERM')
@@ -52,3 +56,10 @@ it('enrolls, publishes, renews without a restart, and goes on after one', async 
   await running.stop()
   rmSync(folder, { recursive: true, force: true })
 }, 120_000)
+
+it('has a unit file that leaves the service little', () => {
+  const unit = fileURLToPath(new URL('../../examples/raspberry-pi/birthmark-device.service', import.meta.url))
+  const env = { ...process.env, LC_ALL: 'C.UTF-8', SYSTEMD_EMOJI: '0' }
+  const text = execFileSync('systemd-analyze', ['security', '--offline=true', '--no-pager', unit], { encoding: 'utf8', env })
+  expect(Number(/Overall exposure level for \S+: ([\d.]+)/.exec(text)?.[1])).toBeLessThanOrEqual(1.3)
+})
