@@ -19,7 +19,7 @@ const file = (name: string) => join(folder, name)
 const pem = (der: Uint8Array) => new X509Certificate(der).toString()
 
 beforeAll(async () => {
-  server = await startScepServer()
+  server = await startScepServer({ more: [{ label: 'waits', approval: 'first' }] })
   folder = mkdtempSync(join(tmpdir(), 'birthmark-scep-'))
   writeFileSync(file('ra.pem'), server.raPair.certificate)
   writeFileSync(file('ra.key.pem'), server.raPair.key)
@@ -32,11 +32,10 @@ afterAll(async () => {
 })
 
 describe.skipIf(!available({ certmonger: 'certmonger', getcert: 'certmonger', 'dbus-run-session': 'dbus' }))('certmonger', () => {
-  it('enrolls by a challenge, renews by its certificate, changes its key, and reads a refusal', async () => {
-    const state = file('certmonger')
+  /** Runs `commands` beside a certmonger of its own in `state`, which knows the CA `birthmark` at `url`. */
+  async function beside(state: string, url: string, commands: string): Promise<string> {
     for (const name of ['requests', 'cas', 'local', 'out']) mkdirSync(join(state, name), { recursive: true })
     writeFileSync(join(state, 'certmonger.conf'), '')
-    const challenge = await server.challenge('gateway-1')
     const script = `
 cd ${state}
 export CERTMONGER_CONFIG_DIR=${state} CERTMONGER_REQUESTS_DIR=${state}/requests CERTMONGER_CAS_DIR=${state}/cas
@@ -44,20 +43,30 @@ export CERTMONGER_LOCAL_CA_DIR=${state}/local CERTMONGER_TMPDIR=${state} CERTMON
 certmonger -s -n > log 2>&1 &
 daemon=$!
 for i in 1 2 3 4 5 6 7 8 9 10; do getcert list-cas -s > /dev/null 2>&1 && break; sleep 0.5; done
-getcert add-scep-ca -s -c birthmark -u ${server.url}/scep -R ${file('root.pem')}
+getcert add-scep-ca -s -c birthmark -u ${url} -R ${file('root.pem')}
 for i in 1 2 3 4 5 6 7 8 9 10; do getcert list-cas -s -c birthmark | grep -q thumbprint && break; sleep 0.5; done
-getcert request -s -c birthmark -I first -k out/key.pem -f out/cert.pem -N CN=gateway-1 -L ${challenge} -w
+${commands}
+kill $daemon
+wait $daemon
+`
+    return (await run('dbus-run-session', ['--', 'bash', '-c', script])).stdout
+  }
+
+  it('enrolls by a challenge, renews by its certificate, changes its key, and reads a refusal', async () => {
+    const state = file('certmonger')
+    const challenge = await server.challenge('gateway-1')
+    const stdout = await beside(
+      state,
+      `${server.url}/scep`,
+      `getcert request -s -c birthmark -I first -k out/key.pem -f out/cert.pem -N CN=gateway-1 -L ${challenge} -w
 cp out/cert.pem out/1.pem
 getcert resubmit -s -i first -w
 cp out/cert.pem out/2.pem
 getcert rekey -s -i first -w
 cp out/cert.pem out/3.pem
 getcert request -s -c birthmark -I second -k out/key2.pem -f out/cert2.pem -N CN=gateway-2 -L WRONGWRONG -w
-getcert list -s
-kill $daemon
-wait $daemon
-`
-    const { stdout } = await run('dbus-run-session', ['--', 'bash', '-c', script])
+getcert list -s`,
+    )
     const got = ['1', '2', '3'].map(n => new X509Certificate(readFileSync(join(state, 'out', `${n}.pem`))))
     expect(new Set(got.map(c => c.serialNumber)).size, stdout).toBe(3)
     for (const certificate of got) {
@@ -67,6 +76,34 @@ wait $daemon
     expect(got[1].publicKey.equals(got[0].publicKey)).toBe(true)
     expect(got[2].publicKey.equals(got[0].publicKey)).toBe(false)
     expect(stdout).toMatch(/status: CA_REJECTED[\s\S]*not permitted or is not supported/)
+  })
+
+  it('polls while a person has not decided: a certificate after yes, a rejection after no', async () => {
+    const state = file('certmonger-waits')
+    const [yes, no] = [await server.challenge('gateway-7', 'waits'), await server.challenge('gateway-8', 'waits')]
+    const list = () => server.approvals.list({ state: 'waiting', limit: 10 })
+    const running = beside(
+      state,
+      `${server.url}/scep/waits`,
+      `getcert request -s -c birthmark -I yes -k out/key.pem -f out/cert.pem -N CN=gateway-7 -L ${yes}
+getcert request -s -c birthmark -I no -k out/key2.pem -f out/cert2.pem -N CN=gateway-8 -L ${no}
+for i in $(seq 120); do test -e ${state}/decided && break; sleep 0.5; done
+getcert list -s > waiting
+# It would ask again by itself within a week.
+getcert refresh -s -i yes
+getcert refresh -s -i no
+for i in $(seq 60); do getcert list -s > after; grep -q MONITORING after && grep -q CA_REJECTED after && break; sleep 0.5; done
+cat waiting after`,
+    )
+    await expect.poll(async () => (await list()).length, { timeout: 60_000 }).toBe(2)
+    for (const { id, deviceId } of await list())
+      await server.approvals.decide({ id, approve: deviceId === 'gateway-7', by: 'ann', reason: 'unknown unit' })
+    writeFileSync(join(state, 'decided'), '')
+    const stdout = await running
+    expect(stdout).toMatch(/status: CA_WORKING/)
+    expect(stdout).toMatch(/status: MONITORING/)
+    expect(stdout).toMatch(/status: CA_REJECTED/)
+    expect(new X509Certificate(readFileSync(join(state, 'out', 'cert.pem'))).subject).toContain('CN=gateway-7')
   })
 })
 
