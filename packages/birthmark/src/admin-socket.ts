@@ -11,6 +11,7 @@ import type { Administration } from './administration.ts'
 import { campaignRoute } from './campaign-routes.ts'
 import { CommandError, explain } from './command-error.ts'
 import { ApprovalDecisionInput, ApprovalFilterInput, ExplanationInput } from './profile-administration.ts'
+import { reasonNames } from './revocation-reason.ts'
 import { SingleRevocationInput } from './single-revocation.ts'
 
 export const socketName = 'admin.sock'
@@ -119,6 +120,7 @@ const RevokeInput = z.strictObject({
   group: z.string().max(128),
   digest: z.string().length(64),
   reason: z.string().min(1).max(200),
+  code: z.enum(reasonNames).optional(),
 })
 
 const IssuerMoveInput = z.strictObject({

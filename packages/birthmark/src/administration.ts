@@ -3,6 +3,7 @@
 import type { CampaignAdministration } from './campaign-administration.ts'
 import type { StatusPlace } from './certificate-status.ts'
 import type { ProfileAdministration } from './profile-administration.ts'
+import type { RevocationReason } from './revocation-reason.ts'
 import type { SingleRevocations } from './single-revocation.ts'
 
 export interface DeviceView {
@@ -133,7 +134,12 @@ export interface Administration extends ProfileAdministration, CampaignAdministr
   }): Promise<MintedChallenges>
   planRevocation(group: string): Promise<RevocationPlan>
   /** Refuses when the plan no longer has this digest. */
-  revoke(request: { group: string; digest: string; reason: string }): Promise<RevocationReceipt>
+  revoke(request: {
+    group: string
+    digest: string
+    reason: string
+    code?: RevocationReason | undefined
+  }): Promise<RevocationReceipt>
   clock(): Promise<ClockView>
   /** Takes the present time as right although a later record exists. */
   acceptClock(request: { reason: string }): Promise<ClockView>

@@ -24,6 +24,7 @@ import type { Settings } from './configuration.ts'
 import type { EnrollmentFront } from './enrollment-front.ts'
 import { issuerOperations } from './issuer-operations.ts'
 import { profileOperations } from './profile-administration.ts'
+import { revocationReasons } from './revocation-reason.ts'
 import { singleRevocations } from './single-revocation.ts'
 
 export interface OperationParts {
@@ -180,7 +181,7 @@ export function operationsOf(parts: OperationParts): Administration {
       return { device }
     },
 
-    async revoke({ group, digest, reason }) {
+    async revoke({ group, digest, reason, code }) {
       const current = await plan(group)
       if (current.digest !== digest)
         throw new CommandError(
@@ -199,9 +200,9 @@ export function operationsOf(parts: OperationParts): Administration {
         device: '',
         by,
         code: 'requested',
-        detail: `group ${group}: ${reason}`,
+        detail: `group ${group}: ${reason}${code === undefined ? '' : ` (${code})`}`,
       })
-      const done = await revocation.revokeGroup({ group, by })
+      const done = await revocation.revokeGroup({ group, by, ...(code !== undefined && { reason: revocationReasons[code] }) })
       // Said before and perhaps by another server: the rules in memory may not have it yet.
       rules.merge([{ kind: 'group', gid: done.gid, bound: done.bound }])
       const enacted = await enact()

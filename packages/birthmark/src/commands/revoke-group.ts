@@ -1,9 +1,10 @@
 // `birthmark revoke GROUP`: one group at once, or single devices, in two phases. First what would be taken back, with a digest; then exactly that. No question is asked: a script and a
 // person get the same behaviour, and nothing happens without --yes.
 
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { administrationOf } from '../admin-client.ts'
 import { CommandError, usageError } from '../command-error.ts'
+import { type RevocationReason, reasonNames } from '../revocation-reason.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { leaf, quoted, stateOption, withDir } from './common.ts'
 import { revokeSingle, type SingleOptions, singleExamples, singleOf, singleOptions } from './revoke-single.ts'
@@ -32,16 +33,25 @@ export function defineGroup(command: Command, terminal: Terminal): void {
     ),
   )
     .requiredOption('--reason <text>', 'why, for the audit record, at most 200 characters')
+    .addOption(new Option('--code <reason>', 'for CRLs and OCSP (RFC 5280 5.3.1), of a group').choices(reasonNames))
     .option('--yes', 'carry it out')
     .option('--dry-run', 'only say what would be taken back')
     .option('--plan <digest>', 'carry out only the plan with this digest')
     .action(
       async (
         words: string[],
-        options: SingleOptions & { dir: string; reason: string; yes?: boolean; dryRun?: boolean; plan?: string },
+        options: SingleOptions & {
+          dir: string
+          reason: string
+          code?: RevocationReason
+          yes?: boolean
+          dryRun?: boolean
+          plan?: string
+        },
       ) => {
         const what = singleOf(options)
         if (what) {
+          if (options.code) throw usageError('--code is of a group', 'leave it out')
           if (words.length > 0) throw usageError('a group and single devices at once', 'revoke them one after the other')
           return revokeSingle(terminal, what, options)
         }
@@ -51,7 +61,7 @@ export function defineGroup(command: Command, terminal: Terminal): void {
         terminal.line(`${printable(plan.group)}: ${plan.devices} devices${plan.closed ? ', revoked before' : ''}`)
         terminal.line(`plan ${plan.digest}`)
         if (options.dryRun || !options.yes) {
-          const again = `birthmark revoke ${quoted(group)} --reason ${quoted(options.reason)} --yes --plan ${plan.digest}${withDir(options.dir)}`
+          const again = `birthmark revoke ${quoted(group)} --reason ${quoted(options.reason)}${options.code ? ` --code ${options.code}` : ''} --yes --plan ${plan.digest}${withDir(options.dir)}`
           terminal.result({ plan })
           if (!options.dryRun) throw new CommandError('confirmation_needed', 'nothing was revoked', again, 'refused')
           terminal.commands('To carry it out:', [again])
@@ -64,7 +74,7 @@ export function defineGroup(command: Command, terminal: Terminal): void {
             'look at it with --dry-run, then give that digest',
             'refused',
           )
-        const receipt = await administration.revoke({ group, digest: plan.digest, reason: options.reason })
+        const receipt = await administration.revoke({ group, digest: plan.digest, reason: options.reason, code: options.code })
         terminal.done(
           `${printable(receipt.group)} revoked: ${receipt.devices} devices`,
           `notice ${receipt.seq}, ${receipt.noticeBytes} bytes`,
