@@ -122,8 +122,9 @@ async function cutAndRefuse(progress: (line: string) => void): Promise<{ cutMs: 
       const closed = clients.closed(sessions)
       const committed = monotonicMs()
       rules.merge([{ kind: 'group', gid, bound: idx }])
-      await broker.enforce()
+      const { ms } = await broker.enforce()
       cuts.push(p99((await closed).map(at => at - committed)))
+      progress(`  destroyed within ${ms.toFixed(0)} ms; the clients' p99 ${cuts[gid - 1].toFixed(0)} ms`)
     }
     for (const { id } of revoked.slice(0, refusals)) await clients.again([id])
     if (refused.length < refusals) throw new Error(`${refused.length} refusals were seen`)
