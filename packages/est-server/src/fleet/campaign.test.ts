@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { hexOf } from '@birthmark/device-sdk/core'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { EstServerError } from '../errors.ts'
 import { numberSet, unpackNumbers } from '../store/number-set.ts'
 import { openSqliteStore } from '../store/sqlite.ts'
 import type { AuditEntry, Store } from '../store/store.ts'
@@ -139,6 +140,28 @@ describe('a plan', () => {
     // The group is no longer what was planned, so its devices are revoked one by one.
     expect(revoked).toEqual([{ devices: expect.any(Array), campaign: planned.id }])
     expect(revoked[0].devices).toHaveLength(10)
+  })
+})
+
+describe('a group that its rule would not reach', () => {
+  it('is revoked by its certificates', async () => {
+    const campaigns = open({
+      revocation: {
+        revokeGroup: async () => {
+          throw new EstServerError('group_not_covered', 'two joined late')
+        },
+        async revokeFrozen({ devices }) {
+          revoked.push({ devices: [...unpackNumbers(devices)] })
+          return { seq: 7 }
+        },
+      },
+    })
+    const planned = await planOf(campaigns, 'model=gw-2', 0)
+    expect(planned.plan.rule.kind).toBe('group')
+    await campaigns.submit(said(planned, 'submit', 'alice'))
+    await campaigns.settled()
+    expect((await campaigns.get(planned.id)).state).toBe('committed')
+    expect(revoked.map(one => one.devices?.length)).toEqual([10])
   })
 })
 

@@ -394,17 +394,7 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     const sets = await store.campaignSets(fleet, from.id)
     if (sets === null) throw new EstServerError('store_failed', `campaign ${from.id} has lost what it froze`)
     const by = story.words.map(word => `${word.what} ${word.by}`).join(', ')
-    let seq: number
-    // Whoever joined the group since was not in the plan that people agreed to.
-    if (asked.rule.kind === 'group' && (await hasStayed(asked.rule.group, asked.devices.count))) {
-      const done = await revocation.revokeGroup({ group: asked.rule.group, by })
-      ports.onRevoked({ gid: done.gid, bound: done.bound })
-      seq = done.seq
-    } else {
-      const done = await revocation.revokeFrozen({ devices: sets.devices, certificates: sets.certificates, by, campaign: from.id })
-      ports.onRevoked(null)
-      seq = done.seq
-    }
+    const seq = (await byGroup(asked, by)) ?? (await byCertificates(from.id, sets, by))
     await step('campaign-revoked')
     const { sessionsCut } = await ports.enforce()
     story.at.committed = now()
@@ -418,6 +408,27 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
       await ports.enforce()
     }
     return true
+  }
+
+  /** The notice that closed the group; null where the group is not, or no longer, what people agreed to, or would not reach them all. */
+  async function byGroup({ rule, devices }: CampaignPlan, by: string): Promise<number | null> {
+    // Whoever joined since was not in the plan.
+    if (rule.kind !== 'group' || !(await hasStayed(rule.group, devices.count))) return null
+    try {
+      const { seq, gid, bound } = await revocation.revokeGroup({ group: rule.group, by })
+      ports.onRevoked({ gid, bound })
+      return seq
+    } catch (error) {
+      // Certificates from before their devices joined: one by one they are found.
+      if (error instanceof EstServerError && error.code === 'group_not_covered') return null
+      throw error
+    }
+  }
+
+  async function byCertificates(campaign: string, frozen: { devices: Bytes; certificates: Bytes }, by: string): Promise<number> {
+    const { seq } = await revocation.revokeFrozen({ ...frozen, by, campaign })
+    ports.onRevoked(null)
+    return seq
   }
 
   async function hasStayed(group: string, devices: number): Promise<boolean> {
