@@ -451,3 +451,27 @@ describe('[F60] ten thousand devices at once', () => {
     expect(Math.max(...waits) - Math.min(...waits)).toBeGreaterThan(60)
   })
 })
+
+describe('months in a drawer', () => {
+  it('a device that was off until its certificate ended comes back by itself, with its birth certificate', async () => {
+    let now = start
+    const server = await startTestEst({ now: () => now })
+    const device = { keys: memoryKeys(), store: memoryStore() }
+    await server.bear('drawer-1', device)
+    const on = () =>
+      createIdentity({ ...device, server: { url: server.url }, trust: server.trust, http: server.direct(), clock: fakeClock(now) })
+    const before = on()
+    await before.enroll()
+    before.close()
+    now += 200 * 86400
+    const clock = fakeClock(now)
+    const after = createIdentity({ ...device, server: { url: server.url }, trust: server.trust, http: server.direct(), clock })
+    expect(after.status()).toMatchObject({ state: 'expired', generation: 1 })
+    after.start()
+    await clock.advance(60)
+    await expect.poll(() => after.status()).toMatchObject({ state: 'active', generation: 2 })
+    expect(server.requests.findLast(({ csr }) => csr)).toMatchObject({ operation: 'simpleenroll', client: 'serialNumber=drawer-1' })
+    after.close()
+    await server.close()
+  })
+})
