@@ -79,7 +79,8 @@ describe('an explanation', () => {
     })
     expect(said.steps.map(({ rule }) => rule)).toEqual([
       ...['label', 'birth.path', 'birth.pattern', 'certificate.keys', 'possession.csr', 'manifest', 'birth.key', 'device.groups'],
-      ...['device.status', 'device.clone', 'operation.credential', 'certificate.template', 'certificate.subject', 'key.own'],
+      ...['device.status', 'device.quarantine', 'device.clone', 'operation.credential', 'certificate.template'],
+      ...['certificate.subject', 'key.own'],
     ])
     expect((await both(d.peer(), csr)).said.verdict).toMatchObject({ kind: 'again', idx: 1 })
     expect((await both(...renewal(certificate.der), 'reenroll')).said.verdict).toMatchObject({ rule: 'renewal.window' })
