@@ -46,13 +46,15 @@ export function decodeBase64(text: Bytes, bytesMax: number): Bytes {
   let bits = 0
   let spare = 0
   let pads = 0
-  let i = 0
-  for (; i < end; i++) {
+  for (let i = 0; i < end; i++) {
     const value = SEXTETS[text[i]]
     if (value >= 0 && !pads) {
       // Four at once where they are four: less than half of a small engine's steps.
-      const four = (value << 18) | (SEXTETS[text[i + 1]] << 12) | (SEXTETS[text[i + 2]] << 6) | SEXTETS[text[i + 3]]
-      if (spare || four < 0) {
+      const four =
+        spare || i + 3 >= end
+          ? -1
+          : (value << 18) | (SEXTETS[text[i + 1]] << 12) | (SEXTETS[text[i + 2]] << 6) | SEXTETS[text[i + 3]]
+      if (four < 0) {
         bits = (bits << 6) | value
         spare += 6
       } else {
@@ -70,8 +72,7 @@ export function decodeBase64(text: Bytes, bytesMax: number): Bytes {
     }
   }
   // Each pad stands for two spare bits. Six would be a lone character.
-  if (i > end || length > bytesMax || spare !== 2 * pads || pads > 2 || bits & ((1 << spare) - 1))
-    fail('base64_malformed', 'padding')
+  if (length > bytesMax || spare !== 2 * pads || pads > 2 || bits & ((1 << spare) - 1)) fail('base64_malformed', 'padding')
   return out.subarray(0, length)
 }
 
