@@ -21,7 +21,6 @@ export const debianPackages = [
   'make',
   'mosquitto',
   'mosquitto-clients',
-  'nats-server',
   'nginx-light',
   'opensc',
   'openssl',
