@@ -56,7 +56,7 @@ export async function pkijsWork(example: Bytes): Promise<(request: { id: string;
       extension('2.5.29.15', true, new BitString({ valueHex: new Uint8Array([0x80]).buffer, unusedBits: 7 })),
       extension('2.5.29.37', false, new ExtKeyUsage({ keyPurposes: [clientAuth] }).toSchema()),
       extension('2.5.29.14', false, new OctetString({ valueHex: keyId })),
-      new Extension({ extnID: '2.25.40901418635637316715433643824028820534', critical: false, extnValue: fleet.slice().buffer }),
+      new Extension({ extnID: '2.25.188379731', critical: false, extnValue: fleet.slice().buffer }),
     ]
     await certificate.sign(privateKey, 'SHA-256')
     if (!(await certificate.verify(issuer))) throw new Error('a good signature does not verify')

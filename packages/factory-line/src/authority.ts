@@ -23,10 +23,10 @@ import { authorityKeyId, basicConstraintsCa, CRL_SIGN, extendedKeyUsage, keyUsag
 import { generateSigningKey, readSigningKey, type SigningKey, sha256 } from './signing-key.ts'
 
 /**
- * 2.25.334231298211375550969892510979413961819 as DER content octets: signs manifests. A birth certificate of the same issuing CA
+ * 2.25.149728488 as DER content octets: signs manifests. A birth certificate of the same issuing CA
  * has the same digitalSignature bit, so only this purpose, stated, keeps a device from writing the list of its own siblings.
  */
-export const MANIFEST_SIGNING = '6983f6f2cdd1ebd0faaaa9bfa4cfa09492fbd85b'
+export const MANIFEST_SIGNING = '69c7b2d968'
 
 /** A CA or signer that can sign: its certificate, what stands above it, its key. */
 export interface Authority {

@@ -27,8 +27,8 @@ export interface BirthProfile {
   hardwareType: string | null
 }
 
-/** 2.25.173384554803375693927015184412267940168: the hardware type of a product that has not been given one of its own. */
-export const UNASSIGNED_HARDWARE = '698284f0d3a3b58192b6d3a7fed286c5a4da9248'
+/** 2.25.137778946: the hardware type of a product that has not been given one of its own. */
+export const UNASSIGNED_HARDWARE = '69c1d9ae02'
 
 /** `spkiSha256`: of the whole SubjectPublicKeyInfo, hex; its first 160 bits are the key's id, as keyIdOf() says. */
 type BirthForm = (

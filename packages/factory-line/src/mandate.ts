@@ -29,8 +29,8 @@ import {
 } from '@birthmark/device-sdk/core'
 import { FactoryError } from './errors.ts'
 
-/** 2.25.131445596647992154833245000332920414436 as DER content octets. Not critical: the SDK and openssl need not know it. */
-export const ISSUING_MANDATE = '6981c5e3c091b7eae2e8aba0a0cbf9a0b1dbc164'
+/** 2.25.237094318 as DER content octets. Not critical: the SDK and openssl need not know it. */
+export const ISSUING_MANDATE = '69f1878b2e'
 
 export interface MandatedStation {
   name: string

@@ -19,8 +19,8 @@ import {
 } from './der.ts'
 import { fail } from './errors.ts'
 
-/** 2.25.40901418635637316715433643824028820534: an arc under 2.25 is a UUID and needs no registration (X.667). */
-export const FLEET_EXTENSION = '69bdc5a9e8c2b692b09d98cd898a9988cec836'
+/** 2.25.188379731: private, and short enough for readers that hold an arc in 31 bits (docs/decisions/short-oids.md). */
+export const FLEET_EXTENSION = '69d9e9e453'
 
 export const groupsMax = 8
 const idMax = 0x7fffffff
