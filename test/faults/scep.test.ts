@@ -2,7 +2,15 @@
 // what is wrong inside an envelope looks the same whatever it was. Randomness is seeded; a failure names the seed.
 
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
-import { COMMON_NAME, encodeElement, encodeName, encodeSequence, hexOf, parseCertificate } from '@birthmark/device-sdk/core'
+import {
+  bytesOfHex,
+  COMMON_NAME,
+  encodeElement,
+  encodeName,
+  encodeSequence,
+  hexOf,
+  parseCertificate,
+} from '@birthmark/device-sdk/core'
 import { EstServerError, enrollmentProfile } from '@birthmark/est-server'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { derOfBer } from '../../packages/est-server/src/wire/ber.ts'
@@ -142,6 +150,20 @@ describe('wire', () => {
     const headers = { 'content-encoding': 'gzip' }
     expect((await fetch(`${server.url}/scep?operation=PKIOperation`, { method: 'POST', body: 'x', headers })).status).toBe(415)
   })
+
+  it('[F7] CBOR has no meaning here: duplicate keys, tags, indefinite lengths and floats are one more thing that is no message', () =>
+    withoutSignatures(async () => {
+      const encoded = [
+        'a201020103',
+        'c249ffffffffffffffffff',
+        '9fff',
+        'bf6161ffff',
+        'fb3ff8000000000000',
+        '9f'.repeat(5000),
+        'd28440a04040',
+      ]
+      for (const hex of encoded) expect(await failInfoOf(bytesOfHex(hex)), hex.slice(0, 20)).toBe(badRequest)
+    }))
 
   it('[F8] names that mean something elsewhere mean nothing here', () =>
     withoutSignatures(async () => {

@@ -110,7 +110,7 @@ test('fsck calls a sound store sound', async () => {
     await revoke('batch-1')
   })
   expect(await run('fsck', '--config', config())).toBe(0)
-  expect(printed).toMatch(/0 certificates, 0 given up, 1 notices: sound/)
+  expect(printed).toMatch(/0 certificates, 0 given up, 1 notices, 0 revocation lists: sound/)
 })
 
 test('[F45] [F69] a store that was put back is noticed at start; restore lets every number go on above what was published, and forgets no revocation', async () => {
