@@ -95,7 +95,7 @@ test('an external broker is believed under the configured anchors, and under no 
     const url = `mqtts://localhost:${(server.address() as AddressInfo).port}`
     const problems: string[] = []
     const warn = ({ err }: { err?: NodeJS.ErrnoException }): void => void problems.push(err?.code ?? '')
-    const external = { kind: 'external', url, anchors: own.certPem, certificate: null, key: null } as const
+    const external = { kind: 'external', url, anchors: own.certPem, certificate: null, key: null, enforce: null } as const
     const ports = { clock: systemClock, random: randomBytes, log: { ...quietLog, warn }, onFatal: () => {} }
     const { bus, close } = await openBroker({ ...settings, mqtt: external }, [], () => 'good', ports)
     cleanups.push(close)

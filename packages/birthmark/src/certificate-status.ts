@@ -1,7 +1,9 @@
 // Certificate status in a running server: lists, responder and their plain HTTP port, joined. The process that coordinates has it, so that no
 // worker's load of devices delays a consumer's question, and every list is asked of one place.
 
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Bytes } from '@birthmark/device-sdk/core'
 import {
   createOcspResponder,
   createRevocationLists,
@@ -15,6 +17,7 @@ import {
   type Store,
 } from '@birthmark/est-server'
 import type { Clock } from '@birthmark/fleet-revocation'
+import { CommandError } from './command-error.ts'
 import { named } from './listening.ts'
 import type { StatusSettings } from './status-settings.ts'
 
@@ -31,6 +34,8 @@ export interface CertificateStatus {
   place: StatusPlace
   /** Why status cannot be had now, or null. */
   problem(): string | null
+  /** The whole list of every issuer, DER, for a broker that wants them in a file. Rejects with `status_unavailable` when one can't be had now. */
+  wholeLists(): Promise<Bytes[]>
   close(): Promise<void>
 }
 
@@ -99,6 +104,15 @@ export async function openCertificateStatus(settings: StatusSettings, parts: Sta
   return {
     place: { url: settings.url, local: `http://${host}:${port}${prefix}`, issuers: issuers.map(({ keyId }) => issuerName(keyId)) },
     problem: () => lists.problem() ?? ocsp.problem(),
+    wholeLists: () =>
+      Promise.all(
+        issuers.map(async ({ keyId }) => {
+          const answer = await lists.full(issuerName(keyId))
+          if (answer.kind === 'list') return new Uint8Array(await readFile(answer.list.path))
+          const detail = answer.kind === 'unavailable' ? answer.detail : 'no such issuer'
+          throw new CommandError('status_unavailable', `no revocation list of ${issuerName(keyId)}: ${detail}`, 'see the log')
+        }),
+      ),
     async close() {
       closed = true
       cancel()

@@ -48,6 +48,7 @@ import { type DeviceFolder, writeDeviceFolder } from './device-folder.ts'
 import { type EnrollmentFront, type FrontParts, openEnrollmentFront, type Standing } from './enrollment-front.ts'
 import { type OpenBroker, openBroker, reachableName } from './listening.ts'
 import { openMetricsListener } from './metrics-listener.ts'
+import { type MosquittoEnforcement, openMosquittoEnforcement } from './mosquitto-enforcement.ts'
 import { snapshotsOf } from './notice-pull.ts'
 import { heartbeatSecret, noticeKeysOf, noticeSigner, noticeSpki, outboxOf } from './notice-signing.ts'
 import { openStore } from './open-store.ts'
@@ -97,6 +98,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
   let stopped: string | null = null
   let certificateStatus: CertificateStatus | null = null
   let desk: CampaignDesk | null = null
+  let outside: MosquittoEnforcement | null = null
   try {
     const admin = await openAdminSocket(
       state,
@@ -137,6 +139,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const issuers = [certificates, ...(next ? [next.certificates] : []), ...previous].map(([issuing]) => issuing)
     const {
       broker,
+      external,
       bus,
       url: mqtt,
       close: closeBroker,
@@ -194,7 +197,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const readiness = await watchReadiness({ store, fleet, clock, freeBytes: freeBytesOf(state) })
     closers.push(() => readiness.close())
     const unready = () => stopped ?? readiness.unready()
-    const est = await openFront(settings, ports, { store, rules, metrics, unready })
+    const est = alsoOutside(await openFront(settings, ports, { store, rules, metrics, unready }), () => outside)
     closers.push(() => est.close())
     if (settings.status) {
       // Workers have keys of their own; this process then opens the issuer for lists and answers alone.
@@ -203,6 +206,16 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       const issuers = own?.opened ?? est.issuers ?? []
       certificateStatus = await openCertificateStatus(settings.status, { store, issuers, state, clock, log, metrics })
       closers.push(() => certificateStatus?.close())
+    }
+    if (settings.mqtt.kind === 'external' && settings.mqtt.enforce && external) {
+      const { url, anchors, enforce } = settings.mqtt
+      outside = openMosquittoEnforcement(enforce, {
+        ...{ url, anchors, bus: external, store, fleet, rules, clock, log },
+        status: issuedBy(rollOver, status),
+        lists: certificateStatus?.wholeLists ?? null,
+        alone: settings.store.kind === 'sqlite',
+      })
+      closers.push(() => outside?.close())
     }
     const enforce = () => {
       root.later()
@@ -229,6 +242,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
           stopped,
           lines: readiness.lines(),
           status: certificateStatus?.problem() ?? null,
+          broker: outside?.problem() ?? null,
         })
       const watching = await openMetricsListener(host, port, { text, unready: whyNot, state })
       closers.push(() => watching.close())
@@ -301,6 +315,13 @@ async function answerQuestions(bus: OpenBroker['bus'], rest: Omit<ResponderOptio
   )
 }
 
+/** Whoever is cut here is cut at a broker elsewhere as well. */
+function alsoOutside(front: EnrollmentFront, outside: () => MosquittoEnforcement | null): EnrollmentFront {
+  return Object.assign(Object.create(front) as EnrollmentFront, {
+    enforce: async () => (await Promise.all([front.enforce(), outside()?.enforce()]))[0],
+  })
+}
+
 type StatusOf = (membership: Membership, issuerKeyId: Bytes | null) => Status
 
 /**
@@ -362,17 +383,20 @@ function healthOf({
   lines,
   stopped,
   status,
+  broker,
 }: {
   standing: Standing
   unready: string | null
   lines: string[]
   stopped: string | null
   status: string | null
+  broker: string | null
 }): string[] {
   return [
     `store: ${stopped ?? 'takes records'}`,
     `workers: ${standing.serving} of ${standing.of} serve`,
     ...(status === null ? [] : [`certificate status: ${status}`]),
+    ...(broker === null ? [] : [`enforcement at the broker: ${broker}`]),
     ...lines,
     ...(unready === null ? [] : [`reason: ${unready}`]),
   ]

@@ -111,6 +111,42 @@ test('[F47] an external broker is trusted by its anchors alone, with a certifica
   }
 })
 
+test('an external mosquitto is commanded by a certificate that it knows, and given lists only where there are some; mistakes name their line', () => {
+  const text = readFileSync(configuration(), 'utf8').replace(/^mqtt:[\s\S]*?(?=^server:)/m, '')
+  const pair = 'certificate: server/observer.pem, key: server/observer.key.pem'
+  const enforcing = (more: string, url = `, ${pair}`, rest = ''): void =>
+    writeFileSync(
+      configuration(),
+      `${text}${rest}\nmqtt:\n  { url: mqtts://broker.test:8883, anchors: server/root.pem${url},\n    enforce:\n      { kind: ${more} } }\n`,
+    )
+  enforcing('mosquitto')
+  expect(readConfiguration(configuration()).mqtt).toMatchObject({ enforce: { own: null, crl: null } })
+  enforcing(`mosquitto, ${pair}`, '')
+  expect(readConfiguration(configuration()).mqtt).toMatchObject({
+    key: null,
+    enforce: { own: { key: expect.stringContaining('PRIVATE KEY') } },
+  })
+  const status = '\nstatus: { url: http://status.test }'
+  enforcing('mosquitto, crl: { file: devices.crl, pid: /run/mosquitto.pid }', undefined, status)
+  expect(readConfiguration(configuration()).mqtt).toMatchObject({
+    enforce: { crl: { file: file('devices.crl'), pid: '/run/mosquitto.pid' } },
+  })
+  for (const [more, url, rest, said] of [
+    ['emqx', undefined, '', 'mqtt.enforce.kind is mosquitto'],
+    ['mosquitto, speed: 1', undefined, '', 'mqtt.enforce.speed is not known'],
+    ['mosquitto', '', '', 'mqtt.enforce: mosquitto takes commands'],
+    ['mosquitto, certificate: server/observer.pem', undefined, '', 'mqtt.enforce.certificate stands alone'],
+    ['mosquitto, crl: { file: a }', undefined, status, 'mqtt.enforce.crl.pid is missing'],
+    ['mosquitto, crl: { file: a, pid: b }', undefined, '', 'mqtt.enforce.crl: there are no revocation lists'],
+    ['mosquitto, crl: { file: no/a, pid: b }', undefined, status, 'mqtt.enforce.crl.file: there is no folder'],
+  ] as const) {
+    enforcing(more, url, rest)
+    const { message } = complaint()
+    expect(message).toContain(said)
+    expect(message).toMatch(/^birthmark\.yaml:\d+: /)
+  }
+})
+
 test('earlier issuing CAs are read, and are no anchors of the server either', () => {
   change(/# previous: \[old-issuing.pem\]/, 'previous: [maker/issuing.pem]')
   writeFileSync(configuration(), readFileSync(configuration(), 'utf8').replace('previous: [maker', '  previous: [maker'))

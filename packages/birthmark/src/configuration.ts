@@ -19,6 +19,7 @@ import {
   settleSigner,
   signer,
 } from './issuer-settings.ts'
+import { type MaybePair, type MosquittoSettings, settleMosquitto } from './mosquitto-settings.ts'
 import { ProfilesConfiguration, settleProfiles } from './profile-settings.ts'
 import { RevocationConfiguration, type RevocationSettings, settleRevocation } from './revocation-settings.ts'
 import { StatusConfiguration, type StatusSettings, settleStatus } from './status-settings.ts'
@@ -67,7 +68,15 @@ export type MqttSettings =
       /** Service certificates under the server's anchors that the broker admits, by common name. */
       services: { [commonName: string]: ServiceRole }
     }
-  | { kind: 'external'; url: string; anchors: string; certificate: string | null; key: string | null }
+  | {
+      kind: 'external'
+      url: string
+      anchors: string
+      certificate: string | null
+      key: string | null
+      /** Null: what is refused is cut there by the broker's own rules. */
+      enforce: MosquittoSettings | null
+    }
 
 const Port = z.int().min(1).max(65_535)
 const File = z.string().min(1).max(4096)
@@ -112,6 +121,8 @@ const Configuration = z.strictObject({
         anchors: File,
         certificate: File.optional(),
         key: File.optional(),
+        // Judged by itself, so that a mistake inside is not taken for a broker of the other kind.
+        enforce: z.unknown().optional(),
       }),
     ],
     { error: 'needs either certificate and key (the embedded broker) or url and anchors (an external one)' },
@@ -278,7 +289,7 @@ function settle(raw: Raw, base: string, document: YamlDocument, readFile: ReadFi
     state: resolve(base, raw.state),
     development: false,
     est: { host: raw.est.host, port: raw.est.port, certificate: est.certificate, key: est.key, proxies },
-    mqtt: mqttOf(raw.mqtt, pair, read, certificates, at),
+    mqtt: mqttOf(raw, pair, files, document),
     birthAnchors: [...birthAnchors, ...own],
     profiles,
     serverAnchors,
@@ -315,29 +326,34 @@ function scepOf(
 }
 
 function mqttOf(
-  raw: Raw['mqtt'],
+  { mqtt: raw, status }: Raw,
   pair: (path: PropertyKey[], files: { certificate: string; key: string }) => { certificate: string; key: string },
-  read: (path: PropertyKey[], file: string) => string,
-  certificates: (path: PropertyKey[], file: string) => Bytes[],
-  at: (path: PropertyKey[]) => string,
+  files: FileReader,
+  document: YamlDocument,
 ): MqttSettings {
   if (!('url' in raw)) {
     const { certificate, key } = pair(['mqtt'], raw)
     return { kind: 'embedded', host: raw.host, port: raw.port, certificate, key, services: raw.services }
   }
-  certificates(['mqtt', 'anchors'], raw.anchors)
-  if ((raw.certificate === undefined) !== (raw.key === undefined))
-    throw wrong(
-      `${at(['mqtt', raw.key === undefined ? 'certificate' : 'key'])} stands alone`,
-      'give certificate and key, or neither',
-    )
-  const own = raw.certificate && raw.key ? pair(['mqtt'], { certificate: raw.certificate, key: raw.key }) : null
+  files.certificates(['mqtt', 'anchors'], raw.anchors)
+  /** Both or none. */
+  const ownOf = (path: PropertyKey[], { certificate, key }: MaybePair) => {
+    if ((certificate === undefined) !== (key === undefined))
+      throw wrong(
+        `${document.at([...path, key === undefined ? 'certificate' : 'key'])} stands alone`,
+        'give certificate and key, or neither',
+      )
+    return certificate && key ? pair(path, { certificate, key }) : null
+  }
+  const own = ownOf(['mqtt'], raw)
   return {
     kind: 'external',
     url: raw.url,
-    anchors: read(['mqtt', 'anchors'], raw.anchors),
+    anchors: files.read(['mqtt', 'anchors'], raw.anchors),
     certificate: own?.certificate ?? null,
     key: own?.key ?? null,
+    enforce:
+      raw.enforce === undefined ? null : settleMosquitto(raw.enforce, { document, base: files.base, ownOf, own, lists: !!status }),
   }
 }
 

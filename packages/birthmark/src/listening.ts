@@ -5,7 +5,7 @@ import { X509Certificate } from 'node:crypto'
 import { isIPv6 } from 'node:net'
 import { type Bytes, decodePem, encodePem, type Membership } from '@birthmark/device-sdk/core'
 import type { Bus, PublishBus, Status } from '@birthmark/fleet-revocation'
-import { connectMqttBus, createEmbeddedBroker, type EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
+import { connectMqttBus, createEmbeddedBroker, type EmbeddedBroker, type MqttBus } from '@birthmark/fleet-revocation/broker'
 import { CommandError } from './command-error.ts'
 import type { Ports } from './compose.ts'
 import type { Settings } from './configuration.ts'
@@ -13,6 +13,8 @@ import type { Settings } from './configuration.ts'
 export interface OpenBroker {
   /** Null with an external one. */
   broker: EmbeddedBroker | null
+  /** The connection to an external one. */
+  external: MqttBus | null
   bus: PublishBus & Partial<Pick<Bus, 'subscribe' | 'onConnect'>>
   url: string
   close(): Promise<void>
@@ -30,7 +32,7 @@ export async function openBroker(
     const own = mqtt.certificate && mqtt.key ? { cert: mqtt.certificate, key: mqtt.key } : {}
     const ca = decodePem(mqtt.anchors, 'CERTIFICATE', 16).map(der => encodePem('CERTIFICATE', der))
     const bus = connectMqttBus({ url: mqtt.url, clientId: `birthmark-${fleet}`, tls: { ca, ...own }, log })
-    return { broker: null, bus, url: mqtt.url, close: () => bus.close() }
+    return { broker: null, external: bus, bus, url: mqtt.url, close: () => bus.close() }
   }
   const broker = await named('mqtt', mqtt.host, mqtt.port, () =>
     createEmbeddedBroker({
@@ -52,6 +54,7 @@ export async function openBroker(
   )
   return {
     broker,
+    external: null,
     bus: broker,
     url: `mqtts://${reachableName(mqtt.host, mqtt.certificate)}:${broker.port}`,
     close: () => broker.close(),

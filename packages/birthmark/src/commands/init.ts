@@ -137,6 +137,7 @@ mqtt:                   # the embedded broker
 #   anchors: broker-ca.pem
 #   certificate: publisher.pem
 #   key: publisher.key.pem
+#   enforce: { kind: mosquitto }   # commands its dynamic security plugin: docs/enforcement.md
 
 server:                 # what devices trust our TLS by; never the device issuer
   anchors: [server/root.pem]

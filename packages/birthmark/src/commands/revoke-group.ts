@@ -80,7 +80,7 @@ export function defineGroup(command: Command, terminal: Terminal): void {
           `notice ${receipt.seq}, ${receipt.noticeBytes} bytes`,
         )
         if (receipt.sessionsCut !== null) terminal.done(`${receipt.sessionsCut} live sessions cut`)
-        else terminal.line('  the external broker was told; it cuts sessions by its own rules')
+        else terminal.line('  the external broker was told; sessions are cut there')
         terminal.commands('See:', [`birthmark devices ${quoted(group)}${withDir(options.dir)}`])
         terminal.result(receipt)
       },

@@ -10,13 +10,15 @@
 import { type Bytes, bytesOfHex, hexOf, type Membership } from '@birthmark/device-sdk/core'
 import { RevocationError } from '../errors.ts'
 import type { Bus, Clock, Log } from '../ports.ts'
-import type { RuleSet } from '../rule-set.ts'
+import type { RuleSet, Status } from '../rule-set.ts'
 
 export interface MosquittoEnforcerOptions {
   /** Connected as the commander of `mosquittoDynamicSecurity`. */
   bus: Bus
   fleet: string
   rules: RuleSet
+  /** Whoever is not `good` by it is denied, one by one; without it whoever the rules revoke. May be taken back: a quarantine that ended. */
+  status?(membership: Membership, issuerKeyId: Bytes | null): Status
   clock: Clock
   log: Log
   /** Between two sweeps of revoked devices that connected again. */
@@ -25,9 +27,20 @@ export interface MosquittoEnforcerOptions {
   answerSeconds?: number
 }
 
+/** A device as a certificate of it says. */
+export interface Admission {
+  deviceId: string
+  membership: Membership
+  issuerKeyId: Bytes | null
+}
+
 export interface MosquittoEnforcer {
   /** Before a device gets its certificate. May be repeated. Rejects with `enforcement_refused` or a bus failure. */
   admit(deviceId: string, membership: Membership, issuerKeyId?: Bytes | null): Promise<void>
+  /** Many at once, each device once. What was admitted when it rejects stays. */
+  admitAll(admissions: readonly Admission[]): Promise<void>
+  /** How the broker knows a device; null for one that was never admitted. */
+  admitted(deviceId: string): Omit<Admission, 'deviceId'> | null
   /** Brings the broker in line with the rule set: groups and single devices that were denied now. */
   enforce(): Promise<{ groups: number; devices: number }>
   /** Cuts revoked devices that connected again. */
@@ -48,6 +61,8 @@ const REVOKED = 'birthmark-revoked'
 const SWEPT = 'birthmark-swept'
 // A command's 64 KB hold 500 names of 64 characters.
 const deniedAGroup = 500
+// A client with nine groups and its description is 1 KB at most.
+const admittedACommand = 50
 // An answer is written by mosquitto whole.
 const clientsAPage = 500
 const alreadyThere = /already/i
@@ -91,6 +106,8 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
   const devices = new Map<string, Admitted>()
   /** Names of denied groups, each with its members. */
   const denied = new Map<string, Set<string>>()
+  const isDenied = (membership: Membership, issuerKeyId: Bytes | null): boolean =>
+    options.status ? options.status(membership, issuerKeyId) !== 'good' : rules.isRevoked(membership, issuerKeyId)
   let number = 0
   let last: Promise<unknown> = Promise.resolve()
   let cancelSweep = () => {}
@@ -180,7 +197,7 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
     const changed = new Set<string>()
     const placed = new Set<string>()
     const mustGo = ({ membership, issuerKeyId, groups }: Admitted): boolean =>
-      rules.isRevoked(membership, issuerKeyId) && !groups.some(name => revoked.has(name) && !name.startsWith(deniedPrefix))
+      isDenied(membership, issuerKeyId) && !groups.some(name => revoked.has(name) && !name.startsWith(deniedPrefix))
     for (const [name, members] of denied)
       for (const id of members) {
         const device = devices.get(id)
@@ -211,7 +228,15 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
     return fresh
   }
 
-  async function enforce(): Promise<{ groups: number; devices: number }> {
+  let enforcing: Promise<unknown> = Promise.resolve()
+  /** One after the other: who asks gets the answer of a run that began afterwards. */
+  function enforce(): Promise<{ groups: number; devices: number }> {
+    const turn = enforcing.then(enforceNow)
+    enforcing = turn.catch(() => {})
+    return turn
+  }
+
+  async function enforceNow(): Promise<{ groups: number; devices: number }> {
     const wanted = bounds()
     const names = [...known].filter(name => {
       const [, gid, epoch] = /^birthmark\.[a-z0-9-]+\.(\d+)\.(\d+)$/.exec(name) ?? []
@@ -255,25 +280,42 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
   await enforce()
   sweepLater()
 
+  /** Of the device's own epoch in each of its groups. */
+  function groupsOf({ idx, gids }: Membership): string[] {
+    const wanted = bounds()
+    return [0, ...gids].map(gid => {
+      const bound = wanted.get(gid) ?? 0
+      return groupName(gid, idx < bound ? 0 : bound)
+    })
+  }
+
+  async function admitSome(admissions: readonly Admission[]): Promise<void> {
+    const all = admissions.map(({ deviceId, membership, issuerKeyId }) => {
+      const admitted: Admitted = { membership, issuerKeyId, groups: groupsOf(membership) }
+      const groups = admitted.groups.map(groupname => ({ groupname }))
+      return { admitted, client: { username: deviceId, textdescription: describe(admitted), groups } }
+    })
+    const fresh = [...new Set(all.flatMap(({ admitted }) => admitted.groups))].filter(name => !known.has(name))
+    if (fresh.length > 0) await command(fresh.map(groupname => ({ command: 'createGroup', groupname, roles: [] })))
+    for (const name of fresh) known.add(name)
+    const created = await command(all.map(({ client }) => ({ command: 'createClient', ...client })))
+    // Renewed devices: their groups may be others now.
+    const again = all.filter((_, i) => created[i]?.error)
+    if (again.length > 0) await command(again.map(({ client }) => ({ command: 'modifyClient', ...client })))
+    // That took them out of the denied groups; whoever is denied all the same is put into one again.
+    for (const { client } of again) for (const members of denied.values()) members.delete(client.username)
+    for (const { admitted, client } of all) devices.set(client.username, admitted)
+  }
+
+  async function admitAll(admissions: readonly Admission[]): Promise<void> {
+    for (let i = 0; i < admissions.length; i += admittedACommand) await admitSome(admissions.slice(i, i + admittedACommand))
+    await enforce()
+  }
+
   return {
-    admit: async (deviceId, membership, issuerKeyId = null) => {
-      const wanted = bounds()
-      const names = [0, ...membership.gids].map(gid => {
-        const bound = wanted.get(gid) ?? 0
-        return groupName(gid, membership.idx < bound ? 0 : bound)
-      })
-      const fresh = names.filter(name => !known.has(name))
-      if (fresh.length > 0) await command(fresh.map(groupname => ({ command: 'createGroup', groupname, roles: [] })))
-      for (const name of fresh) known.add(name)
-      const groups = names.map(groupname => ({ groupname }))
-      const admitted = { membership, issuerKeyId, groups: names }
-      const client = { username: deviceId, textdescription: describe(admitted), groups }
-      const [created] = await command([{ command: 'createClient', ...client }])
-      // A renewed device: its groups may be others now.
-      if (created?.error) await command([{ command: 'modifyClient', ...client }])
-      devices.set(deviceId, admitted)
-      await enforce()
-    },
+    admit: (deviceId, membership, issuerKeyId = null) => admitAll([{ deviceId, membership, issuerKeyId }]),
+    admitAll,
+    admitted: deviceId => devices.get(deviceId) ?? null,
     enforce,
     sweep,
     close: () => {
