@@ -295,6 +295,46 @@ describe('a campaign that is interrupted', () => {
       second.close()
     })
 
+  it('and can not go on is tried at growing distances, says why once for each reason, and goes on when it can', async () => {
+    const lines: string[] = []
+    const note = (_fields: object, message: string) => void lines.push(message)
+    let why: string | null = 'the key is away'
+    let attempts = 0
+    const fail = async () => {
+      attempts++
+      if (why !== null) throw new Error(why)
+      return { seq: 7, gid: 1, bound: 100 }
+    }
+    const campaigns = open({
+      log: { info: note, warn: note, error: note },
+      revocation: { revokeGroup: fail, revokeFrozen: fail },
+    })
+    const planned = await planOf(campaigns, 'model=gw-2', 0)
+    await campaigns.submit(said(planned, 'submit', 'alice'))
+    await campaigns.settled()
+    await campaigns.resume()
+    const looks = async (count: number) => {
+      for (let i = 0; i < count; i++) {
+        const before = timers.length
+        timers.at(-1)?.()
+        for (let wait = 0; wait < 200 && timers.length === before; wait++) await new Promise(next => setTimeout(next, 2))
+      }
+    }
+    await looks(63)
+    // 1 s, 2, 4 … 32 apart, where every second would be 65.
+    expect(attempts).toBeLessThanOrEqual(8)
+    expect(attempts).toBeGreaterThanOrEqual(6)
+    expect(lines).toEqual(['a campaign could not go on; it is tried again'])
+    why = 'the disk is full'
+    await looks(60)
+    expect(lines).toHaveLength(2)
+    why = null
+    await looks(60)
+    expect((await campaigns.get(planned.id)).state).toBe('committed')
+    expect(lines.at(-1)).toBe('a campaign goes on')
+    campaigns.close()
+  })
+
   it('covers a certificate that was made in the moment between the plan and the quarantine', async () => {
     const campaigns = open()
     const planned = await planOf(campaigns, 'batch in (0,1)')

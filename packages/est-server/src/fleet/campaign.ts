@@ -126,6 +126,8 @@ export interface Campaigns {
 
 /** Other processes of the store may carry out the same campaign; whoever finds one stuck for this long goes on with it. */
 const lookSeconds = 1
+/** One that keeps failing is tried at twice the distance each time, up to this many looks. */
+const retryLooksMax = 60
 
 const emptyStory: CampaignStory = { words: [], at: {}, blocked: null, auditFrom: 0, seqBefore: null, commit: null, undo: null }
 
@@ -141,6 +143,8 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
   const step = async (name: (typeof campaignFailpoints)[number]) => failpoint?.(name)
   /** Campaigns that this process is at work on; each at most once at a time. */
   const working = new Map<string, Promise<void>>()
+  /** Campaigns that could not go on: why, how many looks lie between two attempts, and how many are left until the next. */
+  const failing = new Map<string, { why: string; distance: number; left: number }>()
   let closed = false
   let cancel = () => {}
 
@@ -325,14 +329,30 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     const work = (async () => {
       try {
         while (!closed && (await oneStep(await record(id))));
+        if (failing.delete(id)) log.info({ campaign: id }, 'a campaign goes on')
       } catch (error) {
-        log.error({ campaign: id, err: error }, 'a campaign could not go on; it is tried again')
+        failed(id, error)
       } finally {
         working.delete(id)
       }
     })()
     working.set(id, work)
     return work
+  }
+
+  /** Said when it is news. */
+  function failed(id: string, error: unknown): void {
+    const before = failing.get(id)
+    const why = error instanceof Error ? error.message : String(error)
+    if (before?.why !== why) log.error({ campaign: id, err: error }, 'a campaign could not go on; it is tried again')
+    const distance = before ? Math.min(before.distance * 2, retryLooksMax) : 1
+    failing.set(id, { why, distance, left: distance })
+  }
+
+  /** Whether it is its turn at this look. */
+  function isDue(id: string): boolean {
+    const one = failing.get(id)
+    return one === undefined || --one.left <= 0
   }
 
   /** False when there is nothing to do now. */
@@ -442,7 +462,8 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
 
   async function look(): Promise<void> {
     const open = await store.campaigns({ fleet, states: ['submitted', 'quarantined', 'committing'], limit: pageRowsMax })
-    await Promise.all(open.map(({ id }) => advance(id)))
+    for (const id of failing.keys()) if (!open.some(campaign => campaign.id === id)) failing.delete(id)
+    await Promise.all(open.filter(({ id }) => isDue(id)).map(({ id }) => advance(id)))
   }
 
   function tend(): void {
