@@ -425,6 +425,45 @@ describe.skipIf(!brokers)('a real mosquitto as the broker', () => {
     expect(all.filter(({ idx }) => [0, 2, 7].includes(idx)).every(({ client }) => client.connected)).toBe(true)
   })
 
+  it('cuts and denies who is in quarantine, renewed in between or not, and lets in when it is lifted', async () => {
+    const { launch, devices, clientAs, busAs } = await startMosquitto()
+    await launch()
+    const bus = busAs('enforcer@acme')
+    await until(() => bus.connected(), 'the service is connected')
+    const held = new Set<number>()
+    const enforcer = await createMosquittoEnforcer({
+      ...{ bus, fleet, rules: createRuleSet(), clock: systemClock, log: quietLog, sweepSeconds: 3600 },
+      status: ({ idx }) => (held.has(idx) ? 'quarantined' : 'good'),
+    })
+    cleanups.push(() => enforcer.close())
+    const memberships = [1, 2, 3].map(idx => ({ fleet, idx, gids: [7] }))
+    const credentials = memberships.map(membership => devices.device(`dev-${membership.idx}`, membership))
+    await enforcer.admitAll(
+      memberships.map(membership => ({ deviceId: `dev-${membership.idx}`, membership, issuerKeyId: new Uint8Array(20) })),
+    )
+    const clients = await Promise.all(credentials.map((credential, i) => clientAs(`dev-${i + 1}`, credential)))
+    for (const idx of [1, 2]) held.add(idx)
+    const over = Promise.all(clients.slice(0, 2).map(client => ended(client)))
+    expect(await enforcer.enforce()).toEqual({ groups: 0, devices: 2 })
+    await over
+    // Admitted once more while it is held: it stays denied.
+    await enforcer.admit('dev-2', memberships[1], new Uint8Array(20))
+    const denied = async (i: number): Promise<boolean> => {
+      const client = await clientAs(`dev-${i}`, credentials[i - 1])
+      const refused = await client.subscribeAsync(`devices/dev-${i}/cmd`, { qos: 1 }).then(
+        () => false,
+        () => true,
+      )
+      await client.endAsync()
+      return refused
+    }
+    expect([await denied(1), await denied(2)]).toEqual([true, true])
+    held.clear()
+    await enforcer.enforce()
+    expect([await denied(1), await denied(2)]).toEqual([false, false])
+    expect(clients[2].connected).toBe(true)
+  })
+
   it('[F12] [F43] refuses the handshake of who is on the CRL file, once told to read it, and everybody when it has run out', async () => {
     const { launch, devices, clientAs, busAs, path, crlFile } = await startMosquitto({ crl: true })
     const [dev1, dev2] = [1, 2].map(idx => devices.device(`dev-${idx}`, { fleet, idx, gids: [] }))
