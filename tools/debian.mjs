@@ -21,6 +21,7 @@ export const debianPackages = [
   'make',
   'mosquitto',
   'mosquitto-clients',
+  'nats-server',
   'nginx-light',
   'opensc',
   'openssl',

@@ -1,5 +1,6 @@
 // The bus by URL: what a publisher, a gateway or an API uses to reach a broker that is not in its process, here our own.
 
+import { type AddressInfo, createServer } from 'node:net'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import {
   createHeartbeats,
@@ -15,6 +16,7 @@ import { createTestHistory, heartbeatSecret } from '../../packages/fleet-revocat
 import { quietLog } from '../../packages/fleet-revocation/src/testing/memory-bus.ts'
 import { createTestNoticeKey } from '../../packages/fleet-revocation/src/testing/notice-key.ts'
 import { fleet, startTestBroker, type TestBroker, until } from '../support/broker.ts'
+import { freePort } from '../support/ports.ts'
 
 const cleanups: (() => unknown)[] = []
 
@@ -47,6 +49,42 @@ describe('the bus by URL', () => {
   it('is encrypted, or on this machine', () => {
     for (const url of ['mqtt://broker.example', 'ws://broker.example', 'http://localhost'])
       expect(() => connectMqttBus({ url, clientId: 'x', log: quietLog })).toThrow('configuration_invalid')
+  })
+
+  it('goes to the next node of a cluster when one is gone', async () => {
+    const { broker, services, servers } = await start()
+    const { keyPem, certPem } = services.service('gateway')
+    const bus = connectMqttBus({
+      url: [`mqtts://localhost:${await freePort()}`, `mqtts://localhost:${broker.port}`],
+      clientId: 'gateway',
+      tls: { ca: [servers.certPem], key: keyPem, cert: certPem },
+      log: quietLog,
+      reconnectSeconds: 0.1,
+    })
+    cleanups.push(() => bus.close())
+    await until(() => bus.connected(), 'connected to the second')
+    expect(() => connectMqttBus({ url: ['mqtts://a', 'mqtt://localhost'], clientId: 'x', log: quietLog })).toThrow('for none')
+  })
+
+  it('[F53] asks again for a subscription that the broker could not grant', async () => {
+    // MQTT 3.1.1: CONNACK; then SUBACK with 0x80, a failure, the first two times.
+    let asked = 0
+    const server = createServer(socket => {
+      socket.on('error', () => {})
+      socket.on('data', packet => {
+        if (packet[0] === 0x10) socket.write(Buffer.from([0x20, 2, 0, 0]))
+        if (packet[0] === 0x82) socket.write(Buffer.from([0x90, 3, packet[2], packet[3], ++asked > 2 ? 1 : 0x80]))
+        if (asked === 3) socket.write(Buffer.from([0x30, 4, 0, 1, 0x74, 7]))
+      })
+    })
+    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+    cleanups.push(() => server.close())
+    const bus = connectMqttBus({ url: `mqtt://127.0.0.1:${(server.address() as AddressInfo).port}`, clientId: 'x', log: quietLog })
+    cleanups.push(() => bus.close())
+    const heard: number[] = []
+    await bus.subscribe('t', (_topic, payload) => heard.push(payload[0]))
+    await until(() => heard.length === 1, 'granted at last')
+    expect(asked).toBe(3)
   })
 
   it('[F54] fails a publication that the broker refused or never saw, so that the outbox keeps it', async () => {

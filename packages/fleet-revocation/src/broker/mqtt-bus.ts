@@ -6,15 +6,17 @@ import { RevocationError } from '../errors.ts'
 import type { Bus, Log } from '../ports.ts'
 
 export interface MqttBusOptions {
-  /** `mqtts://host:port`; `mqtt://` only to loopback. */
-  url: string
+  /** `mqtts://host:port`; `mqtt://` only to loopback. Several, all of one scheme: the nodes of a cluster, tried in turn. */
+  url: string | string[]
   clientId: string
   /** PEM. `ca` alone is trusted, nothing of the system's; without it the system's store is. `key` and `cert` for a broker that asks for them. */
   tls?: { ca: string[]; key?: string | Buffer; cert?: string | Buffer }
   log: Log
   /** Between attempts to connect; 0 for a single attempt. */
   reconnectSeconds?: number
-  /** For the acknowledgement of a publication; after it the outbox tries again. */
+  /**
+   * For the acknowledgement of a publication; after it the outbox tries again. 3 for NATS, which acknowledges after 4 s what it could not retain.
+   */
   publishSeconds?: number
 }
 
@@ -25,21 +27,43 @@ export interface MqttBus extends Bus {
   close(): Promise<void>
 }
 
+// Between attempts to be granted a subscription that was refused; doubled each time up to the maximum.
+const subscribeSecondsMin = 1
+const subscribeSecondsMax = 60
+const encrypted = (protocol: string): boolean => ['mqtts:', 'ssl:', 'tls:'].includes(protocol)
 const loopback = new Set(['localhost', '127.0.0.1', '[::1]'])
+
+function serverOf({ protocol, hostname, port }: URL): { host: string; port: number; protocol: 'mqtt' | 'mqtts' } {
+  const secure = encrypted(protocol)
+  // An IPv6 address comes in brackets.
+  return {
+    host: hostname.replace(/^\[|\]$/g, ''),
+    port: Number(port) || (secure ? 8883 : 1883),
+    protocol: secure ? 'mqtts' : 'mqtt',
+  }
+}
 
 /** Returns at once; the connection comes and goes. Throws `configuration_invalid` for a URL that would send anything in clear. */
 export function connectMqttBus(options: MqttBusOptions): MqttBus {
   const { log } = options
-  const url = new URL(options.url)
-  const encrypted = url.protocol === 'mqtts:' || url.protocol === 'ssl:' || url.protocol === 'tls:'
-  if (!encrypted && !(url.protocol === 'mqtt:' && loopback.has(url.hostname)))
-    throw new RevocationError('configuration_invalid', `${url.protocol}//${url.hostname}: use mqtts`)
+  const urls = [options.url].flat().map(text => new URL(text))
+  const nodes = urls.map(url => url.host).join(', ')
+  if (urls.length === 0) throw new RevocationError('configuration_invalid', 'no URL of a broker')
+  for (const { protocol, hostname } of urls) {
+    if (!encrypted(protocol) && !(protocol === 'mqtt:' && loopback.has(hostname)))
+      throw new RevocationError('configuration_invalid', `${protocol}//${hostname}: use mqtts`)
+    if (encrypted(protocol) !== encrypted(urls[0].protocol))
+      throw new RevocationError('configuration_invalid', `${nodes}: mqtts for all of them or for none`)
+  }
+  const secure = encrypted(urls[0].protocol)
   const handlers = new Map<string, ((topic: string, payload: Uint8Array) => void)[]>()
   const connectCallbacks: (() => void)[] = []
   const closeCallbacks: ((error: Error | null) => void)[] = []
   let lastError: Error | null = null
   let closed = false
-  const client: MqttClient = mqtt.connect(options.url, {
+  let connections = 0
+  const client: MqttClient = mqtt.connect(urls[0].href, {
+    ...(urls.length > 1 ? { servers: urls.map(serverOf) } : {}),
     clientId: options.clientId,
     clean: true,
     reconnectPeriod: (options.reconnectSeconds ?? 2) * 1000,
@@ -47,21 +71,32 @@ export function connectMqttBus(options: MqttBusOptions): MqttBus {
     resubscribe: false,
     // The outbox is the queue: what can't be sent now fails now.
     queueQoSZero: false,
-    ...(encrypted && options.tls ? { ...options.tls, rejectUnauthorized: true } : {}),
+    ...(secure && options.tls ? { ...options.tls, rejectUnauthorized: true } : {}),
   })
 
   client.on('error', error => {
     lastError = error
-    log.warn({ err: error, url: url.host }, 'broker connection')
+    log.warn({ err: error, url: nodes }, 'broker connection')
   })
   client.on('close', () => {
     const error = lastError
     lastError = null
     for (const callback of closeCallbacks) callback(error)
   })
+  /** Asked until granted: the node of a cluster that is choosing a leader refuses for seconds, and who gave up would stay deaf. */
+  function subscribeAgain(filter: string, connection: number, retrySeconds: number): void {
+    if (connection !== connections || !client.connected || closed) return
+    client.subscribe(filter, { qos: 1 }, error => {
+      if (!error || connection !== connections || closed) return
+      log.warn({ err: error, filter, retrySeconds }, 'not subscribed again; trying again')
+      const next = Math.min(retrySeconds * 2, subscribeSecondsMax)
+      setTimeout(() => subscribeAgain(filter, connection, next), retrySeconds * 1000).unref()
+    })
+  }
+
   client.on('connect', () => {
-    if (handlers.size > 0)
-      client.subscribe([...handlers.keys()], { qos: 1 }, error => error && log.warn({ err: error }, 'not subscribed again'))
+    connections++
+    for (const filter of handlers.keys()) subscribeAgain(filter, connections, subscribeSecondsMin)
     for (const callback of connectCallbacks) callback()
   })
   client.on('message', (topic, payload) => {
@@ -73,7 +108,7 @@ export function connectMqttBus(options: MqttBusOptions): MqttBus {
     publish: (topic, payload, { qos, retain }) =>
       new Promise<void>((resolve, reject) => {
         if (closed) return reject(new RevocationError('bus_closed', topic))
-        if (!client.connected) return reject(new RevocationError('bus_failed', `${topic}: not connected to ${url.host}`))
+        if (!client.connected) return reject(new RevocationError('bus_failed', `${topic}: not connected to ${nodes}`))
         const seconds = options.publishSeconds ?? 10
         const timer = setTimeout(
           () => reject(new RevocationError('bus_failed', `${topic}: not acknowledged within ${seconds} s`)),
