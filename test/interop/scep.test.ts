@@ -42,7 +42,8 @@ export CERTMONGER_CONFIG_DIR=${state} CERTMONGER_REQUESTS_DIR=${state}/requests 
 export CERTMONGER_LOCAL_CA_DIR=${state}/local CERTMONGER_TMPDIR=${state} CERTMONGER_SYSTEM_LOCK_FILE=${state}/lock
 certmonger -s -n > log 2>&1 &
 daemon=$!
-for i in 1 2 3 4 5 6 7 8 9 10; do getcert list-cas -s > /dev/null 2>&1 && break; sleep 0.5; done
+# Asking certmonger itself before it is on the bus makes the bus start another one, in root's own folders.
+for i in $(seq 40); do dbus-send --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.NameHasOwner string:org.fedorahosted.certmonger | grep -q true && break; sleep 0.5; done
 getcert add-scep-ca -s -c birthmark -u ${url} -R ${file('root.pem')}
 for i in 1 2 3 4 5 6 7 8 9 10; do getcert list-cas -s -c birthmark | grep -q thumbprint && break; sleep 0.5; done
 ${commands}
