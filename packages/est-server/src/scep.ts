@@ -86,10 +86,10 @@ export interface ScepService {
 }
 
 /**
- * Messages in work at once: two batches of the RA's thread, so that it never waits for the next, and the store commits what it answered together.
- * What is beyond queues here.
+ * Messages in work at once, what one batch of the RA's thread takes; what is beyond queues here. More in a batch cost less each, and EST beside them
+ * waits: with 16 at once its p99 was five times its own, with 4 one and a half.
  */
-const atOnceMax = 16
+const atOnceMax = 4
 /** Messages that may queue: some two seconds of them. */
 const queueMax = 2048
 

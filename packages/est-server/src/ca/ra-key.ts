@@ -32,8 +32,8 @@ export interface RaKey {
 
 /** Jobs that may wait: at 2 a request and 0.6 ms each, about 0.6 s. Beyond it the client is told to come back. */
 const waitingMax = 1024
-/** Jobs of one batch, some four milliseconds. */
-const batchJobsMax = 8
+/** Jobs of one batch, some two milliseconds. */
+const batchJobsMax = 4
 
 // Beside this file in the sources; in the package this file is part of dist/index.js or of a chunk next to it.
 const threadFile = new URL(import.meta.url.endsWith('.ts') ? './ra-worker.ts' : './ca/ra-worker.js', import.meta.url)
