@@ -14,9 +14,9 @@ export interface CampaignMeasured {
   /** From the end of the window to `committed`: revoked, denied, in the outbox. */
   commitMs: number
   quarantineMs: number
-  /** Of the serving thread's own work between two turns of its event loop; and of the clock, which on a busy machine is others' too. */
+  /** Between two turns of the serving thread's event loop, by the clock; and how much of it that thread worked itself. */
   maxStallMs: number
-  maxStallWallMs: number
+  maxWorkMs: number
   maxRecordMs: number
   rssMb: number
   notices: number
@@ -40,14 +40,14 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
       child.once('exit', code => reject(new Error(`the serving process ended with ${code}`)))
     })
     if (Math.abs(measured.devices - devices / 4) > devices / 200) throw new Error(`${measured.devices} devices were selected`)
-    const { planMs, commitMs, quarantineMs, maxStallMs, maxStallWallMs, maxRecordMs, rssMb, notices, noticeBytes } = measured
+    const { planMs, commitMs, quarantineMs, maxStallMs, maxWorkMs, maxRecordMs, rssMb, notices, noticeBytes } = measured
     const table = [
       `${devices} devices, ${measured.devices} selected: planned in ${planMs.toFixed(0)} ms (< ${limits.planMs}), denied in ${quarantineMs.toFixed(0)} ms,`,
       `revoked in ${commitMs.toFixed(0)} ms (< ${limits.commitMs}) by ${notices} notices of ${noticeBytes} bytes`,
-      `the serving thread worked for ${maxStallMs.toFixed(0)} ms at a stretch at most (≤ ${limits.maxStallMs}; ${maxStallWallMs.toFixed(0)} ms by the clock), a record of others waited ${maxRecordMs.toFixed(0)} ms at most`,
+      `the serving thread stood still for ${maxStallMs.toFixed(0)} ms at most (≤ ${limits.maxStallMs}; ${maxWorkMs.toFixed(0)} ms of its own work), a record of others waited ${maxRecordMs.toFixed(0)} ms at most`,
       `${rssMb.toFixed(0)} MB at most (≤ ${limits.rssMb})`,
     ].join('\n')
-    return { table, figures: { planMs, commitMs, quarantineMs, maxStallMs, maxStallWallMs, maxRecordMs, rssMb } }
+    return { table, figures: { planMs, commitMs, quarantineMs, maxStallMs, maxWorkMs, maxRecordMs, rssMb } }
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }

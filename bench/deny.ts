@@ -128,7 +128,7 @@ async function cutAndRefuse(progress: (line: string) => void): Promise<{ cutMs: 
     }
     for (const { id } of revoked.slice(0, refusals)) await clients.again([id])
     if (refused.length < refusals) throw new Error(`${refused.length} refusals were seen`)
-    return { cutMs: Math.min(...cuts), refusedMs: p99(refused) }
+    return { cutMs: Math.max(...cuts), refusedMs: p99(refused) }
   } finally {
     clients.end()
     await broker.close()
@@ -209,7 +209,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
   const figures = { cut5000P99Ms: cutMs, connectRefusedP99Ms: refusedMs, endToEndP99Ms: p99(times) }
   const table = [
     'over mutual TLS, as the client sees it unless told otherwise',
-    `  ${sessions} sessions cut by one rule, commit → closed          p99 ${cutMs.toFixed(1)} ms   (≤ 300; the better of ${rounds} rounds)`,
+    `  ${sessions} sessions cut by one rule, commit → closed          p99 ${cutMs.toFixed(1)} ms   (≤ 300; the worse of ${rounds} rounds)`,
     `  CONNECT of a revoked device, arrived → refused      p99 ${refusedMs.toFixed(2)} ms   (≤ 5; at the broker, ${refusals} of them)`,
     `  commit → … → another broker → session over          p99 ${figures.endToEndP99Ms.toFixed(1)} ms   (< 1,000; ${trials} of them)`,
   ].join('\n')
