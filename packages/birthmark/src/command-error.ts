@@ -41,7 +41,7 @@ const SYSTEM: Record<string, [sentence: string, next: string, exit: Exit] | unde
 
 /** Codes of our packages that mean "policy says no" rather than "something broke". */
 const REFUSED =
-  /^(serial_taken|key_taken|serial_unknown|not_in_order|wrong_sku|wrong_station|quota_spent|window_closed|readback_mismatch|journal_forked|line_unaccounted|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature|handover_signature|handover_order|handover_refused|group_not_joined|group_not_covered|approval_unknown|campaign_unknown|campaign_refused|plan_changed|approval_refused)$/
+  /^(serial_taken|key_taken|serial_unknown|not_in_order|wrong_sku|wrong_station|quota_spent|window_closed|readback_mismatch|journal_forked|line_unaccounted|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature|handover_signature|handover_order|handover_refused|group_not_joined|group_not_covered|approval_unknown|campaign_unknown|campaign_refused|selection_empty|plan_changed|approval_refused)$/
 
 /** Codes of our packages that mean "nobody answered". */
 const UNREACHABLE = /^(network|timeout|est_unavailable)$/
@@ -83,6 +83,7 @@ const NEXT: Record<string, string | undefined> = {
   selector_invalid: 'write it like model=gw-2,batch in (2026-W41,2026-W42),firmware<2.3 (docs/campaigns.md)',
   campaign_unknown: 'see what there is: birthmark revoke list',
   campaign_refused: 'see how far it is: birthmark revoke list',
+  selection_empty: "see what is there: birthmark devices --select '…'",
   plan_changed: 'plan it again, and let people look at that: birthmark revoke plan',
   approval_refused: 'sign with the key that the configuration names: --as NAME --key FILE',
   group_not_joined: 'leave --group out, or add the group by a manifest before the device enrolls',

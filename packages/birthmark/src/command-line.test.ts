@@ -101,6 +101,12 @@ describe('mistakes get exit 2, a sentence and a next step', () => {
   })
 })
 
+test('a subcommand that was called wrongly points to its own help', async () => {
+  const { code, stdout } = await birthmark('revoke', 'plan', '--json')
+  expect(code).toBe(2)
+  expect(JSON.parse(stdout).error.next).toBe('birthmark revoke plan --help')
+})
+
 test('zsh and fish get a completion script that names every command', async () => {
   for (const shell of ['zsh', 'fish']) {
     const { code, stdout } = await birthmark('completion', shell)

@@ -48,15 +48,28 @@ function settle(command: Command, terminal: Terminal): void {
   command.configureOutput({ writeOut: text => terminal.raw(text), writeErr: () => {}, outputError: () => {} })
 }
 
+/** The command and subcommands that were called, as far as there are such. */
+function calledPath(program: Command | null, words: readonly string[]): string {
+  const path: string[] = []
+  let at = program?.commands ?? []
+  for (const word of words) {
+    const found = at.find(command => command.name() === word)
+    if (!found) break
+    path.push(word)
+    at = found.commands
+  }
+  return path.map(word => `${word} `).join('')
+}
+
 /** Runs one command. Never throws; the result is the exit code. */
 export async function runCommandLine(argv: string[], terminal: Terminal): Promise<number> {
   const json = argv.includes('--json')
   const output = terminal.with(json)
-  let called = ''
+  const words = argv.filter(word => !word.startsWith('-') && word !== 'help')
+  let program: Command | null = null
   try {
-    const words = argv.filter(word => !word.startsWith('-'))
-    called = words[0] === 'help' ? (words[1] ?? '') : (words[0] ?? '')
-    const program = await buildProgram(output, entry => entry.name === called)
+    const called = words[0] ?? ''
+    program = await buildProgram(output, entry => entry.name === called)
     if (argv.length === 0) {
       program.outputHelp()
       return exitCodes.ok
@@ -66,10 +79,9 @@ export async function runCommandLine(argv: string[], terminal: Terminal): Promis
   } catch (error) {
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return exitCodes.ok
-      const known = commandTable.some(entry => entry.name === called)
       const sentence =
         error.message === '(outputHelp)' ? 'a subcommand is missing' : error.message.replace(/^error: /, '').replace(/\n/g, ' ')
-      output.error(usageError(sentence, `birthmark ${known ? `${called} ` : ''}--help`))
+      output.error(usageError(sentence, `birthmark ${calledPath(program, words)}--help`))
       return exitCodes.usage
     }
     const told = explain(error)

@@ -40,6 +40,7 @@ export type EstServerErrorCode =
   | 'campaign_unknown'
   /** The campaign is past what was asked for, or has not come to it. */
   | 'campaign_refused'
+  | 'selection_empty'
   | 'plan_changed'
   | 'approval_refused'
 

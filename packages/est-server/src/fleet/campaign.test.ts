@@ -119,7 +119,7 @@ describe('a plan', () => {
     expect(readPlanFile(JSON.stringify({ plan, sha256: hexOf(planSha256) })).text).toBe(canonicalJson(plan))
     expect(await held('d0')).toBeNull()
     expect(enforced).toBe(0)
-    await expect(planOf(campaigns, 'model=nothing')).rejects.toEqual(refused('campaign_refused'))
+    await expect(planOf(campaigns, 'model=nothing')).rejects.toEqual(refused('selection_empty'))
     await expect(planOf(campaigns, 'model=')).rejects.toEqual(refused('selector_invalid'))
   })
 

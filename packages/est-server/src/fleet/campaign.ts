@@ -107,7 +107,7 @@ export interface Said {
 }
 
 export interface Campaigns {
-  /** Throws `selector_invalid`, `campaign_refused` (nothing selected, too many plans). Nothing is denied by it. */
+  /** Throws `selector_invalid`, `selection_empty`, `campaign_refused` (too many plans). Nothing is denied by it. */
   plan(request: { select: string; reason: string; windowSeconds: number | null; by: string }): Promise<Campaign>
   /** `planSha256`: of the plan that was read. Throws `campaign_unknown`, `plan_changed`, `approval_refused`, `campaign_refused`. */
   submit(request: { id: string; planSha256: Bytes; said: Said }): Promise<Campaign>
@@ -180,7 +180,7 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     const selector = parseSelector(request.select)
     const createdAt = now()
     const frozen = await store.freeze({ fleet, selector, now: createdAt, radius: rules.radius })
-    if (frozen.count === 0) throw new EstServerError('campaign_refused', 'the selector finds no device')
+    if (frozen.count === 0) throw new EstServerError('selection_empty', 'the selector finds no device')
     const isLarge = needsApproval(frozen.count, frozen.radius.fleetDevices, rules.threshold)
     // Where nobody is named, nobody can approve: then the time to undo it is what stands between one person and the fleet.
     const approvalNeeded = isLarge && rules.people.length > 0
