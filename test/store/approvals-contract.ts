@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto'
 import type { ApprovalRequest, Store } from '@birthmark/est-server'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { auditEntry, type Driver } from './contract.ts'
+import { auditEntry, type Driver, intentFor, manifestEntry } from './contract.ts'
 
 const fleet = 'meters'
 const at = 1_800_000_000
@@ -126,6 +126,26 @@ export function approvalsContract(name: string, driver: () => Driver): void {
       expect(await ask(asked('m-3', 'a', { fleet: 'other' }), 2)).toMatchObject({ state: 'waiting' })
       // Expired ones do not count.
       expect(await ask(asked('m-3', 'a', { at: at + 1000, expiresAt: at + 2000 }), 2)).toMatchObject({ state: 'waiting' })
+    })
+
+    it('of two servers, neither records an intent whose approval the other took back; only one of its content and issuance, while it stands', async () => {
+      await store.importManifest(fleet, [manifestEntry('m-1')], auditEntry('manifest_imported'))
+      const other = await d.open()
+      const { id } = await ask(asked('m-1', 'a'))
+      const intent = async (by: Store, change: object = {}) =>
+        by.recordIntent(await intentFor(by, 'm-1', { contentSha256: sha256('a'), at: at + 2, consent: id, ...change }))
+      const refused = { kind: 'conflict', on: 'consent' }
+      expect(await intent(store)).toEqual(refused)
+      await decide(id, 'approved')
+      const drawn = await intentFor(other, 'm-1', { contentSha256: sha256('a'), at: at + 2, consent: id })
+      for (const change of [{ contentSha256: sha256('b') }, { epoch: 1 }, { at: at + 1001 }, { consent: id + 1 }])
+        expect(await intent(store, change), JSON.stringify(change)).toEqual(refused)
+      await decide(id, 'denied', at + 2)
+      expect(await other.recordIntent(drawn)).toEqual(refused)
+      expect(await intent(store)).toEqual(refused)
+      await decide(id, 'approved', at + 2)
+      expect(await other.recordIntent(drawn)).toEqual({ kind: 'recorded' })
+      await other.close()
     })
 
     it('is listed page by page, by state', async () => {

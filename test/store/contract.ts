@@ -41,7 +41,7 @@ async function deviceOf(store: Store, id: string): Promise<DeviceRecord> {
   return device
 }
 
-async function intentFor(store: Store, id: string, change: Partial<IssuanceIntent> = {}): Promise<IssuanceIntent> {
+export async function intentFor(store: Store, id: string, change: Partial<IssuanceIntent> = {}): Promise<IssuanceIntent> {
   const device = await deviceOf(store, id)
   return {
     issuer,

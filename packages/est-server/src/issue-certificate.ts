@@ -94,7 +94,7 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
   type Attempt = { kind: 'conflict'; on: IntentConflict } | Issued
 
   async function attempt({ approval, operation, requestId, note, transaction }: Issuing): Promise<Attempt> {
-    const { device, gids, csr, profile, contentSha256, epoch, secret, names } = approval
+    const { device, gids, csr, profile, contentSha256, epoch, secret, names, consent } = approval
     const { spkiSha256 } = csr
     const { fleet } = profile
     const { signing } = issuers.current()
@@ -135,6 +135,7 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
       requestId,
       tbs: permit.tbs,
       at,
+      consent,
       ...(transaction && { transaction }),
       ...(parts.profiles && { profiles: parts.profiles.hash }),
     })

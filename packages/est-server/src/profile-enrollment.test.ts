@@ -331,6 +331,27 @@ describe('approval by hand', () => {
     expect(codeOf(await enroll(d, key))).toBe('issued')
   })
 
+  it('a denial while the certificate is being prepared wins: nothing is signed, and the device hears of the denial', async () => {
+    let deny = async () => {}
+    k = await kernel({
+      profile: { approval: 'first' },
+      failpoint: async name => {
+        if (name === 'prepared') await deny()
+      },
+    })
+    const d = await k.device('m-1')
+    const key = testKey()
+    await enroll(d, key)
+    const [{ id }] = await waiting()
+    await say(id, true)
+    deny = async () => void (await say(id, false))
+    expect(codeOf(await enroll(d, key))).toBe('approval_denied')
+    expect(k.signatures()).toBe(0)
+    deny = async () => {}
+    await say(id, true)
+    expect(codeOf(await enroll(d, key))).toBe('issued')
+  })
+
   it('an approval serves one key of one device', async () => {
     const d = await open({ approval: 'first' })
     const other = await k.device('m-2')

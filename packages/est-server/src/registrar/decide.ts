@@ -55,6 +55,7 @@ export interface SecretFacts {
 
 /** What a person has said to a request, as far as it is remembered. */
 export interface ApprovalFacts {
+  id: number
   state: 'waiting' | 'approved' | 'denied'
   /** The issuance it is about; an earlier one's approval does not serve a later. */
   epoch: number
@@ -111,6 +112,8 @@ export interface Approval {
   readonly names: CertificateNames
   readonly epoch: number
   readonly secret: Bytes | null
+  /** The person's word that it took; null where it took none. */
+  readonly consent: number | null
   /** The floor of the device's idx from now on; 'own' for the idx that is about to be reserved: every earlier certificate is superseded. */
   readonly idxFloor: number | 'own'
   readonly supersedes: number
@@ -477,7 +480,8 @@ export function decide<C extends CertificateFacts>(q: Question<C>, trace?: (step
   if (word === 'pending') return { kind: 'pending', epoch: approval.epoch, names }
   if (word !== null) return { kind: 'refused', ...word }
   if (trace && waitsForPerson(profile, latest)) trace({ rule: 'approval', detail: `${q.approval?.decidedBy} approved it` })
-  return { kind: 'approved', approval: { ...approval, ...keyChange } as Approval }
+  const consent = waitsForPerson(profile, latest) ? (q.approval?.id ?? null) : null
+  return { kind: 'approved', approval: { ...approval, ...keyChange, consent } as Approval }
 }
 
 function tell(rule: Rule, c: Case, trace: (step: Step) => void): void {

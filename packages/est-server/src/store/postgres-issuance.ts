@@ -67,8 +67,8 @@ export async function recordCertificates(tx: Transaction, jobs: Placed<IssuedRec
 const intentsInsert = `
 WITH j AS (
   SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::text[], $4::integer[], $5::bigint[], $6::integer[], $7::text[], $8::bytea[], $9::bytea[],
-    $10::integer[], $11::bigint[], $12::bigint[], $13::bytea[], $14::text[], $15::bigint[], $16::bytea[], $17::integer[], $18::bytea[])
-    AS j (issuer, serial, fleet, idx, device, version, gids, spki, content, epoch, not_before, not_after, secret, request_id, at, tbs, n, profiles)
+    $10::integer[], $11::bigint[], $12::bigint[], $13::bytea[], $14::text[], $15::bigint[], $16::bytea[], $17::integer[], $18::bytea[], $19::bigint[])
+    AS j (issuer, serial, fleet, idx, device, version, gids, spki, content, epoch, not_before, not_after, secret, request_id, at, tbs, n, profiles, consent)
 ), judged AS MATERIALIZED (
   SELECT j.*, d.key IS NOT NULL AND d.version = j.version AS is_current,
     EXISTS (SELECT 1 FROM groups g WHERE g.fleet = j.fleet AND g.gid = ANY (j.gids::integer[]) AND g.bound IS NOT NULL) AS is_closed,
@@ -76,6 +76,9 @@ WITH j AS (
     ${heldAgainst('d')} AS is_held,
     EXISTS (SELECT 1 FROM revoked_sets r WHERE r.fleet = j.fleet AND r.kind = 'issuer' AND r.issuer = j.issuer) AS is_issuer_revoked,
     ${revokedByItself('j')} AS is_covered,
+    -- And from the commit of a denial on, nothing that was approved before.
+    j.consent IS NULL OR EXISTS (SELECT 1 FROM approvals a WHERE a.id = j.consent AND a.fleet = j.fleet AND a.state = 'approved'
+      AND a.content_sha256 = j.content AND a.epoch = j.epoch AND a.expires_at > j.at) AS is_consented,
     -- Spent on another request content: used. On this one, with no certificate to show for it: an earlier attempt died.
     j.secret IS NULL OR EXISTS (SELECT 1 FROM secrets s WHERE s.hash = j.secret AND s.device = j.device AND s.expires_at > j.at
       AND NOT s.issued AND (s.content_sha256 IS NULL OR s.content_sha256 = j.content)) AS is_admitted,
@@ -92,13 +95,13 @@ WITH j AS (
   INSERT INTO issuances (issuer, serial, fleet, idx, device, gids, spki_sha256, content_sha256, epoch, not_before, not_after, state, secret,
     request_id, started_at, der)
   SELECT issuer, serial, fleet, idx, device, gids::integer[], spki, content, epoch, not_before, not_after, 'intent', secret, request_id, at, tbs
-  FROM judged WHERE is_current AND NOT is_held AND NOT is_issuer_revoked AND NOT is_covered AND is_ahead AND may_sign AND is_newest AND NOT is_closed AND NOT is_elsewhere AND is_admitted
+  FROM judged WHERE is_current AND NOT is_held AND NOT is_issuer_revoked AND NOT is_covered AND is_ahead AND may_sign AND is_newest AND NOT is_closed AND NOT is_elsewhere AND is_admitted AND is_consented
   ON CONFLICT DO NOTHING RETURNING fleet, idx
 )
-SELECT NULL::integer AS n, fleet, idx, NULL::boolean AS is_current, NULL::boolean AS is_held, NULL::boolean AS is_issuer_revoked, NULL::boolean AS is_covered, NULL::boolean AS is_ahead, NULL::boolean AS may_sign, NULL::boolean AS is_newest, NULL::boolean AS is_closed, NULL::boolean AS is_elsewhere, NULL::boolean AS is_admitted, NULL::boolean AS has_open
+SELECT NULL::integer AS n, fleet, idx, NULL::boolean AS is_current, NULL::boolean AS is_held, NULL::boolean AS is_issuer_revoked, NULL::boolean AS is_covered, NULL::boolean AS is_ahead, NULL::boolean AS may_sign, NULL::boolean AS is_newest, NULL::boolean AS is_closed, NULL::boolean AS is_elsewhere, NULL::boolean AS is_admitted, NULL::boolean AS is_consented, NULL::boolean AS has_open
   FROM added
-UNION ALL SELECT n, NULL, NULL, is_current, is_held, is_issuer_revoked, is_covered, is_ahead, may_sign, is_newest, is_closed, is_elsewhere, is_admitted, has_open
-  FROM judged WHERE NOT is_current OR is_held OR is_issuer_revoked OR is_covered OR NOT is_ahead OR NOT may_sign OR NOT is_newest OR is_closed OR is_elsewhere OR NOT is_admitted OR has_open`
+UNION ALL SELECT n, NULL, NULL, is_current, is_held, is_issuer_revoked, is_covered, is_ahead, may_sign, is_newest, is_closed, is_elsewhere, is_admitted, is_consented, has_open
+  FROM judged WHERE NOT is_current OR is_held OR is_issuer_revoked OR is_covered OR NOT is_ahead OR NOT may_sign OR NOT is_newest OR is_closed OR is_elsewhere OR NOT is_admitted OR NOT is_consented OR has_open`
 
 interface Judged {
   n: number | null
@@ -114,6 +117,7 @@ interface Judged {
   is_closed: boolean
   is_elsewhere: boolean
   is_admitted: boolean
+  is_consented: boolean
   has_open: boolean
 }
 
@@ -199,7 +203,7 @@ export async function recordIntents(tx: Transaction, jobs: Placed<IssuanceIntent
       ...[of(i => i.issuer), of(i => i.serial), of(i => i.fleet), of(i => i.idx), of(i => i.device), of(i => i.deviceVersion)],
       ...[of(i => `{${i.gids}}`), of(i => i.spkiSha256), of(i => i.contentSha256), of(i => i.epoch), of(i => i.notBefore)],
       ...[of(i => i.notAfter), of(i => i.secret), of(i => i.requestId), of(i => i.at), of(i => i.tbs), round.map((_, n) => n)],
-      of(i => i.profiles ?? null),
+      ...[of(i => i.profiles ?? null), of(i => i.consent ?? null)],
     ])
     const added = new Set(rows.flatMap(row => (row.n === null ? [`${row.fleet} ${row.idx}`] : [])))
     const judged = new Map(rows.flatMap(row => (row.n === null ? [] : [[row.n, row] as const])))
@@ -213,6 +217,7 @@ export async function recordIntents(tx: Transaction, jobs: Placed<IssuanceIntent
       else if (found && !found.is_newest) conflict = 'profiles'
       else if (found && (!found.is_ahead || found.is_covered)) conflict = 'idx'
       else if (found?.is_closed) conflict = 'group'
+      else if (found && !found.is_consented) conflict = 'consent'
       else if (found?.is_elsewhere) conflict = 'key'
       else if (found && !found.is_admitted) conflict = 'secret'
       else if (!isAdded) conflict = await settleTaken(tx, intent)

@@ -78,6 +78,10 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
     db,
     'SELECT device, expires_at, content_sha256, issued FROM secrets WHERE hash = ?',
   )
+  const consentById = prepare(
+    db,
+    `SELECT 1 FROM approvals WHERE id = ? AND fleet = ? AND state = 'approved' AND content_sha256 = ? AND epoch = ? AND expires_at > ?`,
+  )
   const spendSecret = prepare(db, 'UPDATE secrets SET content_sha256 = ? WHERE hash = ?')
   const closeSecret = prepare(db, 'UPDATE secrets SET issued = 1 WHERE hash = ?')
   const insertIntent = prepare(
@@ -171,6 +175,8 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
       if (i.profiles && !session.areNewest(i.fleet, i.profiles)) return conflict('profiles')
       // Asked here and not only before: from the commit of a revocation on, no intent of its group gets in.
       if (i.gids.some(gid => isClosed(i.fleet, gid))) return conflict('group')
+      // And from the commit of a denial on, nothing that was approved before.
+      if (i.consent && consentById.get(i.consent, i.fleet, i.contentSha256, i.epoch, i.at) === undefined) return conflict('consent')
       // Two devices that ask with one key at the same moment have both been told that nobody holds it.
       if (keyElsewhere.get(i.spkiSha256, i.device) !== undefined) return conflict('key')
       if (i.secret !== null) {

@@ -49,7 +49,7 @@ const query = packing<FactsQuery>({ fleet: plain, deviceId: plain, spkiSha256: b
 const intent = packing<IssuanceIntent>({
   ...{ issuer: bytes, serial: bytes, fleet: plain, device: plain, deviceVersion: plain, idx: plain, gids: plain },
   ...{ spkiSha256: bytes, contentSha256: bytes, epoch: plain, notBefore: plain, notAfter: plain, secret: bytes },
-  ...{ requestId: plain, tbs: bytes, at: plain, transaction: plain, profiles: bytes, hold: plain },
+  ...{ requestId: plain, tbs: bytes, at: plain, transaction: plain, profiles: bytes, hold: plain, consent: plain },
 })
 const issued = packing<Omit<IssuedRecord, 'audit'>>({
   ...{ issuer: bytes, serial: bytes, der: bytes, idxFloor: plain, supersedes: plain, supersedesSince: plain, at: plain },

@@ -138,11 +138,13 @@ export interface IssuanceIntent {
   at: number
   /** Recorded with it, as recordScepTransaction does. */
   transaction?: ScepTransaction
+  /** The person's word that the decision rests on (approvals.ts): taken back, or over, by then, and the intent is not taken. */
+  consent?: number | null
   /** Hash of the profiles that decided; none of the fleet's newest generation, and the intent is not taken. */
   profiles?: Bytes
 }
 
-/** What stood against an intent. `device`: it changed since the decision. `idx`: taken, or not above that of the device's last certificate. `transaction`: it stands for another key. `issuer`: another one signs now. `key`: another device's. `profiles`: the fleet has newer ones. */
+/** What stood against an intent. `device`: it changed since the decision. `idx`: taken, or not above that of the device's last certificate. `transaction`: it stands for another key. `issuer`: another one signs now. `key`: another device's. `profiles`: the fleet has newer ones. `consent`: taken back. */
 export type IntentConflict =
   | 'serial'
   | 'idx'
@@ -154,6 +156,7 @@ export type IntentConflict =
   | 'issuer'
   | 'key'
   | 'profiles'
+  | 'consent'
 
 export interface IssuedRecord {
   issuer: Bytes
