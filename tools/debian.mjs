@@ -35,6 +35,7 @@ export const debianPackages = [
   'swtpm',
   'systemd',
   'tpm2-abrmd',
+  'tpm2-openssl',
   'tpm2-tools',
 ]
 

@@ -1,27 +1,21 @@
 // Keys at rest and keys that never leave: files under a passphrase; a token whose keys open mutual TLS, by OpenSSL's pkcs11 engine (SoftHSM); and a TPM (swtpm
-// behind Debian's resource manager) that makes keys and signs. What of TLS a TPM's keys do not do on Node: docs/device-keys.md.
-import { execFile, execFileSync, spawn } from 'node:child_process'
+// behind Debian's resource manager), by its PKCS #11 and by OpenSSL's provider.
+import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process'
 import { createPublicKey, verify } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import { encodeName, SERIAL_NUMBER } from '@birthmark/device-sdk/core'
-import { createIdentity, fileKeys, memoryStore, tokenConfiguration } from '@birthmark/device-sdk/node'
+import { createIdentity, fileKeys, memoryStore, tokenConfiguration, tpmConfiguration, tpmKeys } from '@birthmark/device-sdk/node'
 import { neverExpires, startTestEst } from '@birthmark/device-sdk/testing'
 import { afterEach, expect, test } from 'vitest'
 import { softHsm } from '../support/soft-token.ts'
+import { withTpm } from '../support/tpm.ts'
 
-const run = promisify(execFile)
 const program = fileURLToPath(new URL('../support/token-device.ts', import.meta.url))
-const node = [
-  process.execPath,
-  '--conditions=source',
-  '--disable-warning=ExperimentalWarning',
-  '--disable-warning=DEP0183',
-  program,
-]
+const node = [process.execPath, '--conditions=source', '--disable-warning=ExperimentalWarning', '--disable-warning=DEP0183']
 const folders: string[] = []
 afterEach(() => {
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true })
@@ -42,21 +36,11 @@ const story = [
   ['cacerts', 'CN=token-1\nserialNumber=token-1', 200],
 ]
 
-/** Runs the device, certifies its birth key when it shows it, and gives back what it said and what the server saw. */
-async function live(
-  folder: string,
-  library: string,
-  token: string,
-  start: (args: string[], file: string) => [string, string[], object?],
-) {
+/** Starts a device, certifies its birth key when it shows it, and gives back what it said and what the server saw. */
+async function live(folder: string, start: (server: string) => ChildProcessWithoutNullStreams) {
   const est = await startTestEst()
   writeFileSync(join(folder, 'server.json'), JSON.stringify({ url: est.url, trust: est.trust }))
-  writeFileSync(join(folder, 'openssl.cnf'), tokenConfiguration(library))
-  const [command, args, env] = start(
-    [...node.slice(1), library, token, pin, join(folder, 'server.json')],
-    join(folder, 'openssl.cnf'),
-  )
-  const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: 'pipe', timeout: 60_000 })
+  const child = start(join(folder, 'server.json'))
   let said = ''
   let trouble = ''
   child.stderr.on('data', part => {
@@ -90,11 +74,14 @@ test('a PKCS #11 token: enrolls, renews and opens mutual TLS with keys that it n
     env,
     stdio: 'pipe',
   })
-  const { told, seen } = await live(folder, softHsm, 'dev ice', (args, file) => [
-    node[0],
-    [`--openssl-config=${file}`, ...args],
-    env,
-  ])
+  writeFileSync(join(folder, 'openssl.cnf'), tokenConfiguration(softHsm))
+  const { told, seen } = await live(folder, server =>
+    spawn(node[0], [`--openssl-config=${folder}/openssl.cnf`, ...node.slice(1), program, softHsm, 'dev ice', pin, server], {
+      env,
+      stdio: 'pipe',
+      timeout: 60_000,
+    }),
+  )
   expect(told).toMatchObject(became)
   expect(seen).toEqual(story)
   expect(told.shown).not.toContain(pin)
@@ -110,32 +97,63 @@ test('a PKCS #11 token: enrolls, renews and opens mutual TLS with keys that it n
 test('a TPM by its PKCS #11 makes a key and signs with it', async () => {
   const folder = scratch()
   const pkcs11 = execFileSync('sh', ['-c', 'ls /usr/lib/*/pkcs11/libtpm2_pkcs11.so'], { encoding: 'utf8' }).trim()
-  const script = `
-    cd '${folder}' && mkdir state store
-    # Free ports of this machine: swtpm wants two next to each other.
-    for port in 24411 24421 24431 24441 24451; do
-      swtpm socket --tpm2 --tpmstate dir=state --server type=tcp,port=$port,bindaddr=127.0.0.1 --ctrl type=tcp,port=$((port+1)),bindaddr=127.0.0.1 --flags not-need-init,startup-clear >swtpm.log 2>&1 &
-      tpm=$!
-      sleep 0.4
-      kill -0 $tpm 2>/dev/null && break
-    done
-    tpm2-abrmd --allow-root --session --tcti=swtpm:host=127.0.0.1,port=$port >abrmd.log 2>&1 &
-    manager=$!
-    trap 'kill $manager $tpm 2>/dev/null' EXIT
-    export TPM2_PKCS11_STORE="$PWD/store" TPM2_PKCS11_TCTI=tabrmd:bus_type=session TPM2TOOLS_TCTI=tabrmd:bus_type=session
-    for try in 1 2 3 4 5 6 7 8 9 10; do sleep 0.3; tpm2_getcap properties-fixed >/dev/null 2>&1 && break; done
+  const prepared = `
+    mkdir store; export TPM2_PKCS11_STORE="$PWD/store"
     tpm2_ptool init --path store >setup.log 2>&1
-    tpm2_ptool addtoken --pid=1 --sopin=sopin-1 --userpin='${pin}' --label=device --path store >>setup.log 2>&1 || cat setup.log >&2
-timeout 40 "$@"`
-  const command = [...node.slice(0, -1), fileURLToPath(new URL('../support/token-signature.ts', import.meta.url))]
-  const { stdout } = await run('dbus-run-session', ['--', 'sh', '-c', script, 'sh', ...command, pkcs11, 'device', pin], {
-    timeout: 60_000,
-  })
+    tpm2_ptool addtoken --pid=1 --sopin=sopin-1 --userpin='${pin}' --label=device --path store >>setup.log 2>&1 || cat setup.log >&2`
+  const command = [...node, fileURLToPath(new URL('../support/token-signature.ts', import.meta.url)), pkcs11, 'device', pin]
+  const child = withTpm(folder, command, { prepared })
+  const [stdout, trouble] = await Promise.all([text(child.stdout), text(child.stderr)])
+  if (!stdout) throw new Error(trouble)
   const { made, found, signature } = JSON.parse(stdout) as Record<string, string>
   expect(found).toBe(made)
   const key = createPublicKey({ key: Buffer.from(made, 'hex'), format: 'der', type: 'spki' })
   expect(verify('sha256', Buffer.from([1, 2, 3]), key, Buffer.from(signature, 'hex'))).toBe(true)
 }, 70_000)
+
+test('a TPM by OpenSSL’s provider: keys that no power cut locks, mutual TLS as often as wanted, renewed under an open connection', async () => {
+  const folder = scratch()
+  writeFileSync(join(folder, 'openssl.cnf'), tpmConfiguration())
+  const device = fileURLToPath(new URL('../support/tpm-device.ts', import.meta.url))
+  const { told, seen } = await live(folder, server =>
+    withTpm(folder, [node[0], `--openssl-config=${folder}/openssl.cnf`, ...node.slice(1), device, folder, server]),
+  )
+  expect(told).toMatchObject({ state: 'active', generation: 3, deviceId: 'token-1' })
+  expect(told.answers).toBe(Array(41).fill('200').join(' '))
+  const operational = 'CN=token-1\nserialNumber=token-1'
+  const connections = Array(20).fill(['cacerts', operational, 200])
+  const renewed = [
+    ['simplereenroll', operational, 200],
+    ['cacerts', operational, 200],
+  ]
+  expect(seen).toEqual([...story.slice(0, 2), ...connections, ...renewed, ...connections, connections[0], ...renewed])
+  expect(told.shown).not.toContain('PRIVATE KEY')
+  for (const slot of ['birth', 'op-0', 'op-1']) {
+    const file = join(folder, 'keys', `${slot}.key`)
+    expect(statSync(file).mode & 0o777).toBe(0o600)
+    // Wrapped by the TPM; and of no worth where that isn't.
+    const parsed = execFileSync('openssl', ['asn1parse', '-in', file], { encoding: 'utf8' })
+    expect(parsed).toContain('2.23.133.10.1.3')
+    // fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, sign (TPM 2.0 Part 2, 8.3.2).
+    expect(/DUMP\]:....0023000B(........)/.exec(parsed)?.[1]).toBe('00040472')
+    expect(() => execFileSync('openssl', ['pkey', '-in', file, '-noout'], { stdio: 'pipe' })).toThrow()
+  }
+}, 70_000)
+
+test('without the provider in OpenSSL’s configuration a TPM’s key says what is missing', () => {
+  const folder = scratch()
+  const wrapped = 'MIHyBgZngQUKAQOgAwEB/wIEQAAAAQ=='
+  writeFileSync(join(folder, 'op-0.key'), `-----BEGIN TSS2 PRIVATE KEY-----\n${wrapped}\n-----END TSS2 PRIVATE KEY-----\n`)
+  let code: string | undefined
+  tpmKeys(folder).sign('op-0', new Uint8Array(3), error => {
+    code = `${error?.code} ${error?.message}`
+  })
+  expect(code).toMatch(/^key_unavailable .*tpmConfiguration/)
+  tpmKeys(folder).sign('op-1', new Uint8Array(3), error => {
+    code = error?.code
+  })
+  expect(code).toBe('key_unavailable')
+})
 
 test('a file under a passphrase: mode 0600, opened by openssl with it and by nobody without, and it enrolls', async () => {
   const folder = scratch()

@@ -35,7 +35,8 @@ export function createGateway({ identity, server, trust }: GatewayOptions): Gate
   // The gateway's key, whichever is in use, by the one name that is asked for.
   const keys = {
     tlsKey() {
-      const { key, privateKeyEngine, privateKeyIdentifier } = identity.tlsOptions()
+      const { key, privateKeyEngine, privateKeyIdentifier, secureContext } = identity.tlsOptions()
+      if (secureContext) return { secureContext }
       return key === undefined ? { privateKeyEngine, privateKeyIdentifier } : { key }
     },
   } as unknown as NodeKeyStore

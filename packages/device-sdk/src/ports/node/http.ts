@@ -19,17 +19,19 @@ export function pemChain(certificates: Uint8Array[]): string {
 
 /** The part of `tls.connect`'s options that says who we are and whom we trust. Throws `key_unavailable` when the slot is empty. */
 export function tlsCredentials(anchors: Uint8Array[], keys: NodeKeyStore, identity: TlsIdentity): object {
-  const trust = {
+  const chain = {
     ca: anchors.map(der => encodePem('CERTIFICATE', der)),
     // An anchor is an anchor, self-signed or not.
     allowPartialTrustChain: true,
-    minVersion: 'TLSv1.2',
-    rejectUnauthorized: true,
+    minVersion: 'TLSv1.2' as const,
   }
+  const trust = { ...chain, rejectUnauthorized: true }
   if (identity.slot === null) return trust
-  const key = keys.tlsKey(identity.slot)
+  const cert = pemChain(identity.chain)
+  const secureContext = keys.tlsContext?.(identity.slot, { ...chain, cert })
+  const key = secureContext ? { secureContext } : keys.tlsKey(identity.slot)
   if (!key) throw deviceError('key_unavailable', `no key in slot ${identity.slot}`)
-  return { ...trust, ...key, cert: pemChain(identity.chain) }
+  return { ...trust, ...key, cert }
 }
 
 // What OpenSSL and node:tls call a server certificate that does not hold.

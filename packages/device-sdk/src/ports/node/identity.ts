@@ -1,6 +1,7 @@
 // One device's identity on Node and Bun: the agent of agent/agent.ts with this runtime's crypto, network and clock lent to it, promises
 // instead of callbacks, and PEM where people bring PEM. No decision is made here.
 
+import type { SecureContext } from 'node:tls'
 import { createAgent } from '../../agent/agent.ts'
 import type { Agent, AgentEvents, AgentState, AgentStatus } from '../../agent/agent-interface.ts'
 import { type Identity as SlotIdentity, slotOf } from '../../agent/identity-slots.ts'
@@ -31,6 +32,8 @@ export interface TlsOptions {
   key?: string
   privateKeyEngine?: string
   privateKeyIdentifier?: string
+  /** Of a TPM's key, in place of it: made once for an identity. */
+  secureContext?: SecureContext
   cert: string
   ca: string[]
   minVersion: 'TLSv1.2'

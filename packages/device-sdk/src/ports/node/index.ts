@@ -47,3 +47,4 @@ export {
 export { fileKeys, type KeyType, memoryKeys, type NodeKeyStore } from './keys.ts'
 export { fileStore, memoryStore } from './store.ts'
 export { type Pkcs11Binding, type TokenKeysOptions, tokenConfiguration, tokenKeys } from './token-keys.ts'
+export { tpmConfiguration, tpmKeys } from './tpm-keys.ts'

@@ -2,6 +2,7 @@
 // a method that says so. Nothing here prints: a key store has no enumerable secret, and its JSON is its description.
 
 import { createPrivateKey, createPublicKey, generateKeyPair, type KeyObject, sign } from 'node:crypto'
+import type { SecureContext, SecureContextOptions } from 'node:tls'
 import type { KeyStore } from '../../agent/ports.ts'
 import type { Bytes } from '../../core/bytes.ts'
 import { type DeviceError, deviceError } from '../../core/errors.ts'
@@ -15,6 +16,11 @@ export interface NodeKeyStore extends KeyStore {
    * token. It is the secret itself: hand it to TLS and nowhere else. Null when the slot is empty. Throws `store_read`, `key_unavailable`.
    */
   tlsKey(slot: string): { key: string } | { privateKeyEngine: string; privateKeyIdentifier: string } | null
+  /**
+   * In place of `tlsKey` for keys whose every loading takes room in a chip: a context with the slot's key and `options`, the same one as long as neither
+   * changes. Null when the slot is empty. Throws as `tlsKey`.
+   */
+  tlsContext?(slot: string, options: SecureContextOptions): SecureContext | null
   toJSON(): object
 }
 
@@ -118,7 +124,7 @@ function hashFor(key: KeyObject): string | null {
 
 /**
  * Keys as PKCS#8 PEM files `<slot>.key` of `folder`, mode 0600, each replaced atomically and fsynced before its public key is told. For a
- * token or TPM see `tokenKeys`; for a secure element of another kind write a NodeKeyStore of your own: four methods. `type` is what `generate` makes;
+ * token see `tokenKeys`, for a TPM `tpmKeys`; for a secure element of another kind write a NodeKeyStore of your own: four methods. `type` is what `generate` makes;
  * `disk` is for tests. `passphrase`: keys made here are encrypted with it (encrypted-key.ts); a key that lies there in the clear is still read, such as a
  * birth key from the factory.
  */

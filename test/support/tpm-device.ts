@@ -1,0 +1,55 @@
+// A device whose keys are a TPM's: born, enrolled, connected twenty times, renewed while a connection is open, connected twenty times more. A process of its
+// own, since OpenSSL is told of the TPM at the start. Arguments: a folder, and a file with { url, trust }. Prints its birth key, takes its birth certificate
+// from standard input, both in hex, and prints what became of it as JSON.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { connect, type TLSSocket } from 'node:tls'
+import { createIdentity, fileStore, type TlsOptions, tpmKeys } from '@birthmark/device-sdk/node'
+
+const [folder, server] = process.argv.slice(2)
+const { url, trust } = JSON.parse(readFileSync(server, 'utf8'))
+const keys = tpmKeys(join(folder, 'keys'))
+const store = fileStore(join(folder, 'identity'))
+const spki = await new Promise<Uint8Array>((resolve, reject) =>
+  keys.generate('birth', (error, made) => (made ? resolve(made) : reject(error))),
+)
+process.stdout.write(`${Buffer.from(spki).toString('hex')}\n`)
+for await (const line of createInterface({ input: process.stdin })) {
+  store.put('birth.chain', new Uint8Array(Buffer.from(line, 'hex')))
+  break
+}
+const { hostname: host, port } = new URL(url)
+const open = (tls: TlsOptions): Promise<TLSSocket> =>
+  new Promise((resolve, reject) => {
+    const socket = connect({ ...tls, host, port: Number(port) }, () => resolve(socket))
+    socket.once('error', reject)
+  })
+/** The status of an answer over an open connection. */
+const ask = (socket: TLSSocket): Promise<string> =>
+  new Promise((resolve, reject) => {
+    socket.once('error', reject)
+    socket.once('data', part => resolve(part.toString('latin1').split(' ')[1]))
+    socket.write(`GET /.well-known/est/cacerts HTTP/1.1\r\nhost: ${host}\r\n\r\n`)
+  })
+
+const identity = createIdentity({ keys, store, server: { url }, trust })
+await identity.enroll()
+const answers: string[] = []
+const asked = async (socket: TLSSocket, keep: boolean) => {
+  answers.push(await ask(socket))
+  if (!keep) socket.destroy()
+}
+for (let i = 0; i < 20; i++) await asked(await open(identity.tlsOptions()), false)
+const old = await open(identity.tlsOptions())
+await identity.renew()
+const fresh = await open(identity.tlsOptions())
+await asked(fresh, false)
+await asked(old, false)
+for (let i = 0; i < 19; i++) await asked(await open(identity.tlsOptions()), false)
+await identity.renew()
+const { state, generation, deviceId } = identity.status()
+const shown = JSON.stringify([keys, identity.tlsOptions()])
+process.stdout.write(JSON.stringify({ state, generation, deviceId, answers: answers.join(' '), shown }))
+identity.close()
+process.exit(0)
