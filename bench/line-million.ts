@@ -65,11 +65,11 @@ let filled = 0
 for (const { serial, groups } of order.units()) {
   if (filled >= units - real) break
   const at = clock.now()
-  const reserved = journal.reserve(
+  const { index, durable: reserved } = journal.reserve(
     { serial, spkiSha256: sha256Hex(Buffer.from(serial)), groups, keyOrigin: 'device', toBeSigned },
     at,
   )
-  const issued = journal.issued(serial, signature, at)
+  const issued = journal.issued({ serial, index }, signature, at)
   const good = journal.fate({ kind: 'good', serial, step: 'readback', cause: 'certificate' }, at)
   if (++filled % 96 === 0) await Promise.all([reserved, issued, good])
 }

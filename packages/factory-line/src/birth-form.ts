@@ -16,7 +16,7 @@ import {
   utf8Bytes,
 } from '@birthmark/device-sdk/core'
 import { type Authority, keyIdOf } from './authority.ts'
-import { certificateSerial, encodeToBeSigned, encodeValidity, neverExpires } from './certificate-form.ts'
+import { certificateSerial, encodeToBeSigned, encodeValidity, neverExpires, writeCertificateSerial } from './certificate-form.ts'
 import { authorityKeyId, HARDWARE_MODULE_NAME, hardwareModuleName, keyUsage, subjectAltNames, subjectKeyId } from './extensions.ts'
 
 export interface BirthProfile {
@@ -78,7 +78,7 @@ export function birthForm(profile: BirthProfile, issuing: Authority): BirthForm 
       wrap(0xa3, [wrap(0x30, extensions)]),
     ])
   }
-  const forms = new Map<string, Piece>()
+  const forms = new Map<number, Piece>()
   let dates: Bytes = new Uint8Array(0)
   let datesOf = -1
   return ({ serial, spki, spkiSha256 }, now, random) => {
@@ -87,7 +87,8 @@ export function birthForm(profile: BirthProfile, issuing: Authority): BirthForm 
       datesOf = now
     }
     const printable = !serial.includes('_')
-    const kind = `${serial.length} ${printable} ${spki.length}`
+    // A serial has at most 64 characters.
+    const kind = (spki.length * 2 + Number(printable)) * 128 + serial.length
     let form = forms.get(kind)
     if (!form) {
       if (forms.size >= formsMax) forms.clear()
@@ -100,7 +101,7 @@ export function birthForm(profile: BirthProfile, issuing: Authority): BirthForm 
       else if (what === 'key') bytes.set(spki, at)
       else if (what === 'keyId') bytes.write(spkiSha256, at, 20, 'hex')
       else if (what === 'dates') bytes.set(dates, at)
-      else bytes.set(certificateSerial(now, random), at)
+      else writeCertificateSerial(bytes, at, now, random)
     }
     return bytes
   }

@@ -3,6 +3,7 @@
 
 import { type Bytes, codeOf, csrAssemble, csrInfo, encodeName, parseCsr, SERIAL_NUMBER } from '@birthmark/device-sdk/core'
 import { FactoryError } from './errors.ts'
+import { type RequestForm, requestForm, type SignedRequest } from './request-form.ts'
 import { importKey, refuseKey, verifyOnce } from './signing-key.ts'
 
 declare const proven: unique symbol
@@ -11,22 +12,34 @@ export interface ProvenBirthRequest {
   [proven]: true
 }
 
-/** Parses a DER CSR, judges its key and verifies its signature. Throws `csr_malformed`, `key_refused`, `csr_signature`. */
-export function proveBirthRequest(der: Bytes): ProvenBirthRequest {
-  let csr: ReturnType<typeof parseCsr>
-  try {
-    csr = parseCsr(der)
-  } catch (error) {
-    if (codeOf(error) === null) throw error
-    throw new FactoryError('csr_malformed', (error as Error).message, error)
+/**
+ * Parses DER CSRs one after another, judges their keys and verifies their signatures. Throws `csr_malformed`, `key_refused`,
+ * `csr_signature`. A request in the form of the one before is read by that form, with the same outcome at a tenth of the cost.
+ */
+export function birthRequestProver(): (der: Bytes) => ProvenBirthRequest {
+  let form: RequestForm | null = null
+  const parse = (der: Bytes): SignedRequest => {
+    try {
+      const alike = form?.read(der)
+      if (alike) return alike
+      const csr = parseCsr(der)
+      form = requestForm(csr)
+      return csr
+    } catch (error) {
+      if (codeOf(error) === null) throw error
+      throw new FactoryError('csr_malformed', (error as Error).message, error)
+    }
   }
-  const refused = refuseKey(csr.spki, csr.keyAlgorithm)
-  if (refused !== null) throw new FactoryError('key_refused', refused)
-  if (!verifyOnce(csr.spki, csr.keyAlgorithm, csr.signatureAlgorithm, csr.info, csr.signature)) {
-    if (!isKey(csr.spki)) throw new FactoryError('key_refused', 'the public key does not parse')
-    throw new FactoryError('csr_signature', 'the CSR is not signed by the key it carries')
+  return der => {
+    const { spki, keyAlgorithm, signatureAlgorithm, info, signature } = parse(der)
+    const refused = refuseKey(spki, keyAlgorithm)
+    if (refused !== null) throw new FactoryError('key_refused', refused)
+    if (!verifyOnce(spki, keyAlgorithm, signatureAlgorithm, info, signature)) {
+      if (!isKey(spki)) throw new FactoryError('key_refused', 'the public key does not parse')
+      throw new FactoryError('csr_signature', 'the CSR is not signed by the key it carries')
+    }
+    return { spki } as ProvenBirthRequest
   }
-  return { spki: csr.spki } as ProvenBirthRequest
 }
 
 /** Asked only to tell the sender what is wrong. */
@@ -43,7 +56,7 @@ function isKey(spki: Bytes): boolean {
 export interface DeviceKey {
   spki: Bytes
   algorithm: string
-  sign(message: Bytes): Promise<Bytes>
+  sign(message: Bytes): Bytes | Promise<Bytes>
 }
 
 /** The CSR that a device (or a fixture on its behalf) sends to the station. */

@@ -59,17 +59,16 @@ export function encodeToBeSigned(form: CertificateForm, algorithm: string): Byte
   ])
 }
 
-/** Signs and verifies what came back: a broken signer (FAULTS 41) must not put its mark on a product. */
-export async function signAndVerify(toBeSigned: Bytes, key: SigningKey, verifier: KeyObject = importKey(key.spki)): Promise<Bytes> {
-  const signature = await key.sign(toBeSigned)
-  if (!verifyWithKey(verifier, key.algorithm, toBeSigned, signature))
+/** What a signer returned, once it verifies: a broken one (FAULTS 41) must not put its mark on a product. `verifier`: the signer's public key. */
+export function judgeSignature(toBeSigned: Bytes, signature: Bytes, algorithm: string, verifier: KeyObject): Bytes {
+  if (!verifyWithKey(verifier, algorithm, toBeSigned, signature))
     throw new FactoryError('signature_bad', 'the signer returned a signature that does not verify; take it out of service')
   return signature
 }
 
 /** The whole certificate, verified. */
 export async function signCertificate(toBeSigned: Bytes, key: SigningKey): Promise<Bytes> {
-  const signature = await signAndVerify(toBeSigned, key)
+  const signature = judgeSignature(toBeSigned, await key.sign(toBeSigned), key.algorithm, importKey(key.spki))
   return assembleCertificate(toBeSigned, signatureAlgorithmIdentifier(key.algorithm), signature)
 }
 
@@ -108,10 +107,14 @@ function writeHeader(bytes: Buffer, at: number, tag: number, length: number): nu
 
 /** 16 octets: time-ordered prefix (milliseconds), then 80 bits from `random`; top bit clear, so positive within RFC 5280's 20. */
 export function certificateSerial(nowSeconds: number, random: (length: number) => Bytes): Bytes {
-  const serial = new Uint8Array(16)
-  const milliseconds = Math.floor(nowSeconds * 1000)
-  for (let i = 0; i < 6; i++) serial[i] = Math.floor(milliseconds / 2 ** (8 * (5 - i))) & 0xff
-  serial[0] = (serial[0] & 0x7f) | 0x40
-  serial.set(random(10), 6)
+  const serial = Buffer.alloc(16)
+  writeCertificateSerial(serial, 0, nowSeconds, random)
   return serial
+}
+
+/** The same, written from `at` on. */
+export function writeCertificateSerial(bytes: Buffer, at: number, nowSeconds: number, random: (length: number) => Bytes): void {
+  bytes.writeUIntBE(Math.floor(nowSeconds * 1000), at, 6)
+  bytes[at] = (bytes[at] & 0x7f) | 0x40
+  bytes.set(random(10), at + 6)
 }

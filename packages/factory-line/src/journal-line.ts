@@ -56,25 +56,15 @@ export interface SealLine {
   signature: string
 }
 
-export type Entry = OpenedLine | ReservedLine | IssuedLine | FateLine | NoteLine
-export type Line = (Entry | SealLine) & { n: number; at: number; prev: string }
+export type Line = (OpenedLine | ReservedLine | IssuedLine | FateLine | NoteLine | SealLine) & {
+  n: number
+  at: number
+  prev: string
+}
 
 export const GENESIS = '0'.repeat(64)
 /** A reservation with an ML-DSA-65 key and 8 groups has about 5 KB. */
 export const journalLineBytesMax = 65_536
-
-/** A line as it is written. The long fields are hex and base64, which JSON takes as they are; to search them for what it does not costs more. */
-export function lineText({ n, at, prev }: { n: number; at: number; prev: string }, entry: Entry | SealLine): string {
-  const head = `{"n":${n},"at":${at},"kind":"${entry.kind}"`
-  switch (entry.kind) {
-    case 'reserved':
-      return `${head},"serial":${JSON.stringify(entry.serial)},"spki":"${entry.spki}","groups":${JSON.stringify(entry.groups)},"origin":"${entry.origin}","tbs":"${entry.tbs}","prev":"${prev}"}`
-    case 'issued':
-      return `${head},"serial":${JSON.stringify(entry.serial)},"signature":"${entry.signature}","prev":"${prev}"}`
-    default:
-      return JSON.stringify({ n, at, ...entry, prev })
-  }
-}
 
 export function sealInput(n: number, prev: string): Bytes {
   return Buffer.from(`birthmark-journal/1\n${n}\n${prev}\n`)

@@ -24,31 +24,24 @@ import type { Authority } from './authority.ts'
 import { assembleCertificate } from './certificate-form.ts'
 import { FactoryError } from './errors.ts'
 import {
-  type Entry,
   type FateLine,
   GENESIS,
-  hashOf,
   journalLineBytesMax,
   type Line,
-  lineText,
   type OpenedLine,
   type ReservedLine,
   readJournal,
-  type SealLine,
   sealInput,
 } from './journal-line.ts'
+import { journalRoom, type NewLine, type NewUnit } from './journal-room.ts'
 import { verifySignature } from './signing-key.ts'
 import { fingerprintIndex, fingerprintOf, fingerprintOfHex, GOOD, ISSUED, SCRAPPED, unitTable } from './unit-index.ts'
 
 export type UnitState = 'reserved' | 'issued' | 'good' | 'scrapped'
 
-export interface Unit {
-  serial: string
-  /** SHA-256 of the SubjectPublicKeyInfo, hex. */
-  spkiSha256: string
-  groups: string[]
-  keyOrigin: 'device' | 'host'
-  toBeSigned: Bytes
+export interface Unit extends NewUnit {
+  /** Which of the journal's units it is, in the order of reservation. */
+  index: number
   /** null while only reserved. */
   certificate: Bytes | null
   state: UnitState
@@ -62,17 +55,18 @@ export interface Tally {
   certificates: number
 }
 
-export type NewUnit = Omit<Unit, 'certificate' | 'state'>
-
 export interface Journal {
   /** From the journal's first line. */
   id: string
   bySerial(serial: string): Unit | null
   byKey(spkiSha256: string): Unit | null
-  /** Taken at once, so that nobody else gets serial or key; durable when it resolves. The caller has checked that neither is known. */
-  reserve(unit: NewUnit, at: number): Promise<void>
-  /** Durable when it resolves: only now may the certificate leave. */
-  issued(serial: string, signature: Bytes, at: number): Promise<void>
+  /**
+   * Taken at once, so that nobody else gets serial or key; on the medium when `durable` resolves. The caller has checked that neither is
+   * known. Throws `journal_write` when nothing more is written.
+   */
+  reserve(unit: NewUnit, at: number): { index: number; durable: Promise<void> }
+  /** Of a unit that was reserved. Durable when it resolves: only now may the certificate leave. */
+  issued(unit: { serial: string; index: number }, signature: Bytes, at: number): Promise<void>
   /** `good` and `scrapped` settle an issued unit (`scrapped` also a reserved one); `failed` leaves it as it is. */
   fate(fate: FateLine, at: number): Promise<void>
   note(what: string, detail: string, at: number): Promise<void>
@@ -126,10 +120,8 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
   const table = unitTable()
   const serials = fingerprintIndex()
   const keys = fingerprintIndex()
-  // Reserved here and not yet on the medium: serial → unit number and what its line will say.
-  const waiting = new Map<string, { index: number; line: ReservedLine }>()
-  // Reserved by this process and not issued yet: spares a look at the medium.
-  const begun = new Map<string, number>()
+  // Reserved here and not yet on the medium, by its number.
+  const waiting = new Map<number, NewUnit>()
   const algorithmDer = signatureAlgorithmIdentifier(options.algorithm)
   let opened: OpenedLine | null = null
   let certificates = 0
@@ -145,50 +137,43 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
     }
     throw new FactoryError('journal_corrupt', `no line at ${offset} of ${file}`)
   }
-  const reservedLine = (index: number): ReservedLine => {
-    const offset = table.reservedAt(index)
-    if (offset >= 0) return lineAt(offset) as Line & ReservedLine
-    for (const each of waiting.values()) if (each.index === index) return each.line
-    throw new FactoryError('journal_corrupt', `unit ${index} is nowhere`)
+  const reservedUnit = (index: number): NewUnit => {
+    const unit = waiting.get(index)
+    if (unit) return unit
+    const { serial, spki, groups, origin, tbs } = lineAt(table.reservedAt(index)) as Line & ReservedLine
+    return { serial, spkiSha256: spki, groups, keyOrigin: origin, toBeSigned: Buffer.from(tbs, 'base64') }
   }
-  const unitOf = (index: number, line: ReservedLine): Unit => {
-    const toBeSigned = Buffer.from(line.tbs, 'base64')
+  const unitOf = (index: number, reserved: NewUnit): Unit => {
     const at = table.issuedAt(index)
     const signature = at < 0 ? null : Buffer.from((lineAt(at) as Line & { signature: string }).signature, 'base64')
     return {
-      serial: line.serial,
-      spkiSha256: line.spki,
-      groups: line.groups,
-      keyOrigin: line.origin,
-      toBeSigned,
-      certificate: signature && assembleCertificate(toBeSigned, algorithmDer, signature),
+      ...reserved,
+      index,
+      certificate: signature && assembleCertificate(reserved.toBeSigned, algorithmDer, signature),
       state: STATES[table.state(index)],
     }
   }
-  const indexOf = (serial: string): { index: number; line: ReservedLine } | null => {
-    let line: ReservedLine | null = null
+  const bySerial = (serial: string): Unit | null => {
+    let unit: NewUnit | null = null
     const index = serials.find(fingerprintOf(serial), candidate => {
-      line = waiting.get(serial)?.index === candidate ? (waiting.get(serial)?.line ?? null) : reservedLine(candidate)
-      return line?.serial === serial
+      unit = reservedUnit(candidate)
+      return unit.serial === serial
     })
-    return index < 0 || line === null ? null : { index, line }
+    return index < 0 || unit === null ? null : unitOf(index, unit)
   }
   // Serials whose fingerprint another has, too. Practically none: for all others a reader of the sealed journal need not look twice.
   const ambiguous = new Set<string>()
   const sealedIndexOf = (serial: string): number =>
-    serials.find(fingerprintOf(serial), candidate => ambiguous.size === 0 || reservedLine(candidate).serial === serial)
-  const enter = (line: ReservedLine): number => {
-    const print = fingerprintOf(line.serial)
-    if (serials.find(print, () => true) >= 0) ambiguous.add(line.serial)
+    serials.find(fingerprintOf(serial), candidate => ambiguous.size === 0 || reservedUnit(candidate).serial === serial)
+  const enter = (serial: string, spkiSha256: string): number => {
+    const print = fingerprintOf(serial)
+    if (serials.find(print, () => true) >= 0) ambiguous.add(serial)
     const index = table.add()
     serials.add(print, index)
-    keys.add(fingerprintOfHex(line.spki), index)
+    keys.add(fingerprintOfHex(spkiSha256), index)
     return index
   }
-  const settle = (index: number, kind: FateLine['kind']): void => {
-    if (kind === 'good') table.setState(index, GOOD)
-    if (kind === 'scrapped') table.setState(index, SCRAPPED)
-  }
+  const settle = (index: number, kind: 'good' | 'scrapped'): void => table.setState(index, kind === 'good' ? GOOD : SCRAPPED)
 
   let end: ReturnType<typeof readJournal>
   try {
@@ -197,7 +182,7 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
       (line, offset) => {
         latest = Math.max(latest, line.at)
         if (line.kind === 'opened') opened = line
-        else if (line.kind === 'reserved') table.setReserved(enter(line), offset)
+        else if (line.kind === 'reserved') table.setReserved(enter(line.serial, line.spki), offset)
         else if (line.kind !== 'note' && line.kind !== 'seal' && line.kind !== 'failed') {
           const index = sealedIndexOf(line.serial)
           if (index < 0) throw new FactoryError('journal_corrupt', `line ${line.n}: ${line.serial} was never reserved`)
@@ -224,47 +209,57 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
   let { lines: count, head: previous, bytes: size } = end
   const known = opened as OpenedLine | null
   const id = known?.journal ?? Buffer.from(options.random(16)).toString('hex')
-  interface Waiting {
-    entry: Entry
-    at: number
-    written(offset: number): void
-    settle(error: unknown): void
-  }
-  let queue: Waiting[] = []
+  /** `index`: of the unit that the line is about, or −1. */
+  type Entry = { line: NewLine; at: number; index: number; offset: number }
+  /** Lines that share a seal, an fsync, and the promise that tells of it. */
+  type Group = { entries: Entry[]; durable: Promise<void>; settle(failure: unknown): void }
+  const groups: Group[] = []
   let flushing = false
   let committing = false
   let closing = false
   // After a failed write or fsync nobody knows what the medium holds (FAULTS 68): nothing more is issued until a restart reads it.
   let failed: FactoryError | null = null
 
-  const append = (entry: Entry, at: number, written: (offset: number) => void): Promise<void> =>
-    new Promise((resolve, reject) => {
-      if (failed || closing) {
-        reject(failed ?? new FactoryError('journal_write', 'the journal is closed'))
-        return
-      }
-      queue.push({ entry, at, written, settle: error => (error ? reject(error) : resolve()) })
-      if (flushing) return
+  /** Why nothing more is written; null when all is well. */
+  const refusal = (): FactoryError | null => failed ?? (closing ? new FactoryError('journal_write', 'the journal is closed') : null)
+
+  const append = (line: NewLine, at: number, index: number): Promise<void> => {
+    const over = refusal()
+    if (over) return Promise.reject(over)
+    let group = groups.at(-1)
+    if (!group || group.entries.length >= groupLinesMax) {
+      group = emptyGroup()
+      groups.push(group)
+    }
+    group.entries.push({ line, at, index, offset: 0 })
+    if (!flushing) {
       flushing = true
-      // After everything that this turn of the event loop brings: those lines share a seal and an fsync.
+      // After everything that this turn of the event loop brings: those lines share a group.
       setImmediate(() => void flush())
+    }
+    return group.durable
+  }
+  const emptyGroup = (): Group => {
+    let settle: Group['settle'] = () => {}
+    const durable = new Promise<void>((resolve, reject) => {
+      settle = failure => (failure ? reject(failure) : resolve())
     })
+    return { entries: [], durable, settle }
+  }
 
   const flush = async (): Promise<void> => {
-    while (queue.length > 0) {
-      const group = queue.slice(0, groupLinesMax)
-      queue = queue.slice(groupLinesMax)
+    for (let group = groups.shift(); group; group = groups.shift()) {
       try {
         if (failed) throw failed
         committing = true
-        await commit(group)
-        for (const each of group) each.settle(null)
+        await commit(group.entries)
+        group.settle(null)
       } catch (error) {
         failed ??=
           error instanceof FactoryError
             ? error
             : new FactoryError('journal_write', `${file} could not be written: ${(error as Error).message}`, error)
-        for (const each of group) each.settle(failed)
+        group.settle(failed)
       }
       committing = false
       // Those who waited take their next step first, so that its lines come into this group and not the one after it.
@@ -274,41 +269,43 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
     if (closing) finish()
   }
 
-  // One group is written at a time, and each into the same room.
-  let room = Buffer.alloc(1 << 16)
-  const commit = async (group: Waiting[]): Promise<void> => {
-    let filled = 0
-    const chain = (entry: Entry | SealLine, at: number): number => {
-      const text = lineText({ n: count + 1, at, prev: previous }, entry)
-      // Three octets are the most that UTF-8 makes of one unit of a string.
-      const most = filled + 3 * text.length + 1
-      if (most > room.length) room = Buffer.concat([room.subarray(0, filled)], 2 * most)
-      const length = room.write(text, filled)
+  const room = journalRoom()
+  const commit = async (entries: Entry[]): Promise<void> => {
+    room.clear()
+    const begin = size
+    const chain = (line: NewLine, at: number): number => {
       const offset = size
-      previous = hashOf(room.subarray(filled, filled + length))
-      room[filled + length] = 0x0a
-      filled += length + 1
+      previous = room.add(count + 1, at, previous, line)
       count++
-      size += length + 1
+      size = begin + room.filled()
       return offset
     }
     if (count === 0) {
       const { station, sku } = options
       const certificates = [signer.certificate, ...signer.chain.slice(0, -1)].map(der => Buffer.from(der).toString('base64'))
-      chain({ kind: 'opened', journal: id, station, sku, certificates } satisfies OpenedLine, group[0].at)
+      chain({ kind: 'opened', journal: id, station, sku, certificates }, entries[0].at)
     }
-    const offsets = group.map(({ entry, at }) => chain(entry, at))
-    const signature = await signer.key.sign(sealInput(count + 1, previous))
-    chain({ kind: 'seal', signature: Buffer.from(signature).toString('base64') }, group[group.length - 1].at)
-    const data = room.subarray(0, filled)
+    for (const entry of entries) entry.offset = chain(entry.line, entry.at)
+    const last = entries[entries.length - 1].at
+    chain({ kind: 'seal', signature: await signer.key.sign(sealInput(count + 1, previous)) }, last)
+    const data = room.data()
     failpoint('before-write')
     // Into the page cache at once, below a megabyte for hundreds of units: a helper thread would cost more than that copy. The medium is waited for elsewhere.
     for (let at = 0; at < data.length; ) at += writeSync(fd, data, at)
     failpoint('before-sync')
     await synced(fd)
     failpoint('after-sync')
-    for (let i = 0; i < group.length; i++) group[i].written(offsets[i])
-    latest = Math.max(latest, group[group.length - 1].at)
+    for (const { line, index, offset } of entries) {
+      if (line.kind === 'reserved') {
+        table.setReserved(index, offset)
+        waiting.delete(index)
+      } else if (line.kind === 'issued') {
+        certificates++
+        table.setIssued(index, offset)
+        table.setState(index, ISSUED)
+      } else if (line.kind === 'good' || line.kind === 'scrapped') settle(index, line.kind)
+    }
+    latest = Math.max(latest, last)
   }
 
   let finished = false
@@ -322,56 +319,33 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
 
   return {
     id,
-    bySerial(serial) {
-      const found = indexOf(serial)
-      return found && unitOf(found.index, found.line)
-    },
+    bySerial,
     byKey(spkiSha256) {
-      let line: ReservedLine | null = null
+      let unit: NewUnit | null = null
       const index = keys.find(fingerprintOfHex(spkiSha256), candidate => {
-        line = reservedLine(candidate)
-        return line.spki === spkiSha256
+        unit = reservedUnit(candidate)
+        return unit.spkiSha256 === spkiSha256
       })
-      return index < 0 || line === null ? null : unitOf(index, line)
+      return index < 0 || unit === null ? null : unitOf(index, unit)
     },
     reserve(unit, at) {
-      const line: ReservedLine = {
-        kind: 'reserved',
-        serial: unit.serial,
-        spki: unit.spkiSha256,
-        groups: unit.groups,
-        origin: unit.keyOrigin,
-        tbs: Buffer.from(unit.toBeSigned).toString('base64'),
-      }
-      if (failed || closing) return Promise.reject(failed ?? new FactoryError('journal_write', 'the journal is closed'))
-      const index = enter(line)
-      waiting.set(unit.serial, { index, line })
-      begun.set(unit.serial, index)
-      return append(line, at, offset => {
-        table.setReserved(index, offset)
-        waiting.delete(unit.serial)
-      })
+      const over = refusal()
+      if (over) throw over
+      const index = enter(unit.serial, unit.spkiSha256)
+      waiting.set(index, unit)
+      return { index, durable: append({ kind: 'reserved', unit }, at, index) }
     },
-    issued(serial, signature, at) {
-      const index = begun.get(serial) ?? indexOf(serial)?.index
-      if (index === undefined) return Promise.reject(new FactoryError('journal_write', `${serial} was not reserved`))
-      return append({ kind: 'issued', serial, signature: Buffer.from(signature).toString('base64') }, at, offset => {
-        certificates++
-        begun.delete(serial)
-        table.setIssued(index, offset)
-        table.setState(index, ISSUED)
-      })
-    },
+    issued: ({ serial, index }, signature, at) => append({ kind: 'issued', serial, signature }, at, index),
     fate(fate, at) {
       // A failure may be about a unit that never got as far as a reservation.
-      if (fate.kind === 'failed') return append(fate, at, () => {})
-      const found = indexOf(fate.serial)
-      if (!found) return Promise.reject(new FactoryError('serial_unknown', `${fate.serial} was not issued here`))
-      return append(fate, at, () => settle(found.index, fate.kind))
+      if (fate.kind === 'failed') return append(fate, at, -1)
+      const unit = bySerial(fate.serial)
+      if (!unit) return Promise.reject(new FactoryError('serial_unknown', `${fate.serial} was not issued here`))
+      return append(fate, at, unit.index)
     },
-    note: (what, detail, at) => append({ kind: 'note', what, detail }, at, () => {}),
+    note: (what, detail, at) => append({ kind: 'note', what, detail }, at, -1),
     *units() {
-      for (let index = 0; index < table.count; index++) yield unitOf(index, reservedLine(index))
+      for (let index = 0; index < table.count; index++) yield unitOf(index, reservedUnit(index))
     },
     tally() {
       const [reserved, issued, good, scrapped] = table.tally
@@ -382,7 +356,7 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
     close() {
       if (closing) return
       closing = true
-      if (!committing && queue.length === 0) finish()
+      if (!committing && groups.length === 0) finish()
     },
   }
 }

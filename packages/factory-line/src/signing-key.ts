@@ -11,8 +11,8 @@ export interface SigningKey {
   spki: Bytes
   /** A signature algorithm name of the core, such as `ecdsa-sha256`. */
   algorithm: string
-  /** Hashes and signs; the signature in X.509 form. */
-  sign(message: Bytes): Promise<Bytes>
+  /** Hashes and signs; the signature in X.509 form. A key of this process answers at once, one in a token later. */
+  sign(message: Bytes): Bytes | Promise<Bytes>
 }
 
 export type KeyType = 'P-256' | 'P-384' | 'RSA-2048' | 'RSA-3072' | 'Ed25519' | 'ML-DSA-44' | 'ML-DSA-65'
@@ -66,7 +66,7 @@ export function softwareKey(privateKey: KeyObject): SigningKey {
   return {
     spki: createPublicKey(privateKey).export({ type: 'spki', format: 'der' }),
     algorithm,
-    sign: async message => sign(hash, message, privateKey),
+    sign: message => sign(hash, message, privateKey),
   }
 }
 

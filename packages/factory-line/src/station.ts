@@ -7,8 +7,8 @@
 import { type Bytes, equalBytes, parseCertificate, signatureAlgorithmIdentifier } from '@birthmark/device-sdk/core'
 import type { Authority, Moment } from './authority.ts'
 import { type BirthProfile, birthForm } from './birth-form.ts'
-import { proveBirthRequest } from './birth-request.ts'
-import { assembleCertificate, signAndVerify } from './certificate-form.ts'
+import { birthRequestProver } from './birth-request.ts'
+import { assembleCertificate, judgeSignature } from './certificate-form.ts'
 import { FactoryError } from './errors.ts'
 import { type Failpoint, openJournal, type Tally, type Unit } from './journal.ts'
 import { type Mandate, mandateOf } from './mandate.ts'
@@ -110,7 +110,9 @@ export function openStation(options: {
   })
   // The root's certificate ends the chain; a device neither needs it nor may trust it on this path.
   const chain = [issuing.certificate, ...issuing.chain.slice(0, -1)]
-  const inProgress = new Map<string, { spkiSha256: string; work: Promise<Birth> }>()
+  // One promise a unit, and none besides: what follows the journal follows its group's.
+  const inProgress = new Map<string, Promise<Birth>>()
+  const prove = birthRequestProver()
   const encodeForm = birthForm(profile, issuing)
   const issuerKey = importKey(issuing.key.spki)
   const algorithmDer = signatureAlgorithmIdentifier(issuing.key.algorithm)
@@ -130,13 +132,63 @@ export function openStation(options: {
       throw new FactoryError('quota_spent', `station ${own.name} has used its ${own.quota} units of ${mandate.sku}`)
   }
 
-  const complete = async (serial: string, toBeSigned: Bytes, reserved: Promise<void>): Promise<Birth> => {
-    await reserved
-    const signature = await signAndVerify(toBeSigned, issuing.key, issuerKey)
-    failpoint('signed')
-    // A crash before the next line loses a signature that nobody has seen; the reservation signs the same bytes again.
-    await journal.issued(serial, signature, clock.now())
-    return { serial, certificate: assembleCertificate(toBeSigned, algorithmDer, signature), chain, again: false }
+  const complete = async (
+    unit: { serial: string; index: number },
+    toBeSigned: Bytes,
+    reserved: Promise<void> | null,
+  ): Promise<Birth> => {
+    const { serial } = unit
+    try {
+      await reserved
+      const { algorithm } = issuing.key
+      const made = issuing.key.sign(toBeSigned)
+      const signature = judgeSignature(toBeSigned, made instanceof Promise ? await made : made, algorithm, issuerKey)
+      failpoint('signed')
+      // A crash before the next line loses a signature that nobody has seen; the reservation signs the same bytes again.
+      await journal.issued(unit, signature, clock.now())
+      failpoint('release')
+      return { serial, certificate: assembleCertificate(toBeSigned, algorithmDer, signature), chain, again: false }
+    } finally {
+      inProgress.delete(serial)
+    }
+  }
+
+  const begin = (request: BirthRequest): Promise<Birth> => {
+    const { serial, groups = [], keyOrigin = 'device' } = request
+    if (!SERIAL.test(serial)) throw new FactoryError('serial_malformed', 'a serial number is 1 to 64 of A-Z a-z 0-9 . _ : -')
+    if (groups.length > groupsMax) throw new FactoryError('group_malformed', `${groups.length} groups; at most ${groupsMax}`)
+    for (const group of groups)
+      if (!GROUP.test(group)) throw new FactoryError('group_malformed', `group '${group.slice(0, 100)}' is not name=value`)
+    if (mandate && request.sku && request.sku !== mandate.sku)
+      throw new FactoryError('wrong_sku', `${serial} is a ${request.sku}; this CA is for ${mandate.sku}`)
+    const { spki } = prove(request.csr)
+    const spkiSha256 = sha256Hex(spki)
+    // FAULTS 23: a device with the CA's own key would be the CA.
+    if (ownKeys.has(spkiSha256)) throw new FactoryError('key_refused', "this is one of the line's own keys")
+
+    const known = journal.bySerial(serial)
+    if (known && known.spkiSha256 !== spkiSha256)
+      throw new FactoryError('serial_taken', `${serial} was issued for another key; a second unit needs its own serial`)
+    if (!known) {
+      const holder = journal.byKey(spkiSha256)
+      if (holder) throw new FactoryError('key_taken', `this key belongs to ${holder.serial}; two units must not share one`)
+    }
+    if (known?.state === 'scrapped') throw new FactoryError('serial_taken', `${serial} was scrapped; its serial is spent`)
+    if (known?.certificate) return Promise.resolve({ serial, certificate: known.certificate, chain, again: true })
+    const running = inProgress.get(serial)
+    if (running) return running.then(birth => ({ ...birth, again: true }))
+
+    let work: Promise<Birth>
+    if (known) work = complete(known, known.toBeSigned, null)
+    else {
+      const now = clock.now()
+      permit(now)
+      const toBeSigned = encodeForm({ serial, spki, spkiSha256 }, now, random)
+      const { index, durable } = journal.reserve({ serial, spkiSha256, groups, keyOrigin, toBeSigned }, now)
+      work = complete({ serial, index }, toBeSigned, durable)
+    }
+    inProgress.set(serial, work)
+    return work
   }
 
   const judgeFate = (serial: string, step: string, cause: string): void => {
@@ -165,44 +217,12 @@ export function openStation(options: {
   return {
     name,
     mandate,
-    async issue(request) {
-      const { serial, groups = [], keyOrigin = 'device' } = request
-      if (!SERIAL.test(serial)) throw new FactoryError('serial_malformed', 'a serial number is 1 to 64 of A-Z a-z 0-9 . _ : -')
-      if (groups.length > groupsMax) throw new FactoryError('group_malformed', `${groups.length} groups; at most ${groupsMax}`)
-      for (const group of groups)
-        if (!GROUP.test(group)) throw new FactoryError('group_malformed', `group '${group.slice(0, 100)}' is not name=value`)
-      if (mandate && request.sku && request.sku !== mandate.sku)
-        throw new FactoryError('wrong_sku', `${serial} is a ${request.sku}; this CA is for ${mandate.sku}`)
-      const { spki } = proveBirthRequest(request.csr)
-      const spkiSha256 = sha256Hex(spki)
-      // FAULTS 23: a device with the CA's own key would be the CA.
-      if (ownKeys.has(spkiSha256)) throw new FactoryError('key_refused', "this is one of the line's own keys")
-
-      const known = journal.bySerial(serial)
-      if (known && known.spkiSha256 !== spkiSha256)
-        throw new FactoryError('serial_taken', `${serial} was issued for another key; a second unit needs its own serial`)
-      if (!known) {
-        const holder = journal.byKey(spkiSha256)
-        if (holder) throw new FactoryError('key_taken', `this key belongs to ${holder.serial}; two units must not share one`)
+    issue(request) {
+      try {
+        return begin(request)
+      } catch (error) {
+        return Promise.reject(error)
       }
-      if (known?.state === 'scrapped') throw new FactoryError('serial_taken', `${serial} was scrapped; its serial is spent`)
-      if (known?.certificate) return { serial, certificate: known.certificate, chain, again: true }
-      const running = inProgress.get(serial)
-      if (running) return { ...(await running.work), again: true }
-
-      const now = clock.now()
-      let { toBeSigned } = known ?? { toBeSigned: null }
-      let reserved = Promise.resolve()
-      if (!toBeSigned) {
-        permit(now)
-        toBeSigned = encodeForm({ serial, spki, spkiSha256 }, now, random)
-        reserved = journal.reserve({ serial, spkiSha256, groups, keyOrigin, toBeSigned }, now)
-      }
-      const work = complete(serial, toBeSigned, reserved).finally(() => inProgress.delete(serial))
-      inProgress.set(serial, { spkiSha256, work })
-      const birth = await work
-      failpoint('release')
-      return birth
     },
 
     async confirm(serial, { certificate, proof }) {

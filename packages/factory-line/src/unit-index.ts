@@ -25,7 +25,17 @@ export function fingerprintOf(text: string): Fingerprint {
 
 /** The first 64 bits of a hash in hex. */
 export function fingerprintOfHex(hex: string): Fingerprint {
-  return [Number.parseInt(hex.slice(0, 8), 16), Number.parseInt(hex.slice(8, 16), 16)]
+  return [wordOfHex(hex, 0), wordOfHex(hex, 8)]
+}
+
+function wordOfHex(hex: string, at: number): number {
+  let word = 0
+  for (let i = at; i < at + 8; i++) {
+    const c = hex.charCodeAt(i)
+    // A digit's low four bits are its value, a letter's are nine less.
+    word = (word << 4) | ((c & 15) + (c > 0x39 ? 9 : 0))
+  }
+  return word >>> 0
 }
 
 /**
