@@ -1,12 +1,27 @@
 // The commands that work on a store, over a server's configuration and without the server.
 
 import { createPublicKey, randomBytes } from 'node:crypto'
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createRevocation, type Store } from '@birthmark/est-server'
-import { createHeartbeats, systemClock } from '@birthmark/fleet-revocation'
+import { createRevocation, readIssuerCertificate, type Store } from '@birthmark/est-server'
+import { createHeartbeats, createPullHandler, headTopic, ringTopic, systemClock } from '@birthmark/fleet-revocation'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { startTestBroker } from '../../../test/support/broker.ts'
+import { createTestAuthority } from '../../fleet-revocation/src/testing/authority.ts'
 import { runCommandLine } from './command-line.ts'
 import { readConfiguration, type Settings } from './configuration.ts'
 import { noticeKeysOf, noticeSigner, outboxOf } from './notice-signing.ts'
@@ -171,6 +186,132 @@ test('[F45] a fork is told from an older copy, and restore --in-place takes it o
   await expect(serve(async () => {})).rejects.toThrow(/fork/)
   expect(await run('restore', '--in-place', '--config', config())).toBe(0)
   await serve(async ({ store }) => expect((await store.audit(0, 10)).at(-1)?.kind).toBe('store_restored'))
+})
+
+/** A backup with notice 1; since then notices 2 and 3, of groups that it lacks. */
+async function backedUp(): Promise<{ notices: { seq: number; notice: Uint8Array }[]; numbers: { idx: number; gid: number } }> {
+  await serve(async ({ store, revoke }) => {
+    await admit(store, ['batch-1', 'batch-2'])
+    await revoke('batch-1')
+  })
+  expect(await run('backup', '--config', config(), '--to', file('backup'))).toBe(0)
+  let since = { notices: [] as { seq: number; notice: Uint8Array }[], numbers: { idx: 0, gid: 0 } }
+  await serve(async ({ store, revoke }) => {
+    await admit(store, ['batch-3'])
+    await revoke('batch-3')
+    await revoke('batch-2')
+    const notices = await Promise.all([1, 2, 3].map(seq => store.notice('acme', seq)))
+    since = { notices: notices.map(found => found!), numbers: (await store.numbers(['acme'])).fleets[0] }
+  })
+  return since
+}
+
+const forget = (...names: string[]) => names.map(name => rmSync(file('state', name), { force: true }))
+const restore = (...more: string[]) => run('restore', file('backup'), '--config', config(), '--json', ...more)
+const outcome = () => JSON.parse(printed.split('\n').find(line => line.startsWith('{'))!)
+
+test('[F45] without the mark nothing is guessed: a restore wants a notice or a number, and goes on above either', async () => {
+  const { notices, numbers } = await backedUp()
+  forget('published.json', 'published-notices')
+  expect(await restore()).toBe(3)
+  expect(outcome()).toMatchObject({ error: { code: 'published_unknown', next: expect.stringContaining('--above') } })
+  // Nothing was moved.
+  expect(readdirSync(file('state')).filter(name => name.includes('before'))).toEqual([])
+
+  writeFileSync(file('head.bin'), notices[2].notice)
+  expect(await restore('--notice', file('head.bin'))).toBe(0)
+  // Number 2 is nowhere, but its group is repeated by number 3.
+  expect(outcome()).toMatchObject({ seq: 3, adopted: 1, missing: { from: 2, to: 2 } })
+  await serve(async ({ store, revoke }) => {
+    expect((await store.rules('acme')).map(rule => rule.gid).sort()).toEqual([1, 2, 3])
+    expect((await store.numbers(['acme'])).fleets[0].idx).toBeGreaterThan(numbers.idx + 4_000_000)
+    await admit(store, ['batch-4'])
+    expect(await revoke('batch-4')).toBe(4)
+  })
+  expect(await run('fsck', '--config', config())).toBe(0)
+})
+
+test('[F45] --from: another server of the fleet is asked for what it has', async () => {
+  const { notices } = await backedUp()
+  forget('published.json', 'published-notices')
+  const servers = createTestAuthority('servers')
+  writeFileSync(file('server', 'root.pem'), servers.certPem, { flag: 'a' })
+  const held = (seq: number) => Promise.resolve(notices[seq - 1] ?? null)
+  const answer = createPullHandler({ fleet: 'acme', newest: () => held(3), notice: held, snapshots: { current: async () => [] } })
+  const { certPem, keyPem } = servers.server()
+  const other = createServer({ key: keyPem, cert: certPem }, async (request, response) => {
+    const { status, body } = (await answer(request.url!))!
+    response.writeHead(status).end(body)
+  }).listen(0, '127.0.0.1')
+  await once(other, 'listening')
+  const url = `https://127.0.0.1:${(other.address() as AddressInfo).port}`
+  expect(await restore('--from', url)).toBe(0)
+  expect(outcome()).toMatchObject({ seq: 3, adopted: 2, missing: null })
+  other.close()
+  await once(other, 'close')
+  expect(await restore('--from', url)).toBe(3)
+  expect(outcome()).toMatchObject({ error: { code: 'published_unasked' } })
+})
+
+test('[F45] --above: no index, notice or list number at or below it is given out again', async () => {
+  await backedUp()
+  forget('published.json', 'published-notices')
+  expect(await restore('--above', '9000000')).toBe(0)
+  await serve(async ({ store, settings, revoke }) => {
+    expect((await store.numbers(['acme'])).fleets[0].idx).toBeGreaterThan(9_000_000)
+    const { keyId } = readIssuerCertificate({ certificate: settings.issuer.certificates[0] })
+    expect(await store.reserveCrlNumber(keyId, Math.floor(systemClock.now()))).toBeGreaterThan(9_000_000)
+    await admit(store, ['batch-4'])
+    expect(await revoke('batch-4')).toBe(9_000_002)
+    // What begins the new run is shown as well, and says what stands.
+    expect((await store.newestNotice('acme'))!.seq).toBe(9_000_002)
+    expect(await store.notice('acme', 9_000_001)).not.toBeNull()
+  })
+  expect(await run('fsck', '--config', config())).toBe(0)
+  expect(await run('restore', '--in-place', '--config', config(), '--above', 'many')).toBe(2)
+})
+
+test('[F45] [F69] a machine that went back together with its mark learns from the broker outside what was published; a broker that is away stops it', async () => {
+  const { notices } = await backedUp()
+  // The mark of a whole machine that was put back: of the backup's moment.
+  forget('published.json', 'published-notices')
+  writeFileSync(
+    file('state', 'published.json'),
+    JSON.stringify(JSON.parse(readFileSync(file('backup', 'manifest.json'), 'utf8')).numbers),
+  )
+  const outside = await startTestBroker({ services: { 'birthmark-acme': 'publisher' } })
+  const own = outside.services.service('birthmark-acme')
+  for (const [name, pem] of Object.entries({
+    'broker.pem': outside.servers.certPem,
+    'own.pem': own.certPem,
+    'own.key': own.keyPem,
+  }))
+    writeFileSync(file(name), pem, { mode: 0o600 })
+  chmodSync(file('own.key'), 0o600)
+  const part = `mqtt:\n  url: mqtts://127.0.0.1:${outside.broker.port}\n  anchors: broker.pem\n  certificate: own.pem\n  key: own.key\n\n`
+  writeFileSync(config(), readFileSync(config(), 'utf8').replace(/^mqtt:[\s\S]*?(?=^server:)/m, part))
+
+  const client = await outside.connect('birthmark-acme', own)
+  for (const { seq, notice } of notices)
+    await client.publishAsync(ringTopic('acme', seq), Buffer.from(notice), { qos: 1, retain: true })
+  await client.publishAsync(headTopic('acme'), Buffer.from(notices[2].notice), { qos: 1, retain: true })
+  // Whoever writes nonsense there delays nobody.
+  await client.publishAsync(ringTopic('acme', 9), Buffer.from('nonsense'), { qos: 1, retain: true })
+  await client.endAsync()
+
+  expect(await restore()).toBe(0)
+  expect(printed).toMatch(/newest notice 3 — mqtts/)
+  expect(printed).toMatch(/1 of the notices/)
+  expect(outcome()).toMatchObject({ seq: 3, adopted: 2, missing: null })
+  // Of the backup's moment and not of a second ago.
+  expect(outcome().idx).toBeGreaterThan(4_000_000)
+  await serve(async ({ store }) => expect((await store.rules('acme')).map(rule => rule.gid).sort()).toEqual([1, 2, 3]))
+
+  await outside.close()
+  expect(await restore()).toBe(3)
+  expect(outcome()).toMatchObject({ error: { code: 'published_unasked', next: expect.stringContaining('--above N') } })
+  expect(await restore('--above', '9000000')).toBe(0)
+  expect(await run('fsck', '--config', config())).toBe(0)
 })
 
 test('refuses a backup that was changed, and one of another fleet', async () => {

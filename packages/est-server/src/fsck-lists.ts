@@ -20,7 +20,7 @@ import {
   smallInteger,
   timeValue,
 } from '@birthmark/device-sdk/core'
-import { verifyWith } from './node-crypto.ts'
+import { importKey, verifyWith } from './node-crypto.ts'
 import { shardOf } from './status-urls.ts'
 import type { CrlRecord } from './store/crl.ts'
 import type { Store } from './store/store.ts'
@@ -47,11 +47,8 @@ export async function* keptLists(
 /** What is wrong with a list under its issuer's key; null for nothing. */
 export function listProblem(kept: CrlRecord, key: KeyObject): string | null {
   try {
-    const [tbs, algorithm, signature] = partsOf(readWhole(kept.der, SEQUENCE), SEQUENCE, 3, 3)
-    const name = defaultAlgorithms.find(known => equalBytes(signatureAlgorithmIdentifier(known), encodingOf(algorithm)))
-    if (name === undefined || !verifyWith(key, name, encodingOf(tbs), octetBits(signature)))
-      return 'does not verify under its issuer'
-    const fields = fieldsOf(tbs)
+    const fields = signedFields(kept.der, key)
+    if (fields === null) return 'does not verify under its issuer'
     const differs = [
       [numberOf(fields[fields.length - 1]) === kept.number, 'number'],
       [timeValue(fields[3]) === kept.thisUpdate, 'thisUpdate'],
@@ -61,6 +58,26 @@ export function listProblem(kept: CrlRecord, key: KeyObject): string | null {
   } catch {
     return 'is no list'
   }
+}
+
+/** The number of a list (RFC 5280 5.2.3), from wherever it comes; null when it is none that the key with this SubjectPublicKeyInfo signed. */
+export function listNumber(der: Bytes, spki: Bytes): number | null {
+  try {
+    const key = importKey(spki)
+    const fields = key && signedFields(der, key)
+    const number = fields === null ? -1 : numberOf(fields[fields.length - 1])
+    return number < 0 ? null : number
+  } catch {
+    return null
+  }
+}
+
+/** Of tbsCertList; null when `key` did not sign it. Throws for what is no list. */
+function signedFields(der: Bytes, key: KeyObject): Element[] | null {
+  const [tbs, algorithm, signature] = partsOf(readWhole(der, SEQUENCE), SEQUENCE, 3, 3)
+  const name = defaultAlgorithms.find(known => equalBytes(signatureAlgorithmIdentifier(known), encodingOf(algorithm)))
+  const signed = name !== undefined && verifyWith(key, name, encodingOf(tbs), octetBits(signature))
+  return signed ? fieldsOf(tbs) : null
 }
 
 /** Of the list itself, without looking into its entries. */

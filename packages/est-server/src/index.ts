@@ -38,6 +38,7 @@ export { type Challenges, challengeSecondsMax, challengesMax, createChallenges, 
 export { createRegistry, type ManifestResult, type Registry } from './fleet/registry.ts'
 export * from './fleet/selector.ts'
 export { type Finding, type FsckReport, fsck } from './fsck.ts'
+export { listNumber } from './fsck-lists.ts'
 export { type FullList, openFullList } from './full-revocation-list.ts'
 export type { App } from './http/app.ts'
 export type { EstService } from './http/est-routes.ts'

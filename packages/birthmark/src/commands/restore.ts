@@ -3,27 +3,20 @@
 
 import { closeSync, copyFileSync, existsSync, fsyncSync, openSync, readFileSync, renameSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import type { Bytes } from '@birthmark/device-sdk/core'
-import { countNumbers, restorePostgresStore, type Store, type StoreNumbers } from '@birthmark/est-server'
-import { type NoticeBody, nodeVerify, noticeKeyId, noticeSha256, openNotice, systemClock } from '@birthmark/fleet-revocation'
+import { restorePostgresStore, type StoreNumbers } from '@birthmark/est-server'
+import { systemClock } from '@birthmark/fleet-revocation'
 import type { Command } from 'commander'
 import { z } from 'zod'
 import { administrationOf } from '../admin-client.ts'
 import { CommandError, usageError } from '../command-error.ts'
 import { readConfiguration, type Settings } from '../configuration.ts'
-import { noticeSpki } from '../notice-signing.ts'
 import { postgresAddress, storeName, storePath, withStore } from '../open-store.ts'
-import { numbersOfMark, readMark, readNotices, writeMark } from '../published.ts'
-import { partsOf } from '../recorded-rules.ts'
+import { numbersOfMark, readMark, readNotices } from '../published.ts'
+import { type Held, heldByBroker, heldByServer } from '../published-elsewhere.ts'
+import { goOn, type Known, listFacts, verifiedNotices } from '../restored-numbers.ts'
 import type { Terminal } from '../terminal.ts'
 import { backupFormat, sha256OfFile } from './backup.ts'
-import { collect, leaf, readInput } from './common.ts'
-
-/**
- * How far above the last mark the numbers go on. The mark is at most a second old, in which no server gives out a tenth of this; without a mark
- * there is only the backup's word, which may be months old.
- */
-const above = { marked: { idx: 65_536, gid: 1024, crl: 4096 }, unmarked: { idx: 4_194_304, gid: 4096, crl: 1_048_576 } }
+import { collect, leaf, readInput, wholeNumber } from './common.ts'
 
 const Manifest = z.object({
   format: z.literal(backupFormat),
@@ -33,42 +26,134 @@ const Manifest = z.object({
   numbers: z.unknown(),
 })
 
+interface Options {
+  config: string
+  inPlace?: boolean
+  notice: string[]
+  crl: string[]
+  from?: string
+  above?: number
+}
+
 export function define(command: Command, terminal: Terminal): void {
   leaf(
     command
       .argument('[folder]', 'folder of birthmark backup')
       .description(
-        'Put a backup in the place of the store. The server must be stopped. What stood there before is kept beside it.',
+        'Put a backup in the place of the store. The server must be stopped. What stood there before is kept beside it. The broker outside that the configuration names is asked what was published since.',
       ),
     [
       ['birthmark restore /backup/2026-11-22 --config birthmark.yaml', ''],
       ['birthmark restore --in-place --config birthmark.yaml', 'the store was put back by other means'],
       ['birthmark restore --in-place --config birthmark.yaml --notice head.bin', 'with a notice that a receiver still has'],
+      ['birthmark restore --in-place --config birthmark.yaml --from https://est-2:8443', 'with those of another server'],
     ],
     'docs/stores.md says what is lost and what to do about it.',
   )
     .requiredOption('--config <file>', 'configuration of the server')
     .option('--in-place', 'take the store as it is')
     .option('--notice <file>', 'a published notice that this machine has lost, as it was received; repeat for several', collect, [])
-    .action(async (folder: string | undefined, options: { config: string; inPlace?: boolean; notice: string[] }) => {
+    .option('--crl <file>', 'a published revocation list, DER, for its number; repeat for several', collect, [])
+    .option('--from <url>', 'another server of the fleet, to be asked for its notices')
+    .option(
+      '--above <n>',
+      'nothing published has an index, notice or CRL number above this one',
+      wholeNumber('--above', 0, 999_999_999),
+    )
+    .action(async (folder: string | undefined, options: Options) => {
       if ((folder === undefined) !== (options.inPlace === true))
         throw usageError('a folder of a backup is expected, or --in-place', 'birthmark restore FOLDER --config FILE')
       const settings = readConfiguration(options.config)
       await requireStopped(settings)
-      const given = options.notice.map(file => new Uint8Array(readInput(file, 65_536)))
-      const saved = folder === undefined ? null : await putBack(folder, settings, terminal)
-      const mark = readMark(settings.state)
-      const outcome = await withStore(settings, store => goOn(store, settings, mark ?? saved, mark !== null, given))
+      const backup = folder === undefined ? null : await checkedBackup(folder, settings, terminal)
+      // Before anything is moved: what cannot be learnt now is not learnt later.
+      const known = await learn(settings, backup?.numbers ?? null, options, terminal)
+      if (backup !== null) await putBack(backup.file, settings)
+      const outcome = await withStore(settings, store => goOn(store, settings, known))
       terminal.done(`the store goes on at index ${outcome.idx}, notice ${outcome.seq + 1}`, storeName(settings))
       if (outcome.adopted > 0) terminal.done(`${outcome.adopted} notices taken in that it had lost`)
+      if (outcome.missing)
+        terminal.line(
+          `  Notices ${outcome.missing.from} to ${outcome.missing.to} were published and are not here: revoke again what only they revoked.`,
+        )
       if (outcome.lost)
         terminal.line(
           `  Certificates with an index from ${outcome.lost.from} to ${outcome.lost.to} may be out there and are not in the store.`,
         )
-      if (mark === null) terminal.line('  This machine had noted nothing of what was published; give later notices with --notice.')
+      if (!known.isMarked) terminal.line('  This machine had not noted all that was published; give later notices with --notice.')
       terminal.commands('Then:', ['birthmark fsck --config birthmark.yaml', 'birthmark serve --config birthmark.yaml'])
       terminal.result(outcome)
     })
+}
+
+/** What was published, from everybody who can be asked. Rejects with `published_unasked` or `published_unknown` rather than guess. */
+async function learn(settings: Settings, backup: StoreNumbers | null, options: Options, terminal: Terminal): Promise<Known> {
+  const { state, mqtt, fleet, serverAnchors } = settings
+  const mark = readMark(state)
+  const above = options.above ?? null
+  const own = await verifiedNotices(settings, readNotices(state))
+  const given = await verifiedNotices(
+    settings,
+    options.notice.map(file => new Uint8Array(readInput(file, 65_536))),
+  )
+  if (own.others + given.others > 0)
+    throw new CommandError(
+      'notice_refused',
+      'a published notice does not verify under a notice key',
+      'leave that file out',
+      'refused',
+    )
+  const after = Math.max(own.verified.at(-1)?.body.seq ?? 0, (mark ?? backup)?.fleets.find(f => f.fleet === fleet)?.seq ?? 0)
+  const held: Held[] = []
+  const ask = async (whom: Promise<Held>): Promise<void> => {
+    try {
+      held.push(await whom)
+    } catch (error) {
+      // The operator's word stands for the answer.
+      if (above === null) throw error
+      terminal.line(`  ${(error as Error).message}`)
+    }
+  }
+  terminal.progress('asking what was published')
+  if (mqtt.kind === 'external') await ask(heldByBroker(mqtt, fleet))
+  if (options.from !== undefined) await ask(heldByServer(options.from, serverAnchors, fleet, backup === null ? 0 : after))
+  const elsewhere = given.verified
+  for (const { where, notices } of held) {
+    const { verified, others } = await verifiedNotices(settings, notices)
+    elsewhere.push(...verified)
+    if (others > 0) terminal.line(`  ${others} of the notices at ${where} do not verify under a notice key of the configuration.`)
+    terminal.done(verified.length > 0 ? `newest notice ${verified.at(-1)?.body.seq}` : 'no notice of this fleet', where)
+  }
+  const { verified: notices } = await verifiedNotices(
+    settings,
+    [...elsewhere, ...own.verified].map(({ notice }) => notice),
+  )
+  if (mark === null && above === null && notices.length === 0)
+    throw new CommandError(
+      'published_unknown',
+      `nothing tells what was published since the backup: ${join(state, 'published.json')} is gone, and nobody was found who has a notice`,
+      'give --notice FILE or --from URL; or --above N, where nothing published has an index, notice or CRL number above N',
+      'refused',
+    )
+  const lists = options.crl.map(file => {
+    const facts = listFacts(settings, new Uint8Array(readInput(file, 268_435_456)))
+    if (facts === null)
+      throw new CommandError(
+        'list_refused',
+        `${file} is no list of a configured issuer, in DER`,
+        'leave it out, or name the right file',
+        'refused',
+      )
+    return facts
+  })
+  // A mark that others are ahead of went back itself, as with a whole machine that was put back.
+  return {
+    seen: mark ?? backup,
+    isMarked: mark !== null && elsewhere.every(({ body }) => body.seq <= after),
+    notices,
+    lists,
+    above,
+  }
 }
 
 async function requireStopped({ state }: Settings): Promise<void> {
@@ -81,9 +166,12 @@ async function requireStopped({ state }: Settings): Promise<void> {
   if (running) throw new CommandError('server_running', `a server runs with ${state}`, 'stop it first', 'refused')
 }
 
-/** The numbers of the backup's moment. */
-async function putBack(folder: string, settings: Settings, terminal: Terminal): Promise<StoreNumbers> {
-  const { store, state, fleet } = settings
+/** The file of the store, and the numbers of the backup's moment. */
+async function checkedBackup(
+  folder: string,
+  { store, fleet }: Settings,
+  terminal: Terminal,
+): Promise<{ file: string; numbers: StoreNumbers }> {
   const parsed = Manifest.safeParse(jsonOf(join(folder, 'manifest.json')))
   if (!parsed.success)
     throw usageError(`${folder} is no backup: its manifest is missing or damaged`, 'name a folder of birthmark backup')
@@ -99,10 +187,14 @@ async function putBack(folder: string, settings: Settings, terminal: Terminal): 
   terminal.progress('checking')
   if (!existsSync(file) || (await sha256OfFile(file)) !== sha256)
     throw new CommandError('backup_damaged', `${file} is not what the manifest says`, 'use another backup', 'refused')
+  return { file, numbers }
+}
+
+async function putBack(file: string, { store, state }: Settings): Promise<void> {
   const stamp = Math.floor(systemClock.now())
   if (store.kind === 'postgres') {
     await restorePostgresStore(postgresAddress(store), file, `${store.schema}_before_${stamp}`.slice(0, 63))
-    return numbers
+    return
   }
   const path = storePath(state)
   const fresh = `${path}.restoring`
@@ -113,7 +205,6 @@ async function putBack(folder: string, settings: Settings, terminal: Terminal): 
     if (existsSync(path + suffix)) renameSync(path + suffix, `${path}.before-${stamp}${suffix}`)
   renameSync(fresh, path)
   sync(dirname(path))
-  return numbers
 }
 
 function jsonOf(file: string): unknown {
@@ -128,87 +219,4 @@ function sync(path: string): void {
   const fd = openSync(path, 'r')
   fsyncSync(fd)
   closeSync(fd)
-}
-
-interface Outcome {
-  idx: number
-  seq: number
-  adopted: number
-  lost: { from: number; to: number } | null
-}
-
-async function goOn(
-  store: Store,
-  settings: Settings,
-  seen: StoreNumbers | null,
-  isMarked: boolean,
-  given: Bytes[],
-): Promise<Outcome> {
-  const { fleet, state } = settings
-  const broken = await store.check()
-  if (broken.length > 0)
-    throw new CommandError('store_unsound', `the store is damaged: ${broken[0]}`, 'restore another backup', 'failed')
-  const at = Math.max(Math.floor(systemClock.now()), await store.lastTime())
-  const audit = (kind: 'notice_adopted' | 'store_restored', detail: string) => ({
-    ...{ at, kind, requestId: '', fleet, device: '', by: 'birthmark restore', code: '', detail },
-  })
-  const found = await store.numbers([fleet])
-  const [own] = found.fleets
-  const last = seen?.fleets.find(f => f.fleet === fleet) ?? own
-  const margin = isMarked ? above.marked : above.unmarked
-  const isBehind = last.idx > own.idx || !isMarked || (seen !== null && seen.audit.n > found.audit.n)
-  const idx = Math.max(own.idx, last.idx) + margin.idx
-  // First of all: it permits the gap that a missing notice leaves.
-  await store.raiseNumbers({
-    fleets: [{ fleet, idx, gid: Math.max(own.gid, last.gid) + margin.gid }],
-    crls: [...found.crls, ...(seen?.crls ?? [])].map(({ issuer, number }) => ({ issuer, number: number + margin.crl })),
-    audit: audit(
-      'store_restored',
-      `the store ended at audit record ${found.audit.n}, index ${own.idx}, notice ${own.seq}; goes on at index ${idx}`,
-    ),
-  })
-  let adopted = 0
-  let seq = own.seq
-  for (const { notice, body } of await published(settings, [...readNotices(state), ...given])) {
-    const { rules, certificates, issuer } = partsOf(body.rules)
-    const taken = await store.adoptNotice({
-      ...{
-        fleet,
-        seq: body.seq,
-        notice,
-        sha256: noticeSha256(notice),
-        previousSha256: body.previousSha256,
-        at: body.issuedAt,
-        rules,
-        certificates,
-        floor: body.floor,
-        issuer,
-      },
-      audit: audit('notice_adopted', `notice ${body.seq}, ${rules.length} group rules, ${countNumbers(certificates)} certificates`),
-    })
-    if (taken === 'adopted') adopted++
-    seq = Math.max(seq, body.seq)
-  }
-  const after = await store.numbers([fleet])
-  // The last step: until it is done, the server does not start.
-  writeMark(state, after)
-  return { idx: after.fleets[0].idx, seq, adopted, lost: isBehind ? { from: own.idx, to: idx - 1 } : null }
-}
-
-/** All of them, verified under a notice key each, oldest first. */
-async function published({ notices: { keys }, fleet }: Settings, notices: Bytes[]): Promise<{ notice: Bytes; body: NoticeBody }[]> {
-  const signers = keys.map(noticeSpki).map(spki => ({ keyId: noticeKeyId(spki), algorithm: -7, spki }))
-  const out: { notice: Bytes; body: NoticeBody }[] = []
-  for (const notice of notices)
-    await new Promise<void>((done, failed) =>
-      openNotice(notice, fleet, signers, nodeVerify(), (problem, body) => {
-        if (body === null)
-          return failed(
-            new CommandError('notice_refused', `a published notice does not verify (${problem})`, 'leave that file out', 'refused'),
-          )
-        out.push({ notice, body })
-        done()
-      }),
-    )
-  return out.sort((a, b) => a.body.seq - b.body.seq)
 }
