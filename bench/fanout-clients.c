@@ -5,6 +5,9 @@
 //   stall                       the first one reads no more      → stall
 //   expect MARK COUNT           COUNT notices that end in MARK   → ready, then: heard LAST
 //
+// Every one of ten thousand devices has a processor of its own and hears what it is sent while another acknowledges. Here they share one, so
+// an acknowledgement waits while anything is left to read: else what one sends would be in the others' time, whatever the broker.
+//
 // Times are CLOCK_MONOTONIC in milliseconds. A failure ends the process with a message.
 
 #include <arpa/inet.h>
@@ -23,6 +26,11 @@ static int epoll_fd, first_fd = -1;
 static char first_name[16];
 static uint32_t mark;
 static long expected;
+
+// Of the notices heard, in order. More than any round's.
+#define UNACKNOWLEDGED_MAX 65536
+static struct { int fd; uint8_t id[2]; } unacknowledged[UNACKNOWLEDGED_MAX];
+static unsigned heard_count, acknowledged_count;
 
 static void die(const char *what) {
   perror(what);
@@ -86,6 +94,18 @@ static void subscribe(int port, char **topics, int count) {
   }
 }
 
+static void acknowledge_later(int fd, const uint8_t *id) {
+  if (heard_count - acknowledged_count == UNACKNOWLEDGED_MAX) die("too many unacknowledged");
+  unsigned at = heard_count++ % UNACKNOWLEDGED_MAX;
+  unacknowledged[at].fd = fd;
+  memcpy(unacknowledged[at].id, id, 2);
+}
+
+static void acknowledge_one(void) {
+  unsigned at = acknowledged_count++ % UNACKNOWLEDGED_MAX;
+  send_packet(unacknowledged[at].fd, 0x40, unacknowledged[at].id, 2);
+}
+
 // Every PUBLISH of a round came whole: a notice on an idle connection. What was retained came with another mark.
 static void hear(int fd) {
   uint8_t data[16384];
@@ -99,7 +119,7 @@ static void hear(int fd) {
     if (data[at] >> 4 == 3) {
       size_t name = body[0] << 8 | body[1];
       uint32_t tail;
-      if (data[at] & 6) send_packet(fd, 0x40, body + 2 + name, 2);
+      if (data[at] & 6) acknowledge_later(fd, body + 2 + name);
       memcpy(&tail, body + rest - 4, 4);
       if (ntohl(tail) == mark && --expected == 0) printf("heard %.3f\n", now_ms());
     }
@@ -131,7 +151,9 @@ int main(void) {
   struct epoll_event event = {.events = EPOLLIN, .data.fd = 0}, events[256];
   epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event);
   for (;;) {
-    int count = epoll_wait(epoll_fd, events, 256, -1);
+    int waiting = heard_count != acknowledged_count;
+    int count = epoll_wait(epoll_fd, events, 256, waiting ? 0 : -1);
+    if (count == 0 && waiting) acknowledge_one();
     for (int i = 0; i < count; i++) {
       if (events[i].data.fd != 0) hear(events[i].data.fd);
       else {

@@ -61,18 +61,30 @@ describe('the direct way of a notice', () => {
       expect(fanout.covers(topic), topic).toBe(false)
   })
 
-  it('writes one packet to each, with an identifier of its own and the QoS it asked for (MQTT 3.3)', async () => {
+  it('writes one packet to all, at the QoS each asked for; whose own numbers are near has another identifier (MQTT 2.3.1)', async () => {
     const { fanout, order } = fanoutOf()
-    const [one, two, zero] = [listener({ nextId: 65_535 }), listener({ nextId: 7 }), listener()]
-    fanout.subscribe(one, head, 1)
+    const [far, last, near, two, zero] = [
+      listener({ nextId: 30_000 }),
+      listener({ nextId: 65_535 }),
+      listener({ nextId: 7 }),
+      listener({ nextId: 40_000 }),
+      listener(),
+    ]
+    for (const one of [far, last, near]) fanout.subscribe(one, head, 1)
     fanout.subscribe(two, head, 2)
     fanout.subscribe(zero, head, 0)
     await fanout.publish(head, notice, { qos: 1, retain: true })
     await fanout.publish(head, notice, { qos: 1, retain: true })
     const topic = `000e${Buffer.from(head).toString('hex')}`
-    expect(one.got.map(bytes => bytes.toString('hex'))).toEqual([`3215${topic}ffff010203`, `3215${topic}0001010203`])
-    expect(two.got[0].toString('hex')).toBe(`3215${topic}0007010203`)
-    expect(zero.got[0].toString('hex')).toBe(`3013${topic}010203`)
+    const heard = (one: Listener) => one.got.map(bytes => bytes.toString('hex'))
+    const numbered = (...ids: string[]) => ids.map(id => `3215${topic}${id}010203`)
+    expect(heard(far)).toEqual(numbered('0001', '0002'))
+    expect(heard(two)).toEqual(numbered('0001', '0002'))
+    expect(two.got[0]).toBe(far.got[0])
+    // 65535, then 1: the run goes on at its start.
+    expect(heard(last)).toEqual(numbered('ffff', '0001'))
+    expect(heard(near)).toEqual(numbered('0007', '0008'))
+    expect(heard(zero)[0]).toBe(`3013${topic}010203`)
     expect(order.slice(0, 2)).toEqual(['retained', 'aedes'])
   })
 

@@ -1,6 +1,6 @@
-// The direct way of a notice to its subscribers: one packet encoded once, written straight to each socket, in slices. Aedes' way waits until
-// every subscriber of a batch has taken the message before it serves the next batch; this one waits for nobody, so that one who doesn't
-// read delays nobody. Sessions that outlive their connection keep aedes' bookkeeping, each on its own. Who may subscribe is the broker's.
+// The direct way of a notice to its subscribers: one packet encoded once, the same bytes written straight to each socket, in slices. Aedes'
+// way encodes one for each and ends when every subscriber has taken it; this one waits for nobody, so that one who doesn't read delays
+// nobody. Sessions that outlive their connection keep aedes' bookkeeping, each on its own. Who may subscribe is the broker's.
 
 import type { TLSSocket } from 'node:tls'
 import type { Bytes } from '@birthmark/device-sdk/core'
@@ -68,23 +68,49 @@ export interface NoticeFanout<S extends NoticeSubscriber> {
 // next is written, and who comes last would wait for all of them.
 const sliceSize = 10_000
 
-/** MQTT 3.1.1 3.3, live (retain 0). `idAt`: where each subscriber's packet identifier goes; -1 with QoS 0. */
-function encodePublish(topic: string, payload: Bytes, qos: 0 | 1): { bytes: Buffer; idAt: number } {
+// MQTT 2.3.1.
+const idMax = 65_535
+// Messages of a session that may be unacknowledged before and after a notice.
+const ownIds = 1000
+
+const endsSlice = (told: number): boolean => told > 0 && told % sliceSize === 0
+const turn = () => new Promise(resolve => setImmediate(resolve))
+
+interface NoticeBytes {
+  bytes: Buffer
+  /** The packet identifier in `bytes`, and where it is; -1 with QoS 0. */
+  id: number
+  idAt: number
+}
+
+/** MQTT 3.1.1 3.3, live (retain 0). */
+function encodePublish(topic: string, payload: Bytes, qos: 0 | 1, id: number): NoticeBytes {
   const name = Buffer.from(topic)
   const rest = 2 + name.length + 2 * qos + payload.length
   const length: number[] = []
   for (let left = rest; length.length === 0 || left > 0; left = Math.floor(left / 128))
     length.push((left % 128) | (left >= 128 ? 0x80 : 0))
   const head = [0x30 | (qos << 1), ...length, name.length >> 8, name.length & 255]
+  const own = qos === 0 ? [] : [id >> 8, id & 255]
   const idAt = qos === 0 ? -1 : head.length + name.length
-  return { bytes: Buffer.concat([Buffer.from(head), name, Buffer.alloc(2 * qos), payload]), idAt }
+  return { bytes: Buffer.concat([Buffer.from(head), name, Buffer.from(own), payload]), id, idAt }
 }
 
-/** Its own run of packet identifiers is aedes': 1 to 65535 (MQTT 2.3.1). */
-function nextId(client: NoticeClient): number {
-  const id = client._nextId
-  client._nextId = id >= 65_535 ? 1 : id + 1
-  return id
+/**
+ * Whether no other message of this session has the identifier, which must be unused (MQTT 2.3.1). Aedes numbers a session's in one run that
+ * begins anywhere: those that wait for a PUBACK are behind its end, those of the next minutes before it.
+ */
+function isFree(id: number, client: NoticeClient): boolean {
+  const apart = Math.abs(id - client._nextId)
+  return apart > ownIds && apart < idMax - ownIds
+}
+
+/** A copy that goes on with aedes' run, for the few in a hundred whose run is near. */
+function withOwnId({ bytes, idAt }: NoticeBytes, client: NoticeClient): Buffer {
+  const own = Buffer.from(bytes)
+  own.writeUInt16BE(client._nextId, idAt)
+  client._nextId = client._nextId >= idMax ? 1 : client._nextId + 1
+  return own
 }
 
 /**
@@ -103,6 +129,8 @@ export function createNoticeFanout<S extends NoticeSubscriber>(options: NoticeFa
   const patterns = ['head', 'n/+', 'hb', 'snap/+'].map(name => `${fr}/${name}`)
   /** By filter; the subscriber's QoS. */
   const subscribers = new Map<string, Map<S, number>>()
+  /** Of the last notice: the same at all its subscribers, so that one packet serves them. */
+  let id = 0
 
   function covers(filter: string): boolean {
     // Most topics are a device's own: told by their first letters.
@@ -115,19 +143,7 @@ export function createNoticeFanout<S extends NoticeSubscriber>(options: NoticeFa
     if (those?.size === 0) subscribers.delete(filter)
   }
 
-  /** With the QoS that each is served at. One who holds both filters is told once. */
-  function audience(topic: string, qos: 0 | 1): [S, 0 | 1][] {
-    const exact = subscribers.get(topic)
-    const pattern = patterns.find(one => one.endsWith('+') && within(topic, one))
-    const wide = pattern === undefined || pattern === topic ? undefined : subscribers.get(pattern)
-    const all: [S, 0 | 1][] = []
-    const add = (subscriber: S, granted: number) => all.push([subscriber, qos === 0 || granted === 0 ? 0 : 1])
-    for (const [subscriber, granted] of exact ?? []) add(subscriber, Math.max(granted, wide?.get(subscriber) ?? 0))
-    for (const [subscriber, granted] of wide ?? []) if (!exact?.has(subscriber)) add(subscriber, granted)
-    return all
-  }
-
-  function write(subscriber: S, packet: { bytes: Buffer; idAt: number }): void {
+  function write(subscriber: S, packet: NoticeBytes): void {
     const { socket, client } = subscriber
     // Before its CONNACK it is told nothing; what is retained or queued waits for it.
     if (!client?.connackSent || socket.destroyed || !mayHear(subscriber)) return
@@ -136,13 +152,30 @@ export function createNoticeFanout<S extends NoticeSubscriber>(options: NoticeFa
       socket.destroy()
       return
     }
-    if (packet.idAt < 0) {
-      socket.write(packet.bytes)
-      return
+    socket.write(packet.idAt < 0 || isFree(packet.id, client) ? packet.bytes : withOwnId(packet, client))
+  }
+
+  /** Everybody connected who holds a filter of this topic, and each once. Gives those who are left to the caller: at QoS 1, in a stored session. */
+  async function tellConnected(topic: string, qos: 0 | 1, packets: [NoticeBytes, NoticeBytes]): Promise<S[]> {
+    const exact = subscribers.get(topic)
+    const pattern = patterns.find(one => one.endsWith('+') && within(topic, one))
+    const wide = pattern === undefined || pattern === topic ? undefined : subscribers.get(pattern)
+    const stored: S[] = []
+    const tell = (subscriber: S, granted: number): void => {
+      const at = qos === 0 || granted === 0 ? 0 : 1
+      if (at === 1 && subscriber.client?.clean === false) stored.push(subscriber)
+      else write(subscriber, packets[at])
     }
-    const own = Buffer.from(packet.bytes)
-    own.writeUInt16BE(nextId(client), packet.idAt)
-    socket.write(own)
+    let told = 0
+    for (const [subscriber, granted] of exact ?? []) {
+      if (endsSlice(told++)) await turn()
+      tell(subscriber, wide === undefined ? granted : Math.max(granted, wide.get(subscriber) ?? 0))
+    }
+    for (const [subscriber, granted] of wide ?? []) {
+      if (endsSlice(told++)) await turn()
+      if (!exact?.has(subscriber)) tell(subscriber, granted)
+    }
+    return stored
   }
 
   /** Those whose session is stored, absent or not: queued first, so that it is delivered again if its connection ends before its PUBACK. */
@@ -168,13 +201,8 @@ export function createNoticeFanout<S extends NoticeSubscriber>(options: NoticeFa
         ...{ topic, payload: Buffer.from(payload), qos, retain },
       }
       if (retain) await broker.persistence.storeRetained(packet)
-      const shared = [encodePublish(topic, payload, 0), encodePublish(topic, payload, 1)]
-      const stored: S[] = []
-      for (const [at, [subscriber, at1]] of audience(topic, qos).entries()) {
-        if (at > 0 && at % sliceSize === 0) await new Promise(resolve => setImmediate(resolve))
-        if (at1 === 1 && subscriber.client?.clean === false) stored.push(subscriber)
-        else write(subscriber, shared[at1])
-      }
+      id = (id % idMax) + 1
+      const stored = await tellConnected(topic, qos, [encodePublish(topic, payload, 0, id), encodePublish(topic, payload, 1, id)])
       if (qos === 1) await tellStored(packet, stored)
       // Subscribers in this process, and services with wider filters: in aedes' way, which nobody waits for.
       broker.mq.emit(packet, () => {})
