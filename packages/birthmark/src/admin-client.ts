@@ -53,6 +53,12 @@ function notRunning(state: string, cause?: unknown): CommandError {
   return new CommandError('not_running', `no server runs with ${state}`, next, 'unreachable', cause)
 }
 
+/** Whatever was asked for may have been done. */
+function answerLost(cause: unknown): CommandError {
+  const sentence = 'the server ended before it answered; what you asked for may be done or not'
+  return new CommandError('answer_lost', sentence, 'see that it runs, look what became of it, then ask again', 'unreachable', cause)
+}
+
 function exchange(path: string, state: string, method: string, target: string, content?: Uint8Array): Promise<unknown> {
   checkSocketPath(path)
   if (!existsSync(path)) return Promise.reject(notRunning(state))
@@ -63,10 +69,11 @@ function exchange(path: string, state: string, method: string, target: string, c
       let length = 0
       response.on('data', (part: Buffer) => {
         length += part.length
-        if (length > answerBytesMax) response.destroy(new Error('answer too long'))
+        if (length > answerBytesMax)
+          response.destroy(new CommandError('answer_too_long', 'the answer is longer than this command takes', 'ask for less'))
         parts.push(part)
       })
-      response.on('error', reject)
+      response.on('error', error => reject(error instanceof CommandError ? error : answerLost(error)))
       response.on('end', () => {
         try {
           const value = JSON.parse(Buffer.concat(parts).toString('utf8')) as {
@@ -82,7 +89,9 @@ function exchange(path: string, state: string, method: string, target: string, c
     sent.on('timeout', () => sent.destroy(new CommandError('timeout', 'the server does not answer', 'see its log', 'unreachable')))
     sent.on('error', error => {
       const { code } = error as NodeJS.ErrnoException
-      reject(code === 'ENOENT' || code === 'ECONNREFUSED' ? notRunning(state, error) : error)
+      if (code === 'ENOENT' || code === 'ECONNREFUSED') reject(notRunning(state, error))
+      else if (code === 'ECONNRESET' || code === 'EPIPE') reject(answerLost(error))
+      else reject(error)
     })
     sent.end(content)
   })

@@ -14,8 +14,11 @@ export interface CampaignStages {
   revoked: { at: number; seq: number; certificates: number } | null
   /** Notices of the campaign that the broker has not confirmed; null before there are any. */
   undelivered: number | null
-  /** Relying parties that have the notice in force, of those that have ever confirmed one. */
-  relyingParties: { confirmed: number; of: number } | null
+  /**
+   * Relying parties that have said that the notice is in force there, of those that the configuration names and those that have said so of any notice
+   * since the server started. `missing`: up to 20 of the others by name.
+   */
+  relyingParties: { confirmed: number; of: number; missing: string[] } | null
   /** Devices that came back since and were told no; the others are blocked and have not been heard of. */
   told: number
   blockedNotAcked: number

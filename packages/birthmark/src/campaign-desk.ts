@@ -42,7 +42,7 @@ export interface CampaignDeskParts {
   rules: RuleSet
   quarantine: QuarantineView
   front: Pick<EnrollmentFront, 'enforce'>
-  publisher: Pick<Publisher, 'wake' | 'acknowledgements'>
+  publisher: Pick<Publisher, 'wake' | 'confirmations'>
   broker: Pick<EmbeddedBroker, 'enforce' | 'sessions'> | null
   certificateStatus: CertificateStatus | null
   /** Signs receipts: the key that signs notices, whose public half everybody has. */
@@ -63,6 +63,9 @@ export interface CampaignDesk {
 const receiptNoticeBytesMax = 1_048_576
 /** Refusals that one look goes through before it answers: more follow at the next. */
 const refusalPagesMax = 20
+
+/** Relying parties that are named as missing; of more there is the number. */
+const missingShownMax = 20
 
 const told = ['device_quarantined', 'device_revoked', 'group_revoked']
 
@@ -172,7 +175,6 @@ function createProgress({ store, fleet, publisher, certificateStatus }: Campaign
     async stages(campaign: Campaign): Promise<CampaignStages> {
       const { story, plan } = campaign
       const { commit, blocked } = story
-      const acknowledgements = publisher.acknowledgements()
       const heardOf = await toldOf(campaign)
       const pending = commit === null ? [] : await store.outboxPending(fleet, pageRowsMax)
       return {
@@ -186,16 +188,18 @@ function createProgress({ store, fleet, publisher, certificateStatus }: Campaign
         },
         revoked: commit && { at: story.at.committed ?? 0, seq: commit.seq, certificates: commit.certificates },
         undelivered: commit === null ? null : pending.filter(({ seq }) => seq > (story.seqBefore ?? 0) && seq <= commit.seq).length,
-        relyingParties: commit && {
-          confirmed: acknowledgements.filter(({ seq }) => seq >= commit.seq).length,
-          of: acknowledgements.length,
-        },
+        relyingParties: commit && confirmationOf(publisher.confirmations(commit.seq)),
         told: heardOf,
         blockedNotAcked: blocked === null || story.at.undone !== undefined ? 0 : plan.devices.count - heardOf,
         standardConsumers: certificateStatus === null ? 'not offered' : 'asked for',
       }
     },
   }
+}
+
+function confirmationOf({ confirmed, missing }: ReturnType<Publisher['confirmations']>): CampaignStages['relyingParties'] {
+  const of = confirmed.length + missing.length
+  return { confirmed: confirmed.length, of, missing: missing.slice(0, missingShownMax) }
 }
 
 type Progress = ReturnType<typeof createProgress>

@@ -13,6 +13,7 @@ import {
   createMetrics,
   createRegistry,
   createRevocation,
+  type Failpoint,
   type Log,
   type Metrics,
   type RecordedRules,
@@ -70,6 +71,8 @@ export interface Ports {
   source?: { config: string; files: Map<string, ConfigurationFile> }
   /** The store stopped after a disk error, so nothing more can be promised: end the process. */
   onFatal: (error: Error) => void
+  /** Called at the steps of a revocation and of a campaign. */
+  failpoint?: Failpoint
 }
 
 export interface Running {
@@ -85,7 +88,7 @@ export interface Running {
 }
 
 export async function compose(settings: Settings, ports: Ports): Promise<Running> {
-  const { clock, random, log } = ports
+  const { clock, random, log, failpoint } = ports
   const { fleet, state, workers } = settings
   mkdirSync(state, { recursive: true, mode: 0o700 })
   // Undone in reverse when a later part cannot start, and at the end.
@@ -168,7 +171,10 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       mergeRecorded(rules, what)
       root.later()
     }
-    const revocation = createRevocation({ store, fleet, signNotice, coder: listCoder, onRecorded, clock, log })
+    const revocation = createRevocation({
+      ...{ store, fleet, signNotice, coder: listCoder, onRecorded, clock, log },
+      ...(failpoint && { failpoint }),
+    })
     const publisher = createPublisher({
       outbox: countedOutbox(outboxOf(store, fleet, clock.now, published), metrics),
       bus: countedBus(bus, metrics),
@@ -176,6 +182,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       clock,
       log,
       heartbeats,
+      relyingParties: relyingPartiesOf(settings),
       snapshots: snapshotsOf(settings, store, clock),
       renew: async () => {
         const seq = await revocation.renew('this server, to carry heartbeats on')
@@ -275,7 +282,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
         broker,
         certificateStatus,
       },
-      ...{ noticeKey: settings.notices.keys[0], clock, log },
+      ...{ noticeKey: settings.notices.keys[0], clock, log, ...(failpoint && { failpoint }) },
     })
     closers.push(() => desk?.close())
     const campaigns = desk.operations
@@ -320,6 +327,12 @@ function alsoOutside(front: EnrollmentFront, outside: () => MosquittoEnforcement
   return Object.assign(Object.create(front) as EnrollmentFront, {
     enforce: async () => (await Promise.all([front.enforce(), outside()?.enforce()]))[0],
   })
+}
+
+/** Those that the embedded broker lets in under a name, and so waits for. */
+function relyingPartiesOf({ mqtt }: Settings): string[] {
+  const services = mqtt.kind === 'embedded' ? Object.entries(mqtt.services) : []
+  return services.filter(([, role]) => role === 'relying-party').map(([name]) => name)
 }
 
 type StatusOf = (membership: Membership, issuerKeyId: Bytes | null) => Status

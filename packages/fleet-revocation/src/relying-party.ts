@@ -5,7 +5,7 @@
 
 import type { Bytes, Membership } from '@birthmark/device-sdk/core'
 import { equalBytes } from '@birthmark/device-sdk/core'
-import { acknowledgementTopic, encodeAcknowledgement } from './acknowledgement.ts'
+import { createAcknowledger } from './acknowledger.ts'
 import { RevocationError } from './errors.ts'
 import { chainsTo, decodeHeartbeat, stepSeconds } from './heartbeat.ts'
 import { headTopic, heartbeatTopic, type NoticeBody, type NoticeProblem, openNotice } from './notice.ts'
@@ -97,6 +97,11 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
   /** By shard, the newest of its snapshots that was merged since the start. */
   const shards = new Map<number, { seq: number; of: number; sha256: Bytes }>()
   let cancelWatch = () => {}
+  const before = state.through === 0 ? null : { seq: state.through, appliedAt: clock.now(), sessionsClosed: 0 }
+  const acknowledger = options.bus ? createAcknowledger({ fleet, name: options.name, bus: options.bus, before, clock, log }) : null
+  let saidSeq = state.through
+  /** Sessions that were closed since the last word. */
+  let unsaidCut = 0
 
   function tooMuchForOne({ rules: told, floor }: { rules: Rule[]; floor: number }): boolean {
     const { oneSignature } = options
@@ -177,7 +182,7 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
       link = { i: 0, bytes: state.head.anchor }
     }
     const [{ cut }] = await Promise.all([grew && options.enforce ? options.enforce() : { cut: 0 }, save()])
-    if (body.unknownRules === 0) acknowledge(seq, cut)
+    acknowledge(cut)
     emit({ type: 'applied', seq, grew, cut })
     watch()
     return { kind: 'applied', seq, cut }
@@ -212,7 +217,7 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     }
     if (!grew && !reached) return { kind: 'known', seq }
     const [{ cut }] = await Promise.all([grew && options.enforce ? options.enforce() : { cut: 0 }, save()])
-    if (reached) acknowledge(state.through, cut)
+    acknowledge(cut)
     emit({ type: 'applied', seq, grew, cut })
     watch()
     return { kind: 'applied', seq, cut }
@@ -228,11 +233,13 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     }
   }
 
-  function acknowledge(seq: number, cut: number): void {
-    const ack = encodeAcknowledgement({ relyingParty: options.name, seq, appliedAt: clock.now(), sessionsClosed: cut })
-    options.bus
-      ?.publish(acknowledgementTopic(fleet, options.name), ack, { qos: 1, retain: true })
-      .catch((error: unknown) => log.warn({ err: error, seq }, 'acknowledgement not sent'))
+  /** What is in force without a gap: who counts must not take a notice that lies beyond one for those before it as well. */
+  function acknowledge(cut: number): void {
+    unsaidCut += cut
+    if (state.through <= saidSeq) return
+    acknowledger?.say({ seq: state.through, appliedAt: clock.now(), sessionsClosed: unsaidCut })
+    saidSeq = state.through
+    unsaidCut = 0
   }
 
   function refuse(problem: NoticeProblem, bytes: number): Receipt {
@@ -331,7 +338,13 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     else if (queued < queueMax) {
       queued++
       const taken = topic.startsWith(snapshots) ? receiveSnapshot(payload) : receive(payload)
-      taken.catch((error: unknown) => log.error({ err: error }, 'notice not taken in')).finally(() => queued--)
+      taken
+        .then(({ kind }) => {
+          // The head is shown again to a broker that forgot it, and for as long as a word is missing: perhaps this one's.
+          if (kind === 'known' && topic === headTopic(fleet)) acknowledger?.again()
+        })
+        .catch((error: unknown) => log.error({ err: error }, 'notice not taken in'))
+        .finally(() => queued--)
     }
   }
 
@@ -356,6 +369,7 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
       closed = true
       cancelWatch()
       cancelPull()
+      acknowledger?.close()
     },
   }
 }

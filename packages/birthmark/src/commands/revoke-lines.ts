@@ -46,6 +46,13 @@ export function lastWord(view: CampaignView): string {
   return word ? `${word.what} ${printable(word.by)} ${new Date(word.at * 1000).toISOString().slice(0, 16).replace('T', ' ')}` : ''
 }
 
+function partiesText({ confirmed, of, missing }: NonNullable<CampaignView['stages']['relyingParties']>): string {
+  const rest = of - confirmed - Math.min(missing.length, shownMax)
+  const named = missing.slice(0, shownMax).map(printable).join(', ')
+  const without = named === '' ? '' : `, without ${named}${rest > 0 ? ` and ${rest} more` : ''}`
+  return `${confirmed} of ${of} relying parties${without}; `
+}
+
 /** A line a stage; `✔` for what is done. */
 export function stageLines({ stages, state, plan, undone }: CampaignView, now: number, windowEndsAt: number | null): string[] {
   const { blocked, revoked, relyingParties } = stages
@@ -80,7 +87,7 @@ export function stageLines({ stages, state, plan, undone }: CampaignView, now: n
     line(
       relyingParties !== null && relyingParties.confirmed === relyingParties.of,
       'acked',
-      `${relyingParties === null ? '' : `${relyingParties.confirmed} of ${relyingParties.of} relying parties; `}${stages.told} devices were told, ${stages.blockedNotAcked} blocked and not acked`,
+      `${relyingParties === null ? '' : partiesText(relyingParties)}${stages.told} devices were told, ${stages.blockedNotAcked} blocked and not acked`,
     ),
     line(
       revoked !== null,

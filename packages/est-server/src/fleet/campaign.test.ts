@@ -261,7 +261,7 @@ describe('[F65] a bulk revocation', () => {
 })
 
 describe('a campaign that is interrupted', () => {
-  for (const name of campaignFailpoints)
+  for (const name of campaignFailpoints.filter(step => step !== 'campaign-undone'))
     it(`at ${name} goes on where it was, and revokes what was planned`, async () => {
       let dying = true
       // What a process that dies here leaves: everything behind it does not happen, at any later step either.

@@ -76,6 +76,7 @@ export const campaignFailpoints = [
   'campaign-committing',
   'campaign-revoked',
   'campaign-committed',
+  'campaign-undone',
 ] as const
 
 export interface CampaignStory {
@@ -318,6 +319,7 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     // Who has just begun to carry it out, or noted what was blocked, came first: look again.
     if (!(await move(from, story, { state: 'undone', windowEndsAt: null, audit: entry })))
       return undo({ id, planSha256: sha256, said, reason })
+    await step('campaign-undone')
     await ports.enforce()
     return campaignOf(await record(id))
   }
