@@ -57,15 +57,17 @@ export interface FrontParts extends Pick<Ports, 'clock' | 'random' | 'log'> {
   unready: () => string | null
   port: number
   metrics: Metrics
-  /** Other processes listen on the port and issue from the store too. */
-  shared?: boolean
+  /** That listen on the port and issue from the store, this one among them. */
+  processes?: number
 }
 
 /** Requests under way at a stop get this long. */
 export const graceMs = 5000
 
 export async function openEnrollmentFront(settings: Settings, parts: FrontParts): Promise<EnrollmentFront> {
-  const { rules, clock, random, log, metrics, shared = false } = parts
+  const { rules, clock, random, log, metrics, processes = 1 } = parts
+  const shared = processes > 1
+  const limits = { processes, ...(settings.development ? oneMachine : {}) }
   const store = metrics.store(parts.store)
   const { fleet, profiles } = settings
   const keys = await openConfiguredIssuers(settings, { store, clock, log, metrics })
@@ -83,7 +85,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     clock,
     random,
     log,
-    shared,
+    processes,
     profileStanding: standing,
   })
   const unready = () => parts.unready() ?? standing.unready() ?? keys.unready()
@@ -104,7 +106,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     observer: metrics.http,
     unready,
     ...(settings.est.proxies?.length && { proxies: createProxies(settings.est.proxies, clock) }),
-    ...(settings.development ? { limits: oneMachine } : {}),
+    limits,
   })
   const pull = noticePull(settings, store, clock)
   listener.app.get(pull.path, pull.answer)
@@ -114,13 +116,12 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
   const { host } = settings.est
   const { port } = await named('est', host, parts.port, () => listener.listen(host, parts.port, { shared }))
   const scep = await openScepFront(settings, {
-    ...{ enrollment, store, status: statusOf(rules, fleet), clock, random, log, shared },
+    ...{ enrollment, store, status: statusOf(rules, fleet), clock, random, log, limits },
     observer: metrics.scep,
     issuers: () => keys.issuers.current().names,
     nextCertificates: keys.next,
     opened: keys.opened,
     webhook,
-    ...(settings.development ? { limits: oneMachine } : {}),
   })
   return {
     issuers: keys.opened,

@@ -33,15 +33,14 @@ export interface ScepFrontParts
   enrollment: Enrollment
   /** Whose keys this process has: they sign the lists of GetCRL. */
   opened: readonly Issuer[]
-  limits?: Partial<Limits>
+  limits: Partial<Limits> & Pick<Limits, 'processes'>
   observer: ScepObserver
-  shared: boolean
 }
 
 /** Null where the configuration has none. */
 export async function openScepFront(
   settings: Settings,
-  { shared, limits, observer, opened, ...parts }: ScepFrontParts,
+  { limits, observer, opened, ...parts }: ScepFrontParts,
 ): Promise<ScepFront | null> {
   const { scep, profiles } = settings
   if (scep === null) return null
@@ -64,9 +63,11 @@ export async function openScepFront(
         [issuer, ...(issuer.next ? [issuer.next] : [])].map(({ certificates }) => certificates[0]),
       )
     const lists = createScepLists(settings, { ...parts, issuers: opened })
-    const service = createScep({ ...parts, ra, nextRa, previousRas, profiles, crl: lists.listOf })
-    const listener = createScepListener({ service, log: parts.log, requestId: randomUUID, observer, ...(limits && { limits }) })
-    const { port } = await named('scep', scep.host, scep.port, () => listener.listen(scep.host, scep.port, { shared }))
+    const service = createScep({ ...parts, processes: limits.processes, ra, nextRa, previousRas, profiles, crl: lists.listOf })
+    const listener = createScepListener({ service, log: parts.log, requestId: randomUUID, observer, limits })
+    const { port } = await named('scep', scep.host, scep.port, () =>
+      listener.listen(scep.host, scep.port, { shared: limits.processes > 1 }),
+    )
     return {
       port,
       async close(graceMs) {

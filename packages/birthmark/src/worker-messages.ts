@@ -4,7 +4,7 @@ import type { ConfigurationFile } from './configuration-files.ts'
 
 export interface WorkerOrders {
   /** The configuration as the coordinator read it; once, first. */
-  start: { config: string; files: Map<string, ConfigurationFile>; port: number; number: number }
+  start: { config: string; files: Map<string, ConfigurationFile>; port: number; number: number; processes: number }
   /** Deny what the store now says is revoked, cut its connections, then confirm. A long list would take longer to send than to read. */
   enforce: Record<never, never>
   metrics: Record<never, never>

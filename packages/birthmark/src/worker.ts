@@ -26,7 +26,7 @@ const say = (message: FromWorker) => {
   if (process.connected) process.send?.(message)
 }
 
-async function start({ config, files, port, number }: WorkerOrders['start']): Promise<Worker> {
+async function start({ config, files, port, number, processes }: WorkerOrders['start']): Promise<Worker> {
   const settings = readConfiguration(config, playedBack(files))
   const log = logTo(2, settings.logLevel, { worker: number })
   const metrics = createMetrics({ profiles: settings.profiles.map(({ label }) => label), process: true })
@@ -55,7 +55,7 @@ async function start({ config, files, port, number }: WorkerOrders['start']): Pr
       metrics,
       unready,
       port,
-      shared: true,
+      processes,
     }
     const front = await openEnrollmentFront(settings, parts)
     // A token that went away and one that came back are told, so that the coordinator's readiness speaks of both.

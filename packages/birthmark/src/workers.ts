@@ -128,7 +128,7 @@ export async function startWorkers(options: WorkersOptions): Promise<EnrollmentF
 
   async function begin(worker: Worker): Promise<void> {
     try {
-      const { port: taken } = await ask(worker, 'start', { config, files, port, number: worker.number }, startMs)
+      const { port: taken } = await ask(worker, 'start', { config, files, port, number: worker.number, processes: count }, startMs)
       port = taken
       worker.serving = true
       log.info({ worker: worker.number, pid: worker.child.pid, port }, 'a worker serves')

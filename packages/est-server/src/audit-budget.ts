@@ -4,10 +4,12 @@
 
 import { recentlyUsed } from './node-crypto.ts'
 import type { Clock, Log } from './ports.ts'
+import { shareOf } from './process-share.ts'
 import type { AuditEntry, Store } from './store/store.ts'
 
 // 64 at once, then one in ten seconds: at most 8,640 records of half a kilobyte a day and source, and a burst that a test rig makes is seen whole.
 const burst = 64
+const burstLeast = 8
 const secondsPerRecord = 10
 /** Sources remembered. A fleet with more misbehaving devices than this starts each anew, with a full budget. */
 const sourcesMax = 4096
@@ -28,18 +30,22 @@ export function createAuditBudget({
   store,
   clock,
   log,
+  processes = 1,
 }: {
   store: Pick<Store, 'appendAudit'>
   clock: Clock
   log: Log
+  /** That record in this store: each takes its part. */
+  processes?: number
 }): AuditBudget {
+  const recordsMax = shareOf(burst, processes, burstLeast)
   const budgets = recentlyUsed<Budget>(sourcesMax)
   return {
     async record(source, entry) {
       const now = clock.now()
-      const b = budgets.get(source) ?? { records: burst, at: now, leftOut: 0, since: now }
+      const b = budgets.get(source) ?? { records: recordsMax, at: now, leftOut: 0, since: now }
       budgets.set(source, b)
-      b.records = Math.min(burst, b.records + Math.max(0, now - b.at) / secondsPerRecord)
+      b.records = Math.min(recordsMax, b.records + Math.max(0, now - b.at) / (secondsPerRecord * processes))
       b.at = now
       if (b.records < 1) {
         if (b.leftOut++ === 0) {

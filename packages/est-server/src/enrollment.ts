@@ -54,8 +54,11 @@ export interface EnrollmentOptions {
   log: Log
   /** An operator's own rules for certificates, beside the built-in ones. */
   lints?: Lint[]
-  /** Other processes issue from this store too: an open intent may be theirs, and whoever started them sees to those of the dead. */
-  shared?: boolean
+  /**
+   * That issue from this store on this machine; 1 unless told. With more an open intent may be another's, and whoever started them sees to those
+   * of the dead; and each takes its part of every budget.
+   */
+  processes?: number
   /** For profiles with a rule for bearer tokens. */
   tokens?: BearerTokens
   /** For profiles with a webhook. */
@@ -112,7 +115,7 @@ interface Turn {
 const iso = (seconds: number) => new Date(seconds * 1000).toISOString()
 
 export function createEnrollment(options: EnrollmentOptions): Enrollment {
-  const { store, clock, random, log, status, failpoint } = options
+  const { store, clock, random, log, status, failpoint, processes = 1 } = options
   const issuers = 'current' in options.issuer ? options.issuer : soleIssuer(options.issuer, options.lints)
   const issue = createIssuing({
     store,
@@ -136,8 +139,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     status: ({ certificate: { fleet, idx, gids, issuer } }) => status({ fleet, idx, gids }, issuer),
     clock,
   })
-  const budget = createAuditBudget({ store, clock, log })
-  const certificates = createCertificateBudget(clock)
+  const budget = createAuditBudget({ store, clock, log, processes })
+  const certificates = createCertificateBudget(clock, processes)
   const profiles = profilesByLabel(options.profiles)
   const anchorKeys = options.profiles.flatMap(profile => profile.birthAnchors.map(anchor => sha256(anchor.spki)))
   const at = () => Math.floor(clock.now())
@@ -437,7 +440,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
 
   async function voidOpenIntents(): Promise<{ voided: number }> {
     latestTime = await store.lastTime()
-    return options.shared ? { voided: 0 } : resolveOpenIntents({ store, clock })
+    return processes > 1 ? { voided: 0 } : resolveOpenIntents({ store, clock })
   }
 
   const noted = new WeakSet<Peer>()

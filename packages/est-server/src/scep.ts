@@ -59,6 +59,8 @@ export interface ScepOptions {
   nextCertificates?: (label: string | null) => Bytes[]
   /** For profiles whose owner answers for challenges. */
   webhook?: Webhook
+  /** That answer on this port and record in this store; 1 unless told. */
+  processes?: number
   clock: Clock
   random: RandomBytes
   log: Log
@@ -100,14 +102,14 @@ interface Answer {
 }
 
 export function createScep(options: ScepOptions): ScepService {
-  const { ra, nextRa = null, enrollment, issuers, store, status, clock, random, log } = options
+  const { ra, nextRa = null, enrollment, issuers, store, status, clock, random, log, processes } = options
   const ras = [ra, ...(nextRa ? [nextRa] : []), ...(options.previousRas ?? [])]
   const profiles = new Map(options.profiles.filter(p => p.scep !== null).map(p => [p.label, p]))
   for (const { label, scep } of profiles.values())
     if (scep?.webhook && !options.webhook)
       throw new EstServerError('profile_invalid', `profile ${label ?? '(none)'} has a rule that nothing here applies`)
-  const budget = createAuditBudget({ store, clock, log })
-  const strangers = createLogBudget(log, clock)
+  const budget = createAuditBudget({ store, clock, log, ...(processes && { processes }) })
+  const strangers = createLogBudget(log, clock, processes)
   const envelopes = createScepEnvelopes({ ras, random, log })
   const admission = createChallengeAdmission({ store, webhook: options.webhook, clock, random })
   const queue = createWorkQueue({ atOnceMax, waitingMax: queueMax })

@@ -3,6 +3,7 @@
 // that has waited longest, look at the heads of the sets only. Knows nothing of TLS or HTTP; the clock is passed in.
 
 import type { Peer } from '../enrollment-request.ts'
+import { shareOf } from '../process-share.ts'
 import type { Limits } from './limits.ts'
 import { type ConnectionRefusal, type HttpObserver, nobody } from './observer.ts'
 
@@ -63,6 +64,9 @@ export function addressGroup(address: string): string {
   return groups.slice(0, 4).join(':') + '::/64'
 }
 
+/** A share that a plant behind one address is dealt by chance, and what it opens at once. */
+const perAddressLeast = 16
+
 /** `now`: seconds of a clock that never goes back. */
 export function createConnectionGate(
   limits: Limits,
@@ -77,7 +81,10 @@ export function createConnectionGate(
     answer: limits.answerSeconds,
   }
   const accounts = new Map<string, AddressAccount>()
-  const interval = 1 / limits.connectionsPerSecondPerAddress
+  const { processes } = limits
+  const interval = processes / limits.connectionsPerSecondPerAddress
+  const burst = shareOf(limits.connectionBurstPerAddress, processes, perAddressLeast)
+  const perAddressMax = shareOf(limits.connectionsPerAddressMax, processes, perAddressLeast)
   let size = 0
 
   function accountOf(address: string, at: number): AddressAccount {
@@ -131,9 +138,9 @@ export function createConnectionGate(
       const at = now()
       const address = addressGroup(remoteAddress)
       const account = accountOf(address, at)
-      if (account.open >= limits.connectionsPerAddressMax) return refuse('address_full')
+      if (account.open >= perAddressMax) return refuse('address_full')
       const arrival = Math.max(account.arrival, at) + interval
-      if (arrival - at > limits.connectionBurstPerAddress * interval) return refuse('address_rate')
+      if (arrival - at > burst * interval) return refuse('address_rate')
       if (size >= limits.connectionsMax) {
         const victim = longestWaiting()
         if (!victim) return refuse('table_full')

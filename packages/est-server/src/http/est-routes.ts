@@ -47,7 +47,7 @@ export type EstEndpoint = (exchange: Exchange) => Answer | Promise<Answer>
 
 /** `limits.bodyBytesMax` bounds the decoded CSR too. */
 export function estEndpoint(service: EstService, limits: Limits, log: Log, observer: HttpObserver = nobody): EstEndpoint {
-  const strangers = createLogBudget(log, { now: () => performance.now() / 1000 })
+  const strangers = createLogBudget(log, { now: () => performance.now() / 1000 }, limits.processes)
   function refused({ requestId, peer, target }: Exchange, code: ProblemCode, options?: ProblemOptions): Answer {
     strangers.info(
       { requestId, code, status: statusOf(code), address: peer.address, target: target.slice(0, 200) },

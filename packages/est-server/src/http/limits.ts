@@ -1,4 +1,5 @@
-// What a stranger may take before we know who it is: bytes, time, sockets. Every number can be set; none can be switched off.
+// What a stranger may take before we know who it is: bytes, time, sockets. Every number can be set; none can be switched off. What an address may
+// take is for all processes together, everything else for each.
 
 export interface Limits {
   /** Sockets at once, in whatever state. */
@@ -23,6 +24,8 @@ export interface Limits {
   bodyBytesMax: number
   /** Requests before the connection is closed in an orderly way. */
   requestsPerConnectionMax: number
+  /** That answer on this port: each takes its part of what an address may have (process-share.ts). */
+  processes: number
 }
 
 export const defaultLimits: Limits = {
@@ -45,4 +48,5 @@ export const defaultLimits: Limits = {
   bodyBytesMax: 65_536,
   // Also bounds how long a connection outlives a change of the listener's certificate.
   requestsPerConnectionMax: 1000,
+  processes: 1,
 }

@@ -103,7 +103,7 @@ export function createListener({
   const limits: Limits = { ...defaultLimits, ...given }
   // Deadlines follow a clock that nobody sets: the wall clock may jump.
   const gate = createConnectionGate(limits, () => performance.now() / 1000, observer)
-  const strangers = createLogBudget(log, { now: () => performance.now() / 1000 })
+  const strangers = createLogBudget(log, { now: () => performance.now() / 1000 }, limits.processes)
   const front = createFront({
     enrollment,
     limits,

@@ -41,7 +41,8 @@ export function createScepListener({
 }: ScepListenerOptions): ScepListener {
   const limits: Limits = { ...defaultLimits, headerBytesMax, ...given }
   const gate = createConnectionGate(limits, () => performance.now() / 1000, observer)
-  const endpoint = scepEndpoint(service, limits, createLogBudget(log, { now: () => performance.now() / 1000 }), observer)
+  const strangers = createLogBudget(log, { now: () => performance.now() / 1000 }, limits.processes)
+  const endpoint = scepEndpoint(service, limits, strangers, observer)
   const http = createGatedHttp({
     ...{ limits, gate, log, requestId, hostRequired: false, closing: () => gated.closing },
     answer: async ({ exchange, outgoing }) => send(outgoing, (await endpoint(exchange)) ?? refuse(exchange.requestId, 'not_found')),
