@@ -100,7 +100,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
   const micro = await startScepserver()
   const clients = worker<ToScepClients, FromScepClients>('scep-clients.ts')
   const est = worker<ToScepEst, FromScepEst>('scep-est.ts')
-  let server = worker<ToScepServer, FromScepServer>('scep-server.ts')
+  let server = worker<ToScepServer, FromScepServer>('scep-server.ts', 'server')
   let folder = ''
   try {
     progress('devices are born')
@@ -215,7 +215,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
       const first = await loading
       // Whoever was told so has it, before anybody asks again.
       await open(first.succeeded)
-      server = worker<ToScepServer, FromScepServer>('scep-server.ts')
+      server = worker<ToScepServer, FromScepServer>('scep-server.ts', 'server')
       started = await server.ask({ kind: 'start', root, manifest: [], of: started.state })
       const second = await load(first.failed)
       if (second.failed.length > 0) throw new Error(`${second.failed.length} enrollments failed after a restart`)

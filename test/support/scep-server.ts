@@ -119,9 +119,9 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
   let signatures = 0
   const issuer: typeof key = {
     ...key,
-    sign: tbs => {
+    sign: (tbs, patient) => {
       signatures++
-      return key.sign(tbs)
+      return key.sign(tbs, patient)
     },
   }
   const store = await openSqliteStore({ path: join(folder, 'scep.db') })
@@ -203,6 +203,7 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
       await listener.close(1000)
       await service.close()
       await store.close()
+      await key.close?.()
       if (!keep) rmSync(folder, { recursive: true, force: true })
     },
   }

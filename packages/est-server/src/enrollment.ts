@@ -332,8 +332,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       }
       await failpoint?.('decided' satisfies (typeof failpoints)[number])
       // 4. to 9. Reserve, prepare, record the intent, sign, verify, record the certificate.
-      const { operation, requestId, transaction } = request
-      const issued = await issue({ approval: judged, operation, requestId, note, transaction })
+      const { operation, requestId, transaction, peer } = request
+      const issued = await issue({ approval: judged, operation, requestId, note, transaction, patient: peer.scep !== undefined })
       // 10. Answer.
       if (issued.kind === 'issued')
         return {

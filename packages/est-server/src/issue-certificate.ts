@@ -46,6 +46,8 @@ export interface Issuing {
   requestId: string
   note: Note
   transaction: ScepTransaction | undefined
+  /** Whether the signature may wait behind everybody else's. */
+  patient: boolean
 }
 
 export type Issued =
@@ -74,11 +76,11 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     permit: IssuancePermit,
     serial: Bytes,
     idx: number,
-    note: Note,
+    { note, patient }: Pick<Issuing, 'note' | 'patient'>,
   ): Promise<IssuedCertificate> {
     try {
       // A crash behind this leaves a signature that nobody has seen.
-      const signed = await authority.issue(permit)
+      const signed = await authority.issue(permit, patient)
       await pass('signed')
       const certificate = authority.verify(signed)
       await pass('verified')
@@ -93,7 +95,8 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
 
   type Attempt = { kind: 'conflict'; on: IntentConflict } | Issued
 
-  async function attempt({ approval, operation, requestId, note, transaction }: Issuing): Promise<Attempt> {
+  async function attempt(issuing: Issuing): Promise<Attempt> {
+    const { approval, operation, requestId, note, transaction } = issuing
     const { device, gids, csr, profile, contentSha256, epoch, secret, names, consent } = approval
     const { spkiSha256 } = csr
     const { fleet } = profile
@@ -141,7 +144,7 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     })
     if (result.kind === 'conflict') return result
     await pass('intended')
-    const { der } = await sign(signing, permit, serial, idx, note)
+    const { der } = await sign(signing, permit, serial, idx, issuing)
     // 9. Record the certificate. A crash after this loses the answer alone; the same request gets it again.
     const { supersedes, supersedesSince } = approval
     const idxFloor = approval.idxFloor === 'own' ? idx : approval.idxFloor

@@ -222,10 +222,10 @@ export function createMetrics({ profiles, process = false }: MetricsOptions): Me
         observed.observe(now() - start)
       }
       return Object.assign(Object.create(issuer) as Issuer, {
-        sign(tbs: Uint8Array) {
+        sign(tbs: Uint8Array, patient?: boolean) {
           const start = now()
           try {
-            const signature = issuer.sign(tbs)
+            const signature = issuer.sign(tbs, patient)
             if (!(signature instanceof Promise)) {
               count('signed', start)
               return signature

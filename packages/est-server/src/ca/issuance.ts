@@ -39,8 +39,8 @@ export interface IssuedCertificate {
 export interface Authority {
   /** Throws `lint_failed`, `issuer_unusable` when the issuer's own time is over, `issuer_failed` when its key is known to be away. Uses no key. */
   prepare(details: CertificateDetails): IssuancePermit
-  /** Throws `permit_spent` for a permit that this authority did not give or has taken already, `issuer_failed` when the key does not answer. */
-  issue(permit: IssuancePermit): Promise<SignedCertificate>
+  /** Throws `permit_spent` for a permit that this authority did not give or has taken already, `issuer_failed` when the key does not answer. `patient`: as Issuer's. */
+  issue(permit: IssuancePermit, patient?: boolean): Promise<SignedCertificate>
   /** Throws `signature_wrong`. A faulty signature may give the key away: it leaves this process neither in a certificate nor in a log. */
   verify(certificate: SignedCertificate): IssuedCertificate
 }
@@ -111,13 +111,13 @@ export function createAuthority(issuer: Issuer, lints: readonly Lint[] = []): Au
       return new Sealed(permits, tbs, tbs.slice()) as object as IssuancePermit
     },
 
-    async issue(given) {
+    async issue(given, patient) {
       // Spent before the key is asked: a failure is answered by a new permit, never by a second try of this one.
       const tbs = Sealed.take<Bytes>(given, permits)
       if (tbs === null) throw new EstServerError('permit_spent', 'not a permit of this authority, or one that was used')
       let signature: Bytes
       try {
-        signature = await issuer.sign(tbs)
+        signature = await issuer.sign(tbs, patient)
       } catch (error) {
         throw new EstServerError('issuer_failed', 'the issuer key did not sign', error)
       }

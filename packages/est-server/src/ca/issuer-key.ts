@@ -8,6 +8,7 @@ import { EstServerError } from '../errors.ts'
 import { signingParameters } from '../node-crypto.ts'
 import { createWorkQueue } from '../work-queue.ts'
 import { type IssuerCertificate, type IssuerCertificateOptions, readIssuerCertificate } from './issuer-certificate.ts'
+import { type KeyThread, keyThread } from './key-thread.ts'
 
 export interface Issuer extends IssuerCertificate {
   /** DER certificates above the issuer's, in order, the root last where it is given. */
@@ -15,8 +16,8 @@ export interface Issuer extends IssuerCertificate {
   /** Subject key identifier: what its certificates name as authority key identifier, and the store and the rule set know it by. */
   readonly keyId: Bytes
   readonly algorithm: string
-  /** Signature in X.509 form over the TBSCertificate. */
-  sign(tbs: Bytes): Bytes | Promise<Bytes>
+  /** Signature in X.509 form over the TBSCertificate. `patient`: whoever waits for it lets all others go first. */
+  sign(tbs: Bytes, patient?: boolean): Bytes | Promise<Bytes>
   verify(tbs: Bytes, signature: Bytes): boolean
   /** The same for what is too large to be held whole; absent where the key or its algorithm wants all of it at once. */
   signParts?(): PartSigner
@@ -64,11 +65,29 @@ export function softwareIssuer(options: SoftwareIssuerOptions): Issuer {
   const publicKey = createPublicKey(privateKey)
   const signParts =
     digest === null ? {} : { signParts: () => partSigner(digest, key, padding ? { key: publicKey, ...padding } : publicKey) }
-  // With RSA half a millisecond and more, in which nobody else would be answered: in a thread of the pool. For EC the way there costs as much.
-  const signing =
-    read.certificate.keyAlgorithm === 'RSA' ? (tbs: Bytes) => signAside(digest, tbs, key) : (tbs: Bytes) => sign(digest, tbs, key)
-  return { ...read, sign: signing, ...signParts }
+  // For EC the way to another thread costs as much as the signature.
+  if (read.certificate.keyAlgorithm !== 'RSA') return { ...read, sign: tbs => sign(digest, tbs, key), ...signParts }
+  // With RSA half a millisecond and more, in which nobody else would be answered: in a thread of the pool, one after another. The patient ones, of
+  // which SCEP brings as many at once as it likes, stand in a line of their own.
+  let thread: KeyThread | null = null
+  const open = () =>
+    keyThread({ name: 'issuer', privateKeyPem: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string, nice: patientNice })
+  return {
+    ...read,
+    ...signParts,
+    sign(tbs, patient) {
+      if (!patient) return signAside(digest, tbs, key)
+      thread ??= open()
+      return thread.sign(read.algorithm, tbs)
+    },
+    async close() {
+      await thread?.close()
+    },
+  }
 }
+
+/** As nice as the RA's. */
+const patientNice = 10
 
 /** One core is left to the thread that answers everybody. */
 const aside = createWorkQueue({ atOnceMax: Math.max(1, availableParallelism() - 1), waitingMax: 4096 })

@@ -1,15 +1,16 @@
-// The thread that holds a software RA key: one private RSA operation after another.
+// The thread that holds a software RSA key (key-thread.ts): one private operation after another.
 
 import { constants, createPrivateKey, privateDecrypt, randomBytes, type SigningOptions, sign } from 'node:crypto'
 import { setPriority } from 'node:os'
 import { parentPort, workerData } from 'node:worker_threads'
 
-export interface RaOptions {
+export interface KeyOptions {
   privateKeyPem: string
+  /** How much nicer the thread is than the one that asks; 0 for alike. */
   nice: number
 }
 
-export interface RaJob {
+export interface KeyJob {
   kind: 'decrypt' | 'sign'
   bytes: Uint8Array
   /** sign: a signature algorithm; decrypt: OAEP's hash, '' for PKCS#1 v1.5. */
@@ -19,16 +20,16 @@ export interface RaJob {
 }
 
 /** Null where the key did not sign. As many as there were jobs, in their order. */
-export type RaAnswer = Uint8Array | null
+export type KeyAnswer = Uint8Array | null
 
-const { privateKeyPem, nice } = workerData as RaOptions
+const { privateKeyPem, nice } = workerData as KeyOptions
 const key = createPrivateKey(privateKeyPem)
 // Linux has priorities by thread, and 0 is the one that asks. Elsewhere it would be the whole process's.
 if (nice > 0 && process.platform === 'linux') setPriority(0, nice)
 
 const pss: SigningOptions = { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST }
 
-function decrypted({ bytes, algorithm, length }: RaJob): Uint8Array {
+function decrypted({ bytes, algorithm, length }: KeyJob): Uint8Array {
   // Made whether needed or not. OpenSSL answers bad PKCS#1 padding with a random message of its own (implicit rejection, since 3.2); an error
   // (OAEP, or a number beyond the modulus) and a key of another length end the same way.
   const otherwise = randomBytes(length)
@@ -44,7 +45,7 @@ function decrypted({ bytes, algorithm, length }: RaJob): Uint8Array {
   }
 }
 
-function signed({ bytes, algorithm }: RaJob): Uint8Array | null {
+function signed({ bytes, algorithm }: KeyJob): Uint8Array | null {
   const digest = /^rsa-(?:pkcs1|pss)-(sha\d+)$/.exec(algorithm)?.[1]
   if (digest === undefined) return null
   try {
@@ -57,8 +58,8 @@ function signed({ bytes, algorithm }: RaJob): Uint8Array | null {
 // A key beside its options is first taken for a KeyObject and a CryptoKey by throwing and catching; nobody reads where.
 Error.stackTraceLimit = 0
 
-parentPort?.on('message', (jobs: RaJob[]) => {
-  const answers: RaAnswer[] = jobs.map(job => {
+parentPort?.on('message', (jobs: KeyJob[]) => {
+  const answers: KeyAnswer[] = jobs.map(job => {
     const value = job.kind === 'decrypt' ? decrypted(job) : signed(job)
     // A copy without the pool that small buffers share.
     return value && new Uint8Array(value)
