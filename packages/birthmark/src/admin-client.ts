@@ -3,10 +3,13 @@
 import { existsSync } from 'node:fs'
 import { request } from 'node:http'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import type { ManifestFile } from '@birthmark/factory-line'
 import { checkSocketPath, socketName } from './admin-socket.ts'
-import type { Administration, DeviceFilter } from './administration.ts'
+import type { Administration, DeviceFilter, ManifestOutcome } from './administration.ts'
 import { campaignClient } from './campaign-routes.ts'
 import { CommandError, type Exit } from './command-error.ts'
+import { blocksOf, type ManifestProgress } from './manifest-upload.ts'
 import type { ApprovalFilter } from './profile-administration.ts'
 
 // A page of a thousand devices has about 400 KB; a notice 64 KB.
@@ -23,7 +26,8 @@ export function administrationOf(state: string): Administration {
     ...campaignClient({ get: target => call('GET', target), post }),
     status: () => call('GET', '/status'),
     devices: filter => call('GET', `/devices?${queryOf(filter)}`),
-    importManifest: file => call('POST', '/manifest', file),
+    importManifest: async (file, onProgress) =>
+      (await exchange(path, state, 'POST', '/manifest', file, onProgress)) as ManifestOutcome,
     mintSecret: value => post('/secrets', value),
     mintChallenges: value => post('/challenges', value),
     planRevocation: group => call('GET', `/revocations/plan?${new URLSearchParams({ group })}`),
@@ -59,24 +63,37 @@ function answerLost(cause: unknown): CommandError {
   return new CommandError('answer_lost', sentence, 'see that it runs, look what became of it, then ask again', 'unreachable', cause)
 }
 
-function exchange(path: string, state: string, method: string, target: string, content?: Uint8Array): Promise<unknown> {
+function exchange(
+  path: string,
+  state: string,
+  method: string,
+  target: string,
+  content?: Uint8Array | ManifestFile,
+  onProgress: (progress: ManifestProgress) => void = () => {},
+): Promise<unknown> {
   checkSocketPath(path)
   if (!existsSync(path)) return Promise.reject(notRunning(state))
   return new Promise((resolve, reject) => {
-    const headers = content ? { 'content-length': content.length } : {}
+    const length = content && ('size' in content ? content.size : content.length)
+    const headers = length === undefined ? {} : { 'content-length': length }
     const sent = request({ socketPath: path, method, path: target, headers, timeout: timeoutMs }, response => {
-      const parts: Buffer[] = []
-      let length = 0
-      response.on('data', (part: Buffer) => {
-        length += part.length
-        if (length > answerBytesMax)
+      let text = ''
+      response.setEncoding('utf8')
+      response.on('data', (part: string) => {
+        text += part
+        // Lines before the answer say how far it is.
+        for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {
+          const { progress } = JSON.parse(text.slice(0, end)) as { progress: ManifestProgress }
+          text = text.slice(end + 1)
+          onProgress(progress)
+        }
+        if (text.length > answerBytesMax)
           response.destroy(new CommandError('answer_too_long', 'the answer is longer than this command takes', 'ask for less'))
-        parts.push(part)
       })
       response.on('error', error => reject(error instanceof CommandError ? error : answerLost(error)))
       response.on('end', () => {
         try {
-          const value = JSON.parse(Buffer.concat(parts).toString('utf8')) as {
+          const value = JSON.parse(text) as {
             error?: { code: string; message: string; next: string; exit: Exit }
           }
           if (value.error) reject(new CommandError(value.error.code, value.error.message, value.error.next, value.error.exit))
@@ -93,6 +110,10 @@ function exchange(path: string, state: string, method: string, target: string, c
       else if (code === 'ECONNRESET' || code === 'EPIPE') reject(answerLost(error))
       else reject(error)
     })
-    sent.end(content)
+    if (content && 'size' in content) {
+      const file = Readable.from(blocksOf(content, onProgress))
+      file.on('error', error => sent.destroy(error))
+      file.pipe(sent)
+    } else sent.end(content)
   })
 }

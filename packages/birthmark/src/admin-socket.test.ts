@@ -1,14 +1,17 @@
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { EstServerError } from '@birthmark/est-server'
+import { type ManifestFile, manifestBytesMax, manifestInMemory } from '@birthmark/factory-line'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { administrationOf } from './admin-client.ts'
 import { type AdminSocket, openAdminSocket } from './admin-socket.ts'
 import type { Administration } from './administration.ts'
 import { campaignClient } from './campaign-routes.ts'
 import { CommandError } from './command-error.ts'
+import { blocksOf, type ManifestProgress } from './manifest-upload.ts'
 
 let folder: string
 let socket: AdminSocket
@@ -30,9 +33,16 @@ const administration: Administration = {
     calls.push(['devices', filter])
     return { devices: [], next: null }
   },
-  importManifest: async file => {
-    calls.push(['importManifest', Buffer.from(file).toString()])
-    return { digest: 'd', units: 0, added: 0, updated: 0, unchanged: 0, refused: [] }
+  importManifest: async (file, onProgress) => {
+    // Block by block, as a verifier reads it.
+    const hash = createHash('sha256')
+    for (const block of blocksOf(file)) hash.update(block)
+    const start = Buffer.alloc(8)
+    file.read(start, 0)
+    calls.push(['importManifest', start.toString()])
+    onProgress?.({ stage: 'taken', done: 1, of: 2 })
+    if (start.toString() === 'unsigned') throw new CommandError('manifest_signature', 'changed', 'ask the line', 'refused')
+    return { digest: hash.digest('hex'), units: file.size, added: 0, updated: 0, unchanged: 0, refused: [] }
   },
   mintChallenges: async wanted => {
     calls.push(['mintChallenges', wanted])
@@ -116,7 +126,7 @@ test('requests arrive as they were asked', async () => {
   const client = administrationOf(folder)
   expect(await client.status()).toMatchObject({ fleet: 'f' })
   await client.devices({ group: 'batch=1', state: 'enrolled', limit: 7 })
-  await client.importManifest(Buffer.from('manifest'))
+  await client.importManifest(manifestInMemory(Buffer.from('manifest')))
   await client.mintSecret({ device: 'gw', groups: ['a=b'], minutes: 5 })
   await client.mintChallenges({ label: 'r', rows: [{ device: 'gw', groups: [] }], minutes: 5 })
   await client.revoke({ group: 'batch=1', digest: '0'.repeat(64), reason: 'because' })
@@ -136,6 +146,55 @@ test('requests arrive as they were asked', async () => {
     ['explain', { label: 'a', csr: 'MAA=', as: { kind: 'secret', deviceId: 'gw' } }],
     ['decideApproval', { id: 7, approve: true, by: 'alice', reason: '' }],
   ])
+})
+
+/** That many bytes, made as they are read. */
+const large = (size: number, seen = { readMax: 0 }): ManifestFile => ({
+  size,
+  read(into, position) {
+    seen.readMax = Math.max(seen.readMax, into.length)
+    const length = Math.min(into.length, size - position)
+    into.fill(position % 251, 0, length)
+    return length
+  },
+})
+
+test('a manifest of 256 MB passes through both ends in blocks, with word of how far it is', async () => {
+  const size = 256 * 1024 * 1024
+  const seen = { readMax: 0 }
+  const progress: ManifestProgress[] = []
+  const before = process.memoryUsage.rss()
+  let most = 0
+  const watch = setInterval(() => {
+    most = Math.max(most, process.memoryUsage.rss())
+  }, 20)
+  const outcome = await administrationOf(folder).importManifest(large(size, seen), said => void progress.push(said))
+  clearInterval(watch)
+  const hash = createHash('sha256')
+  for (const block of blocksOf(large(size))) hash.update(block)
+  expect(outcome).toMatchObject({ units: size, digest: hash.digest('hex') })
+  expect(seen.readMax).toBe(65_536)
+  // Client and server are one process here; garbage of both in it.
+  expect((most - before) / 1_048_576).toBeLessThan(128)
+  expect(progress.filter(({ stage }) => stage === 'sent').at(-1)).toEqual({ stage: 'sent', done: size, of: size })
+  expect(progress.at(-1)).toEqual({ stage: 'taken', done: 1, of: 2 })
+  expect(readdirSync(folder)).toEqual(['admin.sock'])
+})
+
+test('of a manifest that is refused, cut off or too long nothing stays, and the refusal arrives behind the word of progress too', async () => {
+  const client = administrationOf(folder)
+  await expect(client.importManifest(manifestInMemory(Buffer.from('unsigned')))).rejects.toMatchObject({
+    code: 'manifest_signature',
+    exit: 'refused',
+  })
+  calls.length = 0
+  const shrinking = large(1_000_000)
+  await expect(
+    client.importManifest({ ...shrinking, read: (into, at) => (at > 500_000 ? 0 : shrinking.read(into, at)) }),
+  ).rejects.toMatchObject({ code: 'file_changed' })
+  await expect(client.importManifest(large(manifestBytesMax + 1))).rejects.toThrow()
+  await expect.poll(() => readdirSync(folder)).toEqual(['admin.sock'])
+  expect(calls).toEqual([])
 })
 
 test('a refusal keeps its code, sentence and next step', async () => {

@@ -10,6 +10,7 @@ import { z } from 'zod'
 import type { Administration } from './administration.ts'
 import { campaignRoute } from './campaign-routes.ts'
 import { CommandError, explain } from './command-error.ts'
+import { type ManifestProgress, withUpload } from './manifest-upload.ts'
 import { ApprovalDecisionInput, ApprovalFilterInput, ExplanationInput } from './profile-administration.ts'
 import { reasonNames } from './revocation-reason.ts'
 import { SingleRevocationInput } from './single-revocation.ts'
@@ -42,7 +43,8 @@ export async function openAdminSocket(
     rmSync(path)
   }
   const server = createServer({ requestTimeout: 600_000, headersTimeout: 10_000, maxHeaderSize: 16_384 }, (request, response) => {
-    answer(administration(), request)
+    const told = (progress: ManifestProgress) => say(response, { progress })
+    answer(administration(), request, state, told)
       .then(value => reply(response, 200, value))
       .catch(error => {
         const told = explain(error)
@@ -133,7 +135,12 @@ const IssuerMoveInput = z.strictObject({
   rehearse: z.boolean().default(false),
 })
 
-async function answer(administration: Administration | null, request: IncomingMessage): Promise<object> {
+async function answer(
+  administration: Administration | null,
+  request: IncomingMessage,
+  state: string,
+  onProgress: (progress: ManifestProgress) => void,
+): Promise<object> {
   if (!administration)
     throw new CommandError('starting', 'the server is starting or stopping', 'try again in a moment', 'unreachable')
   const url = new URL(request.url ?? '/', 'http://socket')
@@ -146,7 +153,7 @@ async function answer(administration: Administration | null, request: IncomingMe
       return administration.devices({ limit, ...present(filter) })
     }
     case 'POST /manifest':
-      return administration.importManifest(await body(request, manifestBytesMax))
+      return withUpload(request, state, manifestBytesMax, file => administration.importManifest(file, onProgress))
     case 'POST /secrets':
       return administration.mintSecret(parse(SecretInput, await json(request)))
     case 'POST /challenges':
@@ -231,8 +238,19 @@ async function body(request: IncomingMessage, bytesMax: number): Promise<Buffer>
   return Buffer.concat(parts)
 }
 
+/** A line before the answer, of what takes long: the status is 200 from then on, and the last line says how it went. */
+function say(response: ServerResponse, value: object): void {
+  if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/jsonl' })
+  // To nobody, when the client has gone: what it asked for goes on.
+  if (response.writable) response.write(`${JSON.stringify(value)}\n`)
+}
+
 function reply(response: ServerResponse, status: number, value: object): void {
   const text = JSON.stringify(value)
+  if (response.headersSent) {
+    response.end(text)
+    return
+  }
   response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) })
   response.end(text)
 }

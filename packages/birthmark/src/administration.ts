@@ -1,7 +1,9 @@
 // What an operator at this machine can ask of a running server: shapes only, shared by the socket, its client and the commands.
 
+import type { ManifestFile } from '@birthmark/factory-line'
 import type { CampaignAdministration } from './campaign-administration.ts'
 import type { StatusPlace } from './certificate-status.ts'
+import type { ManifestProgress } from './manifest-upload.ts'
 import type { ProfileAdministration } from './profile-administration.ts'
 import type { RevocationReason } from './revocation-reason.ts'
 import type { SingleRevocations } from './single-revocation.ts'
@@ -124,7 +126,8 @@ export interface ClockView {
 export interface Administration extends ProfileAdministration, CampaignAdministration, SingleRevocations {
   status(): Promise<ServerStatus>
   devices(filter: DeviceFilter): Promise<DevicePage>
-  importManifest(file: Uint8Array): Promise<ManifestOutcome>
+  /** `file` must stay as it is until the promise settles. */
+  importManifest(file: ManifestFile, onProgress?: (progress: ManifestProgress) => void): Promise<ManifestOutcome>
   mintSecret(request: { device: string; groups: string[]; minutes: number }): Promise<MintedSecret>
   /** `label`: of the profile, null for the one without. */
   mintChallenges(request: {

@@ -13,7 +13,7 @@ import {
   type RollOver,
   type Store,
 } from '@birthmark/est-server'
-import { manifestInMemory, openManifest } from '@birthmark/factory-line'
+import { openManifestInTurns } from '@birthmark/factory-line'
 import { type Clock, type Publisher, type RuleSet, statusOf } from '@birthmark/fleet-revocation'
 import type { EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
 import type { Administration, ClockView, DeviceView, RevocationPlan } from './administration.ts'
@@ -43,6 +43,17 @@ export interface OperationParts {
   rollOver: RollOver
   /** Tells everybody, and cuts who is no longer admitted. */
   onIssuersMoved(): Promise<void>
+}
+
+/** Units between two words about how far an import is: a tenth of a second. */
+const unitsPerWord = 10_000
+
+function* countedUnits<T>(units: Iterable<T>, told: (done: number) => void): Generator<T> {
+  let n = 0
+  for (const unit of units) {
+    yield unit
+    if (++n % unitsPerWord === 0) told(n)
+  }
 }
 
 export function operationsOf(parts: OperationParts): Administration {
@@ -129,9 +140,13 @@ export function operationsOf(parts: OperationParts): Administration {
       return { devices: rows.map(viewOf), next: rows.length === limit ? rows[rows.length - 1].id : null }
     },
 
-    async importManifest(file) {
-      const manifest = openManifest(manifestInMemory(file), { anchors, now: Math.floor(clock.now()) })
-      const report = await registry.importManifest(manifest.entries(), `${by}, manifest ${manifest.digest.slice(0, 16)}`)
+    async importManifest(file, onProgress = () => {}) {
+      const manifest = await openManifestInTurns(file, { anchors, now: Math.floor(clock.now()) })
+      const told = (done: number) => onProgress({ stage: 'taken', done, of: manifest.units })
+      const report = await registry.importManifest(
+        countedUnits(manifest.entries(), told),
+        `${by}, manifest ${manifest.digest.slice(0, 16)}`,
+      )
       const { added, updated, unchanged, refused } = report
       return { digest: manifest.digest, units: manifest.units, added, updated, unchanged, refused }
     },

@@ -40,6 +40,13 @@ export interface OpenManifest {
   entries(): Generator<ManifestEntry>
 }
 
+export interface ManifestRules {
+  /** The manufacturers' roots. */
+  anchors: TrustAnchor[]
+  /** Seconds since 1970. */
+  now: number
+}
+
 export interface Manifest extends Omit<OpenManifest, 'units' | 'entries' | 'signerKey'> {
   entries: ManifestEntry[]
 }
@@ -80,6 +87,9 @@ function signatureInput(digest: Bytes): Bytes {
   return Buffer.concat([Buffer.from(`${FORMAT}\n`), digest])
 }
 
+/** Blocks that are hashed before others get their turn: some four milliseconds. */
+const blocksPerTurn = 16
+
 /** Bytes at once: enough to hide the system call, little enough to stay in the processor's cache. */
 const blockBytes = 65_536
 
@@ -88,7 +98,25 @@ const blockBytes = 65_536
  * one of `anchors`. Whatever its size, a block and a line of it are in memory. Throws `manifest_malformed`, `manifest_untrusted` (signer),
  * `manifest_signature` (content).
  */
-export function openManifest(file: ManifestFile, rules: { anchors: TrustAnchor[]; now: number }): OpenManifest {
+export function openManifest(file: ManifestFile, rules: ManifestRules): OpenManifest {
+  const opening = openingSteps(file, rules)
+  for (;;) {
+    const step = opening.next()
+    if (step.done) return step.value
+  }
+}
+
+/** As openManifest(), for a process that has others to answer meanwhile: half a gigabyte takes seconds. */
+export async function openManifestInTurns(file: ManifestFile, rules: ManifestRules): Promise<OpenManifest> {
+  const opening = openingSteps(file, rules)
+  for (;;) {
+    const step = opening.next()
+    if (step.done) return step.value
+    await new Promise<void>(done => setImmediate(done))
+  }
+}
+
+function* openingSteps(file: ManifestFile, rules: ManifestRules): Generator<void, OpenManifest> {
   if (file.size > manifestBytesMax) throw malformed(`${file.size} bytes; at most ${manifestBytesMax}`)
   const tailAt = Math.max(0, file.size - lineBytesMax - 2)
   const tail = part(file, tailAt, file.size - tailAt)
@@ -107,7 +135,9 @@ export function openManifest(file: ManifestFile, rules: { anchors: TrustAnchor[]
   if (typeof foot.signature !== 'string' || typeof foot.algorithm !== 'string') throw malformed('no signature')
   const hash = createHash('sha256')
   let lines = 0
+  let n = 0
   for (const block of blocks(file, 0, footAt)) {
+    if (++n % blocksPerTurn === 0) yield
     hash.update(block)
     for (let at = block.indexOf(0x0a); at >= 0; at = block.indexOf(0x0a, at + 1)) lines++
   }
@@ -122,7 +152,7 @@ export function openManifest(file: ManifestFile, rules: { anchors: TrustAnchor[]
 }
 
 /** As openManifest(), for a file in memory and all of its entries at once. */
-export function verifyManifest(bytes: Bytes, rules: { anchors: TrustAnchor[]; now: number }): Manifest {
+export function verifyManifest(bytes: Bytes, rules: ManifestRules): Manifest {
   const { made, digest, entries } = openManifest(manifestInMemory(bytes), rules)
   return { made, digest, entries: [...entries()] }
 }
@@ -194,7 +224,7 @@ function utf8Text(bytes: Bytes): string {
 }
 
 /** Who signs under one of `anchors`: certificates in base64, the signer's first. Throws `manifest_untrusted`. */
-export function trustedSigner(certificates: unknown, rules: { anchors: TrustAnchor[]; now: number }): { spki: Bytes } {
+export function trustedSigner(certificates: unknown, rules: ManifestRules): { spki: Bytes } {
   if (!Array.isArray(certificates) || certificates.length < 1 || certificates.length > 4)
     throw malformed('1 to 4 signer certificates are expected')
   try {

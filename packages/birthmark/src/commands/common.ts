@@ -1,6 +1,6 @@
 // What the commands share: the --json option, examples in help, the state folder, and files named on the command line.
 
-import { readFileSync, statSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { CommandError, usageError } from '../command-error.ts'
 
@@ -45,11 +45,32 @@ export function wholeNumber(name: string, least: number, most: number): (text: s
 
 /** A file that was named on the command line; `bytesMax` guards against naming the wrong one. */
 export function readInput(file: string, bytesMax: number): Buffer {
+  return withInput(file, bytesMax, fd => readFileSync(fd))
+}
+
+/** Runs `work` on the open file. */
+export function withInput<T>(file: string, bytesMax: number, work: (fd: number) => T): T {
+  const fd = openInput(file, bytesMax)
+  const close = () => closeSync(fd)
+  let done: T
   try {
-    const { size } = statSync(file)
-    if (size > bytesMax)
-      throw new CommandError('file_too_large', `${file} has ${size} bytes; at most ${bytesMax}`, 'name the right file', 'usage')
-    return readFileSync(file)
+    done = work(fd)
+  } catch (error) {
+    close()
+    throw error
+  }
+  if (done instanceof Promise) return done.finally(close) as T
+  close()
+  return done
+}
+
+function openInput(file: string, bytesMax: number): number {
+  try {
+    const fd = openSync(file, 'r')
+    const { size } = fstatSync(fd)
+    if (size <= bytesMax) return fd
+    closeSync(fd)
+    throw new CommandError('file_too_large', `${file} has ${size} bytes; at most ${bytesMax}`, 'name the right file', 'usage')
   } catch (error) {
     if (error instanceof CommandError) throw error
     const { code } = error as NodeJS.ErrnoException

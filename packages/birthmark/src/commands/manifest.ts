@@ -1,12 +1,18 @@
 // `birthmark manifest`: what the factory sends becomes what the server admits.
 
-import { manifestBytesMax } from '@birthmark/factory-line'
+import { manifestBytesMax, manifestOnDisk } from '@birthmark/factory-line'
 import type { Command } from 'commander'
 import { administrationOf } from '../admin-client.ts'
 import { CommandError, usageError } from '../command-error.ts'
+import type { ManifestProgress } from '../manifest-upload.ts'
 import { printable, type Terminal } from '../terminal.ts'
-import { leaf, readInput, stateOption } from './common.ts'
+import { leaf, stateOption, withInput } from './common.ts'
 import { defineOwnership, verifyOwnership } from './manifest-ownership.ts'
+
+/** Nobody wants to read how far something is that takes no second. */
+const isLong = ({ stage, of }: ManifestProgress): boolean => of > (stage === 'sent' ? 8_388_608 : 20_000)
+
+const megabytes = (bytes: number): string => (bytes / 1_048_576).toFixed(0)
 
 interface ImportOptions {
   dir: string
@@ -47,7 +53,13 @@ export function define(command: Command, terminal: Terminal): void {
         verifyOwnership(file, { root, owner, ...(owners === undefined ? {} : { owners }) })
         terminal.done('the units were handed over to us', owner)
       }
-      const outcome = await administrationOf(options.dir).importManifest(readInput(file, manifestBytesMax))
+      const told = ({ stage, done, of }: ManifestProgress) =>
+        terminal.progress(stage === 'sent' ? `sent ${megabytes(done)} of ${megabytes(of)} MB` : `${done} of ${of} units taken in`)
+      const outcome = await withInput(file, manifestBytesMax, fd =>
+        administrationOf(options.dir).importManifest(manifestOnDisk(fd), of => {
+          if (isLong(of)) told(of)
+        }),
+      )
       terminal.done(
         `${outcome.units} units: ${outcome.added} new, ${outcome.updated} completed, ${outcome.unchanged} known`,
         `sha256 ${outcome.digest.slice(0, 16)}…`,

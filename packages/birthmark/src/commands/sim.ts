@@ -5,6 +5,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { manifestInMemory } from '@birthmark/factory-line'
 import type { Command } from 'commander'
 import { administrationOf } from '../admin-client.ts'
 import { CommandError, usageError } from '../command-error.ts'
@@ -93,7 +94,7 @@ export function define(command: Command, terminal: Terminal): void {
         terminal.progress(`born ${born.length}/${serials.length}`)
       }
       terminal.done(`${born.length} born`, `birth certificates of ${line.organization}`)
-      const outcome = await administrationOf(options.dir).importManifest(await line.station.manifest(serials))
+      const outcome = await administrationOf(options.dir).importManifest(manifestInMemory(await line.station.manifest(serials)))
       terminal.done(`${outcome.added} known to the server`, 'signed manifest imported')
       return born
     } finally {

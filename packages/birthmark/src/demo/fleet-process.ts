@@ -3,6 +3,7 @@
 
 import { join } from 'node:path'
 import { encodePem } from '@birthmark/device-sdk/core'
+import { manifestInMemory } from '@birthmark/factory-line'
 import { administrationOf } from '../admin-client.ts'
 import { explain } from '../command-error.ts'
 import { readDeviceFolder } from '../device-folder.ts'
@@ -38,7 +39,7 @@ async function main(): Promise<void> {
     tell({ kind: 'progress', text: `born ${i + 1}/${count}` })
   }
   const bornControl = await bearDevice(line.station, control.serial, control.groups)
-  const imported = await administration.importManifest(await line.station.manifest())
+  const imported = await administration.importManifest(manifestInMemory(await line.station.manifest()))
   line.station.close()
   tell({
     kind: 'step',
