@@ -10,7 +10,10 @@ import {
 } from '@birthmark/device-sdk/espruino'
 import { startDevice } from '../device.js'
 
-/** `board`: { element (or null), sha256, storage, timers, http, now, config, print }: what is soldered and built in. Null where no key can be made. */
+/**
+ * `board`: { element (or null), sha256, storage, timers, http, openBus, now, config, print }: what is soldered and built in, and the gateway's
+ * HTTP and line to the broker. Null where no key can be made.
+ */
 export function main(board) {
   const element = board.element
   const hash = espruinoHash(board.sha256)
@@ -31,6 +34,7 @@ export function main(board) {
       http: board.http,
       clock: espruinoClock(board.timers, board.now),
     },
+    board.openBus,
     board.config,
     board.print,
   )

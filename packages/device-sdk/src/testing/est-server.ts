@@ -16,6 +16,7 @@ import { encodeSign1, sign1Header } from '../core/cose.ts'
 import { parseCsr } from '../core/csr.ts'
 import { COMMON_NAME, encodeName, SERIAL_NUMBER } from '../core/distinguished-name.ts'
 import { type DeviceErrorCode, deviceError } from '../core/errors.ts'
+import { encodeFleetExtension, type Membership } from '../core/fleet-extension.ts'
 import { encodeTime, timeToBeSigned } from '../core/signed-time.ts'
 import { loopbackNames, neverExpires, type TestAuthority, testAuthority } from './authority.ts'
 
@@ -68,6 +69,8 @@ export interface TestEstOptions {
   now?: () => number
   /** Of operational certificates. Default: 30 days. */
   lifetimeSeconds?: number
+  /** What the fleet extension of operational certificates says, by which notices revoke. Default: they have none. */
+  membership?: Membership
   /** Admits by HTTP Basic after a 401: password by user (the device id). */
   secrets?: Record<string, string>
 }
@@ -182,7 +185,14 @@ export async function startTestEst(options: TestEstOptions = {}): Promise<TestEs
   }
 
   const issue = (authority: TestAuthority, id: string, spki: Bytes) =>
-    authority.issue({ profile: 'client', subject: deviceName(id), spki, notBefore: now() - 60, notAfter: now() + lifetime })
+    authority.issue({
+      profile: 'client',
+      subject: deviceName(id),
+      spki,
+      notBefore: now() - 60,
+      notAfter: now() + lifetime,
+      extensions: options.membership ? [encodeFleetExtension(options.membership)] : [],
+    })
 
   /** Who asks, by the certificate that TLS proved or the secret, or the refusal. */
   const authenticate = (

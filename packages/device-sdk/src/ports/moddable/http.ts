@@ -9,11 +9,13 @@ import type { ModdableHttpClient, ModdableTimer } from './modules.ts'
 /** EST's headers that the core reads. */
 const headersRead = ['content-type', 'content-encoding', 'retry-after']
 
-export function moddableHttp(open: (tls: TlsIdentity) => ModdableHttpClient, timer: ModdableTimer): Http {
+/** `open`: a client for one exchange. `untrusted`: to be told when TLS did not believe the server, as `moddableTls` does. */
+export function moddableHttp(open: (tls: TlsIdentity, untrusted: () => void) => ModdableHttpClient, timer: ModdableTimer): Http {
   return {
     request(request, tls, done) {
       let over = false
       let client: ModdableHttpClient | null = null
+      let refused: DeviceErrorCode = 'network'
       const parts: Uint8Array[] = []
       let received = 0
       let status = 0
@@ -34,7 +36,9 @@ export function moddableHttp(open: (tls: TlsIdentity) => ModdableHttpClient, tim
       timer.set(() => {
         if (over) return
         try {
-          client = open(tls)
+          client = open(tls, () => {
+            refused = 'server_untrusted'
+          })
           client.request({
             method: request.method,
             path: request.path,
@@ -58,11 +62,11 @@ export function moddableHttp(open: (tls: TlsIdentity) => ModdableHttpClient, tim
               this.write(part.buffer as ArrayBuffer)
             },
             onDone(error) {
-              end(error || !status ? 'network' : null)
+              end(error || !status ? refused : null)
             },
           })
         } catch {
-          end('network')
+          end(refused)
         }
       }, 0)
       return () => {

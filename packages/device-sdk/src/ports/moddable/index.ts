@@ -7,7 +7,7 @@ import { moddableHash } from './keys.ts'
 import type { ModdableCrypto, ModdableTimer } from './modules.ts'
 
 export { moddableHttp } from './http.ts'
-export { moddableHash, moddableKeys, moddableRng } from './keys.ts'
+export { type ModdableKeys, moddableHash, moddableKeys, moddableRng } from './keys.ts'
 export type {
   ModdableCrypto,
   ModdableCurve,
@@ -16,7 +16,20 @@ export type {
   ModdableRequest,
   ModdableTimer,
 } from './modules.ts'
+export {
+  type BusEvents,
+  type BusSession,
+  type ModdableMqttClient,
+  type ModdableMqttHandlers,
+  type ModdableMqttLimits,
+  moddableMqtt,
+} from './mqtt.ts'
 export { preferenceStore } from './store.ts'
+export { type ModdableSecure, type ModdableTlsSettings, moddableTls } from './tls.ts'
+export { ModdableCertificates, type ModdableTlsIdentity } from './tls-certificates.ts'
+export { ecHandshake } from './tls-handshake.ts'
+export type { TlsHandshake } from './tls-modules.ts'
+export { type ModdableTlsSocketOptions, moddableTlsSocket } from './tls-socket.ts'
 
 export function moddableVerify(crypto: ModdableCrypto): Verify {
   return p256Verify(moddableHash(crypto))

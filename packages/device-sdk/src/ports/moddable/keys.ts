@@ -44,7 +44,12 @@ function secretNumber(rng: Rng): bigint {
   return (BigInt('0x' + hexOf(rng.random(40))) % (order - BigInt(1))) + BigInt(1)
 }
 
-export function moddableKeys(crypto: ModdableCrypto, preference: ModdablePreference): KeyStore {
+export interface ModdableKeys extends KeyStore {
+  /** An ECDSA signature, DER, over a SHA-256 digest: TLS keeps no more of what it signs. Throws `key_unavailable`, `random_unavailable`. */
+  signDigest(slot: string, digest: Bytes): Bytes
+}
+
+export function moddableKeys(crypto: ModdableCrypto, preference: ModdablePreference): ModdableKeys {
   const rng = moddableRng(crypto)
   const hash = moddableHash(crypto)
   const read = (slot: string): Bytes | null => {
@@ -53,8 +58,16 @@ export function moddableKeys(crypto: ModdableCrypto, preference: ModdablePrefere
   }
   const spkiOf = (key: Bytes): Bytes =>
     concatBytes([bytesOfHex(spkiHead), new Uint8Array(new crypto.Curve('secp256r1').dh(bufferOf(key)))])
+  const signDigest = (slot: string, digest: Bytes): Bytes => {
+    const key = read(slot)
+    if (!key) throw deviceError('key_unavailable', slot)
+    const curve = new crypto.Curve('secp256r1')
+    curve.k = secretNumber(rng)
+    return new Uint8Array(new crypto.ECDSA(BigInt('0x' + hexOf(key)), curve).sign(bufferOf(digest), true))
+  }
   return {
     algorithm: 'ecdsa-sha256',
+    signDigest,
     generate(slot, done) {
       let key: Bytes
       try {
@@ -73,16 +86,9 @@ export function moddableKeys(crypto: ModdableCrypto, preference: ModdablePrefere
       done(null, key && spkiOf(key))
     },
     sign(slot, message, done) {
-      const key = read(slot)
-      if (!key) {
-        done(deviceError('key_unavailable', slot), null)
-        return
-      }
       let signature: Bytes
       try {
-        const curve = new crypto.Curve('secp256r1')
-        curve.k = secretNumber(rng)
-        signature = new Uint8Array(new crypto.ECDSA(BigInt('0x' + hexOf(key)), curve).sign(bufferOf(hash.sha256(message)), true))
+        signature = signDigest(slot, hash.sha256(message))
       } catch (error) {
         done((error as { code?: string }).code ? (error as never) : deviceError('key_unavailable', String(error)), null)
         return

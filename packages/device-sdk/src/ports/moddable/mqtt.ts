@@ -1,0 +1,130 @@
+// The device's line to the broker over ECMA-419's MQTT client: notices come in, telemetry goes out. One session by one identity; when another comes into
+// use, or the session ends, the firmware opens a new one. What is published while the line is busy waits, bounded; a session that ended keeps nothing.
+
+import type { Bytes } from '../../core/bytes.ts'
+
+/** ECMA-419's MQTT client, of which a session is made. */
+export interface ModdableMqttClient {
+  read(count: number): ArrayBuffer | undefined
+  /** How much may be written next. Throws beyond that. */
+  write(data: ArrayBuffer | Uint8Array | null, options: object): number
+  close(): void
+}
+
+/** What the firmware passes to the client's constructor, next to its host, port, identifier, resolver and socket. */
+export interface ModdableMqttHandlers {
+  onControl(message: { operation: number }): void
+  onReadable(count: number, message: { topic?: string; byteLength?: number; more: boolean }): void
+  onWritable(count: number): void
+  onError(): void
+}
+
+export interface BusEvents {
+  /** The broker accepted the session: subscribe now. */
+  online(): void
+  message(topic: string, payload: Bytes): void
+  /** Refused, or cut; once. */
+  closed(): void
+}
+
+export interface BusSession {
+  /** Notices come with quality of service 1. */
+  subscribe(topics: string[]): void
+  /** With quality of service 1. False: not taken, the session is over or too much is waiting. */
+  publish(topic: string, payload: Bytes): boolean
+  close(): void
+}
+
+// MQTT 3.1.1, 2.2.1.
+const CONNACK = 2
+const SUBSCRIBE = 8
+/** A fixed header with a length of up to 2 MB, a topic's length and a packet identifier; with a subscription, its quality of service. */
+const packetOverhead = 10
+
+export interface ModdableMqttLimits {
+  /** Of a message; what is longer is read over. A notice has at most 8192 octets. */
+  payloadBytesMax: number
+  /** Messages that wait to be written. */
+  waitingMax: number
+}
+
+interface Waiting {
+  data: Bytes | null
+  options: object
+  length: number
+}
+
+/** `open` makes the client with these handlers; whoever it connects as, and to whom, is the firmware's. */
+export function moddableMqtt(
+  open: (handlers: ModdableMqttHandlers) => ModdableMqttClient,
+  events: BusEvents,
+  limits: ModdableMqttLimits = { payloadBytesMax: 8192, waitingMax: 8 },
+): BusSession {
+  let over = false
+  let online = false
+  let writable = 0
+  let topic = ''
+  let wanted = 0
+  let received = 0
+  let payload: Bytes | null = null
+  const waiting: Waiting[] = []
+
+  const end = (): void => {
+    if (over) return
+    over = true
+    client.close()
+    events.closed()
+  }
+  const flush = (): void => {
+    while (!over && online && waiting.length && waiting[0].length <= writable) {
+      const { data, options } = waiting.shift() as Waiting
+      writable = client.write(data, options)
+    }
+  }
+  const send = (data: Bytes | null, options: object, length: number): boolean => {
+    if (over || waiting.length >= limits.waitingMax) return false
+    waiting.push({ data, options, length: length + packetOverhead })
+    flush()
+    return !over
+  }
+  const client = open({
+    onControl({ operation }) {
+      if (over || operation !== CONNACK) return
+      // The client itself ends a session that was refused.
+      online = true
+      events.online()
+    },
+    onReadable(count, message) {
+      if (message.topic !== undefined) {
+        topic = message.topic
+        wanted = message.byteLength ?? 0
+        received = 0
+        payload = wanted <= limits.payloadBytesMax ? new Uint8Array(wanted) : null
+      }
+      const part = new Uint8Array(client.read(count) ?? new ArrayBuffer(0))
+      if (payload && received + part.length <= wanted) payload.set(part, received)
+      received += part.length
+      if (over || message.more || !payload || received !== wanted) return
+      const whole = payload
+      payload = null
+      events.message(topic, whole)
+    },
+    onWritable(count) {
+      writable = count
+      flush()
+    },
+    onError: end,
+  })
+  return {
+    subscribe(topics) {
+      const items = topics.map(one => ({ topic: one, QoS: 1 }))
+      send(null, { operation: SUBSCRIBE, items }, topics.join('').length + 3 * topics.length)
+    },
+    publish: (to, data) => send(data, { topic: to, QoS: 1 }, to.length + data.length),
+    close() {
+      if (over) return
+      over = true
+      client.close()
+    },
+  }
+}
