@@ -140,7 +140,12 @@ test('a campaign outlives the server, revokes what was planned, and leaves a rec
   const { json } = await command('devices', '--select', 'model=gw-2', '--json')
   expect(json.map(row => row.state)).toEqual(['revoked', 'enrolled', 'revoked'])
   const [view] = (await command('revoke', 'watch', id, '--once', '--json')).json as unknown as CampaignView[]
-  expect(view.stages).toMatchObject({ told: 2, blockedNotAcked: 0, blocked: { devices: 2 }, standardConsumers: 'not offered' })
+  expect(view.stages).toMatchObject({
+    told: 2,
+    blockedNotAcked: 0,
+    blocked: { devices: 2 },
+    standardConsumers: { kind: 'not offered' },
+  })
 
   const receipt = file('receipt.json')
   expect((await command('revoke', 'receipt', id, '--out', receipt)).code).toBe(0)

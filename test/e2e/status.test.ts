@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { decodePem, encodePem } from '@birthmark/device-sdk/core'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { CampaignView } from '../../packages/birthmark/src/campaign-administration.ts'
 import { ensureTwoTier, writeChain } from '../../packages/birthmark/src/server-certificate.ts'
 import { available, run } from '../interop/debian.ts'
 import { birthmark } from '../support/command.ts'
@@ -36,6 +37,7 @@ describe.skipIf(!available({ openssl: 'openssl', curl: 'curl' }))('birthmark ser
     await enroll('kept', 'batch=1')
     await enroll('lost', 'batch=2')
     await enroll('late', 'batch=3')
+    await enroll('taken', 'batch=4')
   }, 60_000)
   afterAll(async () => {
     await serving?.remove()
@@ -84,6 +86,25 @@ describe.skipIf(!available({ openssl: 'openssl', curl: 'curl' }))('birthmark ser
     const said = await byOcsp('lost')
     expect(said).toContain('lost.pem: revoked')
     expect(said).toContain('Reason: keyCompromise')
+  })
+
+  test('a campaign shows what openssl is told: the number and the date of the list, and revoked by OCSP', async () => {
+    const { administration, state } = serving
+    const asked = { select: 'id=taken', reason: 'lost in a bus', windowSeconds: 0, by: 'alice' }
+    const { id, planSha256 } = await administration.planCampaign(asked)
+    await administration.submitCampaign({ id, planSha256, by: 'alice', signature: null })
+    const watched = await birthmark('revoke', 'watch', id, '--json', '--dir', state)
+    expect(watched.code).toBe(0)
+    const { standardConsumers: told } = (watched.json.at(-1) as unknown as CampaignView).stages
+    if (told.kind !== 'seen') throw new Error(JSON.stringify(told))
+    expect(told.proof).toMatchObject({ certificates: 1, listed: 1, lists: 1, read: 1, ocspRevoked: 1 })
+    const [{ crlNumber, thisUpdate }] = told.proof.shown
+    expect(await byList('taken')).toContain('certificate revoked')
+    const list = await openssl('crl', '-in', 'shard.pem', '-noout', '-crlnumber', '-lastupdate')
+    expect(Number.parseInt(/crlNumber=(?:0x)?([0-9A-F]+)/.exec(list)?.[1] ?? '', 16)).toBe(crlNumber)
+    expect(Date.parse(/lastUpdate=(.*)/.exec(list)?.[1] ?? '')).toBe(thisUpdate * 1000)
+    expect(await byOcsp('taken')).toContain('taken.pem: revoked')
+    expect((await administration.campaignReceipt({ id })).body.standardConsumers).toEqual(told)
   })
 
   test('[RFC 5280 5] after a roll-over the former issuer still signs the lists and answers of what it issued, also of what is revoked later', async () => {

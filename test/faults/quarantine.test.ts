@@ -110,6 +110,7 @@ describe('a receipt', () => {
       people: known.map(({ name, spki }) => ({ name, spki: Buffer.from(spki).toString('base64') })),
       at: { submitted: 1, quarantined: 1, committed: 1 },
       ...{ notices: [], revoked: { devices: 1, certificates: 1 }, audit: { n: 1, hash: '' } },
+      standardConsumers: { kind: 'not offered' },
       progress: { asOf: 1, sessionsCut: null, told: 0, blockedNotAcked: 1 },
     }
     return { body, signature: sign('sha256', receiptBytes(body), notice.privateKey).toString('base64') }

@@ -1,7 +1,14 @@
 // What an operator can ask about many devices at once: labels, selections, campaigns. Shapes only, shared by the socket, its client and the
 // commands; docs/campaigns.md says what each is for.
 
-import { type CampaignPlan, type CampaignState, labelChangesMax, type Receipt, type Word } from '@birthmark/est-server'
+import {
+  type CampaignPlan,
+  type CampaignState,
+  type ConsumerAnswer,
+  labelChangesMax,
+  type Receipt,
+  type Word,
+} from '@birthmark/est-server'
 import { z } from 'zod'
 import type { DevicePage } from './administration.ts'
 
@@ -22,9 +29,12 @@ export interface CampaignStages {
   /** Devices that came back since and were told no; the others are blocked and have not been heard of. */
   told: number
   blockedNotAcked: number
-  /** Whether standard consumers are answered by it: lists and OCSP are made from the store when they are asked for. */
-  standardConsumers: 'asked for' | 'not offered'
+  /** What lists and OCSP answers say about its certificates, asked once it is carried out. */
+  standardConsumers: ConsumerStage
 }
+
+/** `waiting`: it is not carried out, or they are being asked. `unavailable`: a list cannot be had now; they are asked again. */
+export type ConsumerStage = { kind: 'not offered' } | { kind: 'waiting' } | ConsumerAnswer
 
 export interface CampaignView {
   id: string

@@ -29,6 +29,7 @@ import type { EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
 import type { CampaignAdministration, CampaignStages, CampaignView } from './campaign-administration.ts'
 import type { CertificateStatus } from './certificate-status.ts'
 import { CommandError } from './command-error.ts'
+import { createConsumerView } from './consumer-view.ts'
 import type { EnrollmentFront } from './enrollment-front.ts'
 import { viewOf } from './operations.ts'
 import type { QuarantineView } from './quarantine-view.ts'
@@ -130,7 +131,9 @@ function isOf(session: { connected: boolean; idx: number | null }, certificates:
 }
 
 /** Who of a campaign has come back and was told no: from the audit record, and from the broker since this process started. */
-function createProgress({ store, fleet, publisher, certificateStatus }: CampaignDeskParts) {
+function createProgress(parts: CampaignDeskParts) {
+  const { store, fleet, publisher } = parts
+  const consumers = createConsumerView(parts)
   const heard = new Map<string, { certificates: NumberSet; told: GrowingNumberSet; through: number }>()
   // Refused at the broker: any certificate; each campaign takes its own.
   const refused = numberSet()
@@ -166,6 +169,7 @@ function createProgress({ store, fleet, publisher, certificateStatus }: Campaign
   const refusedIndices = () => order
 
   return {
+    consumers,
     onRefused(idx: number): void {
       // A device that hammers is one device; a million are 8 MB.
       if (refused.has(idx) || refused.size >= 1_000_000) return
@@ -191,7 +195,7 @@ function createProgress({ store, fleet, publisher, certificateStatus }: Campaign
         relyingParties: commit && confirmationOf(publisher.confirmations(commit.seq)),
         told: heardOf,
         blockedNotAcked: blocked === null || story.at.undone !== undefined ? 0 : plan.devices.count - heardOf,
-        standardConsumers: certificateStatus === null ? 'not offered' : 'asked for',
+        standardConsumers: consumers.of(campaign),
       }
     },
   }
@@ -222,7 +226,12 @@ function operationsOf(parts: CampaignDeskParts, campaigns: Campaigns, progress: 
       view(await campaigns.approve({ id, planSha256: hash(planSha256), said: { by, signature } })),
     undoCampaign: async ({ id, planSha256, by, signature, reason }) =>
       view(await campaigns.undo({ id, planSha256: hash(planSha256), said: { by, signature }, reason })),
-    campaign: async ({ id }) => view(await campaigns.get(id)),
+    async campaign({ id }) {
+      const campaign = await campaigns.get(id)
+      // Not waited for: sixty lists to be signed take a second or two.
+      void progress.consumers.ask(campaign)
+      return view(campaign)
+    },
     campaigns: async ({ limit }) => ({ campaigns: await Promise.all((await campaigns.list(limit)).map(view)) }),
 
     async campaignDevices({ id, after }) {
@@ -233,6 +242,7 @@ function operationsOf(parts: CampaignDeskParts, campaigns: Campaigns, progress: 
 
     async campaignReceipt({ id }) {
       const campaign = await campaigns.get(id)
+      await progress.consumers.ask(campaign)
       return receiptOf(parts, campaign, await progress.stages(campaign))
     },
 
@@ -307,6 +317,7 @@ async function receiptOf(
       ...{ asOf: Math.floor(clock.now()), sessionsCut: stages.blocked?.sessionsCut ?? null },
       ...{ told: stages.told, blockedNotAcked: stages.blockedNotAcked },
     },
+    standardConsumers: stages.standardConsumers,
     audit: commit.audit,
   }
   return { body, signature: sign('sha256', receiptBytes(body), noticeKey).toString('base64') }

@@ -5,6 +5,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import {
+  type ConsumerAnswer,
   createOcspResponder,
   createRevocationLists,
   createStatusListener,
@@ -14,6 +15,7 @@ import {
   issuerName,
   type Log,
   type Metrics,
+  proveToConsumers,
   type Store,
 } from '@birthmark/est-server'
 import type { Clock } from '@birthmark/fleet-revocation'
@@ -36,6 +38,8 @@ export interface CertificateStatus {
   problem(): string | null
   /** The whole list of every issuer, DER, for a broker that wants them in a file. Rejects with `status_unavailable` when one can't be had now. */
   wholeLists(): Promise<Bytes[]>
+  /** What whoever asks now is told about these certificates of a fleet (indices, ascending). */
+  prove(fleet: string, indices: Uint32Array): Promise<ConsumerAnswer>
   close(): Promise<void>
 }
 
@@ -113,6 +117,7 @@ export async function openCertificateStatus(settings: StatusSettings, parts: Sta
           throw new CommandError('status_unavailable', `no revocation list of ${issuerName(keyId)}: ${detail}`, 'see the log')
         }),
       ),
+    prove: (fleet, indices) => proveToConsumers({ store, issuers, lists, ocsp, clock }, fleet, indices),
     async close() {
       closed = true
       cancel()

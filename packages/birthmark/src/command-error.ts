@@ -19,6 +19,11 @@ export class CommandError extends Error {
   }
 }
 
+/** Somebody pressed Ctrl-C, and was told what that means. Nothing more is printed, and the shell sees what it would of any program. */
+export class Interrupted extends Error {
+  readonly exitCode = 130
+}
+
 /** A mistake in what was typed or configured. */
 export function usageError(sentence: string, next: string): CommandError {
   return new CommandError('usage', sentence, next, 'usage')

@@ -2,7 +2,7 @@
 // called for is loaded.
 
 import { Command, CommanderError } from 'commander'
-import { type Exit, exitCodes, explain, usageError } from './command-error.ts'
+import { type Exit, exitCodes, explain, Interrupted, usageError } from './command-error.ts'
 import { type CommandEntry, commandTable } from './command-table.ts'
 import type { Terminal } from './terminal.ts'
 import { VERSION } from './version.ts'
@@ -84,6 +84,7 @@ export async function runCommandLine(argv: string[], terminal: Terminal): Promis
       output.error(usageError(sentence, `birthmark ${calledPath(program, words)}--help`))
       return exitCodes.usage
     }
+    if (error instanceof Interrupted) return error.exitCode
     const told = explain(error)
     output.error(told)
     return exitCodes[told.exit as Exit]

@@ -88,3 +88,24 @@ test('from a clone, what is printed to be typed is what works there', () => {
   expect(out()).toBe('\nNext:\n  npm run --silent birthmark -- devices --dir x\n  curl birthmark.example\n')
   expect(err()).toContain('next: start it: npm run --silent birthmark -- dev\n')
 })
+
+test('lines that stay where they are are cut by the cells they take, and what is left over below them goes', () => {
+  const { terminal, out } = captured({ isTTY: true })
+  const show = terminal.block()
+  show(['✔ planned', `· ${'漏'.repeat(30)}`, 'e\u0301'.repeat(60)])
+  // 39 cells: a wide character takes two, a mark none, and nothing is cut in half.
+  const first = `\u001b[2K\u001b[32m✔\u001b[0m planned\n\u001b[2K\u001b[2m·\u001b[0m ${'漏'.repeat(18)}\n\u001b[2K${'e\u0301'.repeat(39)}\n`
+  expect(out()).toBe(first)
+  show(['✔ undone'])
+  expect(out().slice(first.length)).toBe('\u001b[3A\u001b[2K\u001b[32m✔\u001b[0m undone\n\u001b[J')
+})
+
+test('a terminal that does not know its width has eighty, and a dumb one gets lines', () => {
+  const write = (text: string) => (written += text)
+  let written = ''
+  for (const env of [{ NO_COLOR: '1' }, { TERM: 'dumb' }]) {
+    const streams = { stdout: { write, isTTY: true, columns: 0 }, stderr: { write }, env, now: () => 0 }
+    createTerminal(streams).block()(['x'.repeat(100)])
+  }
+  expect(written).toBe(`\u001b[2K${'x'.repeat(79)}\n${'x'.repeat(100)}\n`)
+})

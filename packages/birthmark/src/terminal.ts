@@ -3,6 +3,7 @@
 
 import type { CommandError } from './command-error.ts'
 import { commandTable } from './command-table.ts'
+import { cutToWidth } from './display-width.ts'
 
 export interface Terminal {
   readonly json: boolean
@@ -52,11 +53,17 @@ export function createTerminal(streams: Streams, json = false): Terminal {
   const typed = (text: string): string =>
     streams.env.npm_lifecycle_event ? text.replace(ownCommand, 'npm run --silent birthmark -- ') : text
   const people = json ? streams.stderr : streams.stdout
-  const live = Boolean(people.isTTY)
+  // A dumb one knows no way back to a line.
+  const live = Boolean(people.isTTY) && streams.env.TERM !== 'dumb'
   const paint = (code: number, text: string, on = live): string =>
     on && !streams.env.NO_COLOR && streams.env.TERM !== 'dumb' ? `\u001b[${code}m${text}\u001b[0m` : text
   let rewriting = false
   let lastProgress = Number.NEGATIVE_INFINITY
+
+  // Short of the last cell, behind which some terminals wrap. One that does not know its width says 0.
+  const width = () => Math.max(20, (people.columns || 80) - 1)
+  const marks: { [mark: string]: number } = { '✔': 32, '✘': 31, '·': 2, '!': 33 }
+  const marked = (text: string) => (text[0] in marks ? paint(marks[text[0]], text[0]) + text.slice(1) : text)
 
   const write = (text: string): void => {
     if (rewriting) people.write('\r\u001b[2K')
@@ -80,8 +87,7 @@ export function createTerminal(streams: Streams, json = false): Terminal {
     },
     progress(text) {
       if (live) {
-        // A terminal that does not know its width says 0.
-        people.write(`\r\u001b[2K${text.slice(0, Math.max(20, (people.columns || 80) - 1))}`)
+        people.write(`\r\u001b[2K${cutToWidth(text, width())}`)
         rewriting = true
         return
       }
@@ -95,10 +101,10 @@ export function createTerminal(streams: Streams, json = false): Terminal {
       return lines => {
         if (lines.join('\n') === shown.join('\n')) return
         if (live) {
-          // Up over what was shown, and each line anew; cut, since a line that wraps would be two.
-          if (shown.length > 0) people.write(`\u001b[${shown.length}A`)
-          const width = Math.max(20, (people.columns ?? 80) - 1)
-          for (const one of lines) people.write(`\u001b[2K${one.slice(0, width)}\n`)
+          // Up over what was shown, and each line anew; cut, since a line that wraps would be two. What is left over below goes.
+          const up = shown.length > 0 ? `\u001b[${shown.length}A` : ''
+          const text = lines.map(one => `\u001b[2K${marked(cutToWidth(one, width()))}\n`).join('')
+          people.write(`${up}${text}${shown.length > lines.length ? '\u001b[J' : ''}`)
         } else for (const one of lines) if (!shown.includes(one)) people.write(`${one}\n`)
         shown = lines
       }

@@ -11,6 +11,7 @@ export { delegatedSigner, issuerAsSigner, type OcspSigner, publicKeyBits } from 
 export { type RaKey, readRaCertificate, type SoftwareRaOptions, softwareRa } from './ca/ra-key.ts'
 export { serialSource } from './ca/serial.ts'
 export type { CertificateRevocation, DevicesRequest, SetRevocation } from './certificate-revocation.ts'
+export { type ConsumerAnswer, type ConsumerProof, isProven, type ListProof, proveToConsumers } from './consumer-proof.ts'
 export { clockToleranceSeconds, createEnrollment, type Enrollment, type EnrollmentOptions } from './enrollment.ts'
 export * from './enrollment-request.ts'
 export { EstServerError, type EstServerErrorCode, failureCode } from './errors.ts'

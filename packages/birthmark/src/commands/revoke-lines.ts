@@ -1,10 +1,12 @@
 // A campaign in words: what a plan stands for, and how far it has come.
 
-import type { CampaignPlan } from '@birthmark/est-server'
+import { type CampaignPlan, type ConsumerProof, isProven } from '@birthmark/est-server'
 import type { CampaignView } from '../campaign-administration.ts'
 import { printable } from '../terminal.ts'
 
 const shownMax = 5
+
+const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? '' : 's'}`
 
 function some(rows: readonly { name: string; selected: number; devices: number }[], count: number): string {
   const shown = rows.slice(0, shownMax).map(({ name, selected, devices }) => `${printable(name)} (${selected} of ${devices})`)
@@ -17,9 +19,9 @@ export function planLines(plan: CampaignPlan): string[] {
   const { hour, day, week, month, older, never } = radius.lastSeen
   const gateways = radius.soleGateways.slice(0, shownMax).map(({ site, devices: there }) => `${printable(site)} (${there} devices)`)
   return [
-    `${devices.count} devices (${share.toFixed(1)} % of the fleet) by ${plan.select ? printable(plan.select) : 'no selector: all of them'}`,
+    `${counted(devices.count, 'device')} (${share.toFixed(1)} % of the fleet) by ${plan.select ? printable(plan.select) : 'no selector: all of them'}`,
     `  reason      ${printable(plan.reason)}`,
-    `  state       ${radius.enrolled} enrolled with ${plan.certificates} certificates, ${radius.known} not yet`,
+    `  state       ${radius.enrolled} enrolled with ${counted(plan.certificates, 'certificate')}, ${radius.known} not yet`,
     `  online now  ${plan.online === null ? 'unknown: the broker is another’s' : plan.online}`,
     `  issued to   ${hour} within an hour, ${day} a day, ${week} a week, ${month} a month, ${older} longer ago, ${never} never`,
     ...(radius.groupCount > 0 ? [`  groups      ${some(radius.groups, radius.groupCount)}`] : []),
@@ -35,6 +37,8 @@ export function planLines(plan: CampaignPlan): string[] {
   ]
 }
 
+const iso = (seconds: number) => `${new Date(seconds * 1000).toISOString().slice(0, 19)}Z`
+
 export function span(seconds: number): string {
   if (seconds % 86_400 === 0 && seconds > 0) return `${seconds / 86_400} d`
   if (seconds % 3600 === 0 && seconds > 0) return `${seconds / 3600} h`
@@ -44,6 +48,32 @@ export function span(seconds: number): string {
 export function lastWord(view: CampaignView): string {
   const word = view.words.at(-1)
   return word ? `${word.what} ${printable(word.by)} ${new Date(word.at * 1000).toISOString().slice(0, 16).replace('T', ' ')}` : ''
+}
+
+/** A list and what is said of it: `CRL acme/0 number 12 of 2026-11-23T03:24:51Z`. */
+export function consumersText({ certificates, listed, lists, read, ocspRevoked, shown }: ConsumerProof, fleet: string): string {
+  if (read === 0) return 'its certificates have all ended'
+  const [first] = shown
+  const which = `${read === 1 ? '' : 'such as '}${fleet}/${first.shard} number ${first.crlNumber} of ${iso(first.thisUpdate)}`
+  const some = read < lists ? ` (${read} of ${lists} lists read)` : ''
+  const found =
+    listed === certificates ? counted(listed, 'certificate') : `only ${listed} of ${counted(certificates, 'certificate')}`
+  const asked = first.ocspThisUpdate === null ? '' : `, as of ${iso(first.ocspThisUpdate)}`
+  const said =
+    ocspRevoked === read ? `revoked${read === 1 ? '' : ` of ${read} asked about`}` : `revoked of only ${ocspRevoked} of ${read}`
+  return `${found} on ${counted(read, 'CRL')}, ${which}${some}; OCSP says ${said}${asked}`
+}
+
+function consumersLine(
+  stage: CampaignView['stages']['standardConsumers'],
+  fleet: string,
+  line: (done: boolean, name: string, what: string) => string,
+): string {
+  const name = 'CRL and OCSP'
+  if (stage.kind === 'not offered') return line(false, name, 'not offered here')
+  if (stage.kind === 'waiting') return line(false, name, '')
+  if (stage.kind === 'unavailable') return line(false, name, `cannot be had now: ${printable(stage.detail)}`)
+  return line(isProven(stage.proof), name, consumersText(stage.proof, fleet))
 }
 
 function partiesText({ confirmed, of, missing }: NonNullable<CampaignView['stages']['relyingParties']>): string {
@@ -62,14 +92,18 @@ export function stageLines({ stages, state, plan, undone }: CampaignView, now: n
   const left = windowEndsAt === null ? 0 : Math.max(0, Math.ceil(windowEndsAt - now))
   const cut = blocked?.sessionsCut ?? null
   return [
-    line(true, 'planned', `${plan.devices.count} devices`),
+    line(true, 'planned', counted(plan.devices.count, 'device')),
     line(state !== 'planned' && state !== 'submitted', 'agreed', state === 'submitted' ? 'waits for a second person' : ''),
     line(
       blocked !== null,
       'broker blocked',
-      blocked ? `${blocked.devices} devices${blocked.online === null ? '' : `, ${blocked.online} were online`}` : '',
+      blocked ? `${counted(blocked.devices, 'device')}${blocked.online === null ? '' : `, ${blocked.online} were online`}` : '',
     ),
-    line(blocked !== null, 'session cut', blocked ? (cut === null ? 'by the external broker’s own rules' : `${cut} sessions`) : ''),
+    line(
+      blocked !== null,
+      'session cut',
+      blocked ? (cut === null ? 'by the external broker’s own rules' : counted(cut, 'session')) : '',
+    ),
     line(
       revoked !== null,
       'revoked',
@@ -89,10 +123,6 @@ export function stageLines({ stages, state, plan, undone }: CampaignView, now: n
       'acked',
       `${relyingParties === null ? '' : partiesText(relyingParties)}${stages.told} devices were told, ${stages.blockedNotAcked} blocked and not acked`,
     ),
-    line(
-      revoked !== null,
-      'CRL and OCSP',
-      stages.standardConsumers === 'not offered' ? 'not offered here' : revoked ? 'say so when asked' : '',
-    ),
+    consumersLine(stages.standardConsumers, plan.fleet, line),
   ]
 }

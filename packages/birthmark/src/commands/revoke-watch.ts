@@ -1,13 +1,27 @@
 // `birthmark revoke watch`: how far a campaign is, stage by stage. On a terminal the lines stay where they are and change; elsewhere they are
-// printed when something has changed.
+// printed when something has changed. It only looks: who stops looking, or loses the server, changes nothing.
 
 import type { Command } from 'commander'
 import { administrationOf } from '../admin-client.ts'
+import type { Administration } from '../administration.ts'
+import type { CampaignView } from '../campaign-administration.ts'
+import { CommandError, Interrupted } from '../command-error.ts'
 import { printable, type Terminal } from '../terminal.ts'
-import { leaf, stateOption, wholeNumber } from './common.ts'
+import { leaf, stateOption, wholeNumber, withDir } from './common.ts'
 import { stageLines } from './revoke-lines.ts'
+import { takeSignals } from './until-stopped.ts'
 
 const lookMs = 1000
+/** A server that is started again is back by then, and its campaigns go on. */
+const awaySecondsMax = 120
+/** Notices, lists and answers follow within a second or two; who wants to wait for more says --for. */
+const afterwardsSeconds = 10
+
+interface WatchOptions {
+  dir: string
+  once?: boolean
+  for: number
+}
 
 export function defineWatch(command: Command, terminal: Terminal): void {
   stateOption(
@@ -15,7 +29,9 @@ export function defineWatch(command: Command, terminal: Terminal): void {
       command
         .command('watch')
         .argument('<id>', 'the id that birthmark revoke list shows')
-        .description('Show how far a campaign is, until it is carried out, undone or expired.'),
+        .description(
+          'Show how far a campaign is, until it is carried out (exit 0), undone or expired (exit 3). Ctrl-C ends the watching and not the campaign (exit 130).',
+        ),
       [
         ['birthmark revoke watch 3f0c9a6d1b2e4f58', 'until it is done'],
         ['birthmark revoke watch 3f0c9a6d1b2e4f58 --once --json', 'as it is now'],
@@ -25,22 +41,73 @@ export function defineWatch(command: Command, terminal: Terminal): void {
   )
     .option('--once', 'look once')
     .option('--for <seconds>', 'go on for so long after it is carried out', wholeNumber('--for', 0, 86_400), 0)
-    .action(async (id: string, options: { dir: string; once?: boolean; for: number }) => {
-      const administration = administrationOf(options.dir)
-      const show = terminal.block()
-      let doneAt: number | null = null
-      let shown = ''
-      for (;;) {
-        const view = await administration.campaign({ id })
-        const now = Date.now() / 1000
-        const lines = stageLines(view, now, view.windowEndsAt)
-        show([`campaign ${id}: ${view.state}, ${printable(view.plan.reason)}`, ...lines])
-        const text = JSON.stringify({ ...view, plan: undefined })
-        if (text !== shown) terminal.result(view)
-        shown = text
-        if (['committed', 'undone', 'expired'].includes(view.state)) doneAt ??= now
-        if (options.once || (doneAt !== null && now - doneAt >= options.for)) return
-        await new Promise(next => setTimeout(next, lookMs))
+    .action(async (id: string, options: WatchOptions) => {
+      const look = lookingAt(id, options, terminal)
+      if (options.once) return void (await look())
+      const stopped = { yes: false, wake: () => {} }
+      const release = takeSignals(() => {
+        stopped.yes = true
+        stopped.wake()
+      })
+      try {
+        while (!stopped.yes) {
+          if (await look()) return
+          await new Promise<void>(next => {
+            const timer = setTimeout(next, lookMs)
+            stopped.wake = () => {
+              clearTimeout(timer)
+              next()
+            }
+          })
+        }
+      } finally {
+        release()
       }
+      terminal.commands(`Campaign ${id} goes on. To see how far it is:`, [`birthmark revoke watch ${id}${withDir(options.dir)}`])
+      throw new Interrupted()
     })
+}
+
+/** One look, shown. True: there is no more to see. Rejects when it came to nothing, or the server stays away. */
+function lookingAt(id: string, options: WatchOptions, terminal: Terminal): () => Promise<boolean> {
+  const administration = administrationOf(options.dir)
+  const show = terminal.block()
+  let [shown, text] = [[] as string[], '']
+  let seenAt: number | null = null
+  let doneAt: number | null = null
+
+  function away(error: unknown, now: number): void {
+    const gone = error instanceof CommandError && error.exit === 'unreachable'
+    if (options.once || !gone || seenAt === null || now - seenAt > awaySecondsMax) throw error
+    show([...shown, '! the server does not answer; the campaign waits for it, and so does this'])
+  }
+
+  return async () => {
+    const now = Date.now() / 1000
+    const view = await viewOf(administration, id).catch((error: unknown) => away(error, now))
+    if (!view) return false
+    seenAt = now
+    shown = [`campaign ${id}: ${view.state}, ${printable(view.plan.reason)}`, ...stageLines(view, now, view.windowEndsAt)]
+    show(shown)
+    const before = text
+    text = JSON.stringify({ ...view, plan: undefined })
+    if (text !== before) terminal.result(view)
+    if (options.once) return true
+    cameToNothing(view)
+    if (view.state === 'committed') doneAt ??= now
+    return doneAt !== null && now - doneAt >= (isEverybodyAsked(view) ? options.for : Math.max(options.for, afterwardsSeconds))
+  }
+}
+
+const viewOf = (administration: Administration, id: string): Promise<CampaignView | undefined> => administration.campaign({ id })
+
+/** The broker has the notices, and lists and OCSP were asked. Relying parties and devices answer when they can. */
+function isEverybodyAsked({ stages }: CampaignView): boolean {
+  return stages.undelivered === 0 && stages.standardConsumers.kind !== 'waiting'
+}
+
+function cameToNothing({ id, state, undone }: CampaignView): void {
+  if (state !== 'undone' && state !== 'expired') return
+  const what = state === 'undone' ? `was undone: ${undone}` : 'has expired: nobody approved it in time'
+  throw new CommandError('not_carried_out', `campaign ${id} ${what}`, 'plan it again: birthmark revoke plan --help', 'refused')
 }

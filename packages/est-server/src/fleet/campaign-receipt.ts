@@ -3,6 +3,7 @@
 
 import { verify } from 'node:crypto'
 import { type Bytes, hexOf } from '@birthmark/device-sdk/core'
+import type { ConsumerAnswer } from '../consumer-proof.ts'
 import { type CampaignPlan, canonicalJson, planSha256 } from './campaign-plan.ts'
 import { keyName, type Person, verifyWord, type Word } from './campaign-words.ts'
 
@@ -22,6 +23,8 @@ export interface ReceiptBody {
   revoked: { devices: number; certificates: number }
   /** At `asOf`. Devices that have been told no since; the others are blocked and have not been heard of. */
   progress: { asOf: number; sessionsCut: number | null; told: number; blockedNotAcked: number }
+  /** What CRLs and OCSP answers said about its certificates when they were asked. */
+  standardConsumers: { kind: 'not offered' } | { kind: 'waiting' } | ConsumerAnswer
   /** Where the audit record stood when it was carried out: everything before is covered by that hash. */
   audit: { n: number; hash: string }
 }
