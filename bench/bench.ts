@@ -10,7 +10,7 @@ interface Bench {
 
 const benches: Record<string, { about: string; load: () => Promise<Bench> }> = {
   deny: {
-    about: '5,000 sessions cut, CONNECTs refused, and a notice from commit to the last word at an edge',
+    about: '5,000 sessions cut, CONNECTs refused, and from a commit in SQLite to a device’s last word at an edge',
     load: () => import('./deny.ts'),
   },
   enroll: { about: 'durable enrollments over TLS against the raw limit of their cryptography', load: () => import('./enroll.ts') },

@@ -16,6 +16,8 @@ export type ToClients =
   | { kind: 'ping' }
   /** Try to connect again with these identities. */
   | { kind: 'again'; ids: string[] }
+  /** Publish under `devices/{id}/` at QoS 1, the next message when one is acknowledged. */
+  | { kind: 'talk'; id: string }
   | { kind: 'end' }
 
 export type FromClients =
@@ -23,6 +25,10 @@ export type FromClients =
   | { kind: 'closed'; sessions: { id: string; at: number }[] }
   | { kind: 'alive'; count: number; notices: number }
   | { kind: 'refused'; refused: number; attempts: number }
+  /** Its first messages were acknowledged. */
+  | { kind: 'talking' }
+  /** The session of the one that talks ended while message `number`, and it alone, was unacknowledged. */
+  | { kind: 'silenced'; number: number; at: number }
 
 // Handshakes at once: enough to keep two cores busy, few enough that none times out.
 const atOnce = 24
@@ -39,12 +45,38 @@ let closed: { id: string; at: number }[] = []
 
 /** Told in batches: a message each would be most of what this process does while sessions are cut. */
 function sessionEnded(id: string): void {
+  if (talker?.id === id) {
+    say({ kind: 'silenced', number: talker.number, at: monotonicMs() })
+    talker = null
+  }
   if (closed.length === 0)
     setTimeout(() => {
       say({ kind: 'closed', sessions: closed })
       closed = []
     }, 100)
   closed.push({ id, at: monotonicMs() })
+}
+
+let talker: { id: string; number: number } | null = null
+// Acknowledged before it counts as talking.
+const warmUp = 5
+
+/** Messages are numbered from 1, as their packet identifiers are. */
+function talkOn(): void {
+  if (!talker) return
+  const number = ++talker.number
+  const numbered = Buffer.from([number >> 8, number & 255])
+  open.get(talker.id)?.write(packet(0x32, text(`devices/${talker.id}/t`), numbered, numbered))
+}
+
+/** Every PUBACK in the chunk, which the brokers here send whole. */
+function acknowledged(id: string, data: Buffer): void {
+  if (talker?.id !== id) return
+  for (let at = 0; at + 4 <= data.length; at += 2 + data[at + 1]) {
+    if (data[at] !== 0x40 || data.readUInt16BE(at + 2) !== talker.number) continue
+    if (talker.number === warmUp) say({ kind: 'talking' })
+    talkOn()
+  }
 }
 
 const say = (message: FromClients) => process.connected && process.send?.(message, undefined, undefined, () => {})
@@ -77,6 +109,7 @@ function session({ id, key, cert }: ClientCredential): Promise<boolean> {
         socket.write(packet(0x82, Buffer.from([0, 1]), text(`fr/1/${fleet}/head`), Buffer.from([1])))
         resolve(true)
       }
+      acknowledged(id, data)
       if (data[0] === 0xd0) answered.add(id)
       if ((data[0] & 0xf0) === 0x30) noticed.add(id)
     })
@@ -129,6 +162,9 @@ async function handle(message: ToClients): Promise<void> {
       if (credential && !(await session(credential))) refused++
     })
     say({ kind: 'refused', refused, attempts: message.ids.length })
+  } else if (message.kind === 'talk') {
+    talker = { id: message.id, number: 0 }
+    talkOn()
   } else {
     for (const socket of open.values()) socket.destroy()
     process.disconnect()

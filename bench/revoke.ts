@@ -39,10 +39,10 @@ const median = (values: number[]) =>
     0.5,
   )
 
-/** What the child says next of one kind; a minute is far beyond any step and only bounds a hang. */
+/** What the child says next of one kind; three minutes are far beyond any step, on a busy machine too, and only bound a hang. */
 export function next<K extends FromClients['kind']>(child: ChildProcess, kind: K): Promise<Extract<FromClients, { kind: K }>> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no ${kind} within a minute`)), 60_000)
+    const timer = setTimeout(() => reject(new Error(`no ${kind} within three minutes`)), 180_000)
     const hear = (message: FromClients): void => {
       if (message.kind !== kind) return
       clearTimeout(timer)
