@@ -109,6 +109,49 @@ test('[F65] a large one is refused as a plain group, planned, and denied only wh
   expect((await command('revoke', 'receipt', id)).code).toBe(3)
 }, 60_000)
 
+test('devices without a certificate are counted apart: no notice names them, enrollment refuses them, and nobody waits to hear of them', async () => {
+  const secrets = new Map<string, { device: string; secret: string }>()
+  for (const device of ['new-1', 'new-2', 'new-3']) {
+    const groups = device === 'new-3' ? [] : ['model=gw-9']
+    secrets.set(device, await server.administration.mintSecret({ device, groups, minutes: 60 }))
+  }
+  const ask = async (device: string) => {
+    const connection = await server.connect()
+    const answer = await server.ask(connection, secrets.get(device) as { device: string; secret: string })
+    connection.close()
+    return answer
+  }
+  expect((await ask('new-1'))?.status).toBe(200)
+  const carryOut = async (select: string) => {
+    const planned = await command('revoke', 'plan', '--select', select, '--reason', 'stolen crate', '--window', '0s', '--json')
+    const { id } = viewOf(planned)
+    expect((await command('revoke', 'submit', id, '--yes')).code).toBe(0)
+    const watched = await command('revoke', 'watch', id)
+    expect(watched.code).toBe(0)
+    const [view] = (await command('revoke', 'watch', id, '--once', '--json')).json as unknown as CampaignView[]
+    return { id, view, planned: planned.stderr, watched: watched.stdout }
+  }
+
+  // As a group, by one rule, and by name, where there is nothing that a notice could say.
+  const group = await carryOut('model=gw-9')
+  expect(group.planned).toContain('refused     1 device without a certificate: at enrollment; no notice can name them')
+  expect(group.watched).toContain('✔ broker blocked  1 device')
+  expect(group.watched).toContain('✔ refused         1 device without a certificate, at enrollment')
+  expect(group.view.stages).toMatchObject({ revoked: { certificates: 1, withoutCertificate: 1 }, told: 0, blockedNotAcked: 1 })
+  const alone = await carryOut('id=new-3')
+  expect(alone.view.stages).toMatchObject({ revoked: { certificates: 0, withoutCertificate: 1 }, told: 0, blockedNotAcked: 0 })
+  expect((await ask('new-2'))?.body).toMatch(/group_revoked|device_revoked/)
+  expect((await ask('new-3'))?.body).toContain('device_revoked')
+
+  const receipt = file('uncertified.json')
+  expect((await command('revoke', 'receipt', group.id, '--out', receipt)).code).toBe(0)
+  const proven = await run('revoke', 'receipt', receipt, '--verify', '--notice-key', join(server.state, 'device', 'notice-key.pem'))
+  expect(proven.stdout).toContain('✔ 1 device without a certificate — refused at enrollment')
+  const { body } = JSON.parse(readFileSync(receipt, 'utf8')) as { body: ReceiptBody }
+  expect(body.revoked).toEqual({ devices: 2, certificates: 1, withoutCertificate: 1 })
+  expect(body.progress).toMatchObject({ told: 0, blockedNotAcked: 1 })
+}, 60_000)
+
 test('a campaign outlives the server, revokes what was planned, and leaves a receipt that anybody can check', async () => {
   const planned = await command(
     'revoke',

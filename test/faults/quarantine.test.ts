@@ -109,7 +109,7 @@ describe('a receipt', () => {
       ...{ format: 'birthmark-campaign-receipt/1' as const, id: 'x', planSha256: Buffer.from(sha256).toString('hex'), plan, words },
       people: known.map(({ name, spki }) => ({ name, spki: Buffer.from(spki).toString('base64') })),
       at: { submitted: 1, quarantined: 1, committed: 1 },
-      ...{ notices: [], revoked: { devices: 1, certificates: 1 }, audit: { n: 1, hash: '' } },
+      ...{ notices: [], revoked: { devices: 1, certificates: 1, withoutCertificate: 0 }, audit: { n: 1, hash: '' } },
       standardConsumers: { kind: 'not offered' },
       progress: { asOf: 1, sessionsCut: null, told: 0, blockedNotAcked: 1 },
     }

@@ -147,15 +147,20 @@ export function campaignsContract(name: string, driver: () => Driver): void {
       await intent('a')
       const frozen = await store.freeze({ fleet, selector: [], now: at, radius })
       expect(unpackNumbers(frozen.certificates).length).toBe(1)
-      expect(frozen.radius.known).toBe(3)
+      // One has a certificate that is being made.
+      expect(frozen.radius).toMatchObject({ known: 3, withoutCertificate: 2 })
+      expect(await store.withoutCertificate(frozen.devices, at)).toBe(2)
       await intent('b')
       const since = await store.certificatesSince(fleet, frozen.devices, frozen.issuedThrough)
       expect(unpackNumbers(since.certificates).length).toBe(1)
+      expect(await store.withoutCertificate(frozen.devices, at)).toBe(1)
       const none = await store.certificatesSince(fleet, frozen.devices, since.issuedThrough)
       expect(unpackNumbers(none.certificates).length).toBe(0)
       // One that has ended is not among what is revoked.
       const later = await store.freeze({ fleet, selector: [], now: at + 5000, radius })
       expect(later.certificateCount).toBe(0)
+      expect(later.radius.withoutCertificate).toBe(3)
+      expect(await store.withoutCertificate(frozen.devices, at + 5000)).toBe(3)
     })
   })
 }

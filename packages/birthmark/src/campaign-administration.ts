@@ -16,9 +16,12 @@ import type { DevicePage } from './administration.ts'
 export interface CampaignStages {
   planned: number
   submitted: number | null
-  /** Denied at every process of this server: enrollment, renewal, the embedded broker. */
-  blocked: { at: number; devices: number; online: number | null; sessionsCut: number | null } | null
-  revoked: { at: number; seq: number; certificates: number } | null
+  /**
+   * Denied at every process of this server: enrollment, renewal, the embedded broker. `devices` have a certificate; those that have none, or none any
+   * more, are counted apart here and below: there is nothing to block and nothing to name in a notice, and enrollment refuses them.
+   */
+  blocked: { at: number; devices: number; withoutCertificate: number; online: number | null; sessionsCut: number | null } | null
+  revoked: { at: number; seq: number; certificates: number; withoutCertificate: number } | null
   /** Notices of the campaign that the broker has not confirmed; null before there are any. */
   undelivered: number | null
   /**
@@ -26,7 +29,7 @@ export interface CampaignStages {
    * since the server started. `missing`: up to 20 of the others by name.
    */
   relyingParties: { confirmed: number; of: number; missing: string[] } | null
-  /** Devices that came back since and were told no; the others are blocked and have not been heard of. */
+  /** Devices with a certificate that came back since and were told no; the others are blocked and have not been heard of. */
   told: number
   blockedNotAcked: number
   /** What lists and OCSP answers say about its certificates, asked once it is carried out. */

@@ -162,7 +162,7 @@ function createProgress(parts: CampaignDeskParts) {
     }
     let count = one.told.size
     for (const idx of refusedIndices()) if (one.certificates.has(idx) && !one.told.has(idx)) count++
-    return Math.min(count, campaign.plan.devices.count)
+    return count
   }
 
   const order: number[] = []
@@ -179,22 +179,27 @@ function createProgress(parts: CampaignDeskParts) {
     async stages(campaign: Campaign): Promise<CampaignStages> {
       const { story, plan } = campaign
       const { commit, blocked } = story
-      const heardOf = await toldOf(campaign)
+      const certified = plan.devices.count - (commit?.withoutCertificate ?? blocked?.withoutCertificate ?? 0)
+      const heardOf = Math.min(await toldOf(campaign), certified)
       const pending = commit === null ? [] : await store.outboxPending(fleet, pageRowsMax)
       return {
         planned: plan.createdAt,
         submitted: story.at.submitted ?? null,
         blocked: blocked && {
           at: blocked.at,
-          devices: plan.devices.count,
+          devices: certified,
+          withoutCertificate: blocked.withoutCertificate,
           online: blocked.online,
           sessionsCut: blocked.sessionsCut,
         },
-        revoked: commit && { at: story.at.committed ?? 0, seq: commit.seq, certificates: commit.certificates },
+        revoked: commit && {
+          ...{ at: story.at.committed ?? 0, seq: commit.seq, certificates: commit.certificates },
+          withoutCertificate: commit.withoutCertificate,
+        },
         undelivered: commit === null ? null : pending.filter(({ seq }) => seq > (story.seqBefore ?? 0) && seq <= commit.seq).length,
         relyingParties: commit && confirmationOf(publisher.confirmations(commit.seq)),
         told: heardOf,
-        blockedNotAcked: blocked === null || story.at.undone !== undefined ? 0 : plan.devices.count - heardOf,
+        blockedNotAcked: blocked === null || story.at.undone !== undefined ? 0 : certified - heardOf,
         standardConsumers: consumers.of(campaign),
       }
     },
@@ -312,7 +317,10 @@ async function receiptOf(
       .map(({ name, spki }) => ({ name, spki: Buffer.from(spki).toString('base64') })),
     at: { submitted: at.submitted ?? 0, quarantined: at.quarantined ?? 0, committed: at.committed ?? 0 },
     notices,
-    revoked: { devices: plan.devices.count, certificates: commit.certificates },
+    revoked: {
+      ...{ devices: plan.devices.count, certificates: commit.certificates },
+      withoutCertificate: commit.withoutCertificate,
+    },
     progress: {
       ...{ asOf: Math.floor(clock.now()), sessionsCut: stages.blocked?.sessionsCut ?? null },
       ...{ told: stages.told, blockedNotAcked: stages.blockedNotAcked },

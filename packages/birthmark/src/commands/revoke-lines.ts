@@ -8,6 +8,8 @@ const shownMax = 5
 
 const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? '' : 's'}`
 
+export const uncertified = (count: number) => `${counted(count, 'device')} without a certificate`
+
 function some(rows: readonly { name: string; selected: number; devices: number }[], count: number): string {
   const shown = rows.slice(0, shownMax).map(({ name, selected, devices }) => `${printable(name)} (${selected} of ${devices})`)
   return `${shown.join(', ')}${count > shown.length ? `, and ${count - shown.length} more` : ''}`
@@ -22,6 +24,9 @@ export function planLines(plan: CampaignPlan): string[] {
     `${counted(devices.count, 'device')} (${share.toFixed(1)} % of the fleet) by ${plan.select ? printable(plan.select) : 'no selector: all of them'}`,
     `  reason      ${printable(plan.reason)}`,
     `  state       ${radius.enrolled} enrolled with ${counted(plan.certificates, 'certificate')}, ${radius.known} not yet`,
+    ...(radius.withoutCertificate > 0
+      ? [`  refused     ${uncertified(radius.withoutCertificate)}: at enrollment; no notice can name them`]
+      : []),
     `  online now  ${plan.online === null ? 'unknown: the broker is another’s' : plan.online}`,
     `  issued to   ${hour} within an hour, ${day} a day, ${week} a week, ${month} a month, ${older} longer ago, ${never} never`,
     ...(radius.groupCount > 0 ? [`  groups      ${some(radius.groups, radius.groupCount)}`] : []),
@@ -52,7 +57,7 @@ export function lastWord(view: CampaignView): string {
 
 /** A list and what is said of it: `CRL acme/0 number 12 of 2026-11-23T03:24:51Z`. */
 export function consumersText({ certificates, listed, lists, read, ocspRevoked, shown }: ConsumerProof, fleet: string): string {
-  if (read === 0) return 'its certificates have all ended'
+  if (read === 0) return 'it has no certificate that has not ended'
   const [first] = shown
   const which = `${read === 1 ? '' : 'such as '}${fleet}/${first.shard} number ${first.crlNumber} of ${iso(first.thisUpdate)}`
   const some = read < lists ? ` (${read} of ${lists} lists read)` : ''
@@ -104,6 +109,9 @@ export function stageLines({ stages, state, plan, undone }: CampaignView, now: n
       'session cut',
       blocked ? (cut === null ? 'by the external broker’s own rules' : counted(cut, 'session')) : '',
     ),
+    ...(blocked && blocked.withoutCertificate > 0
+      ? [line(true, 'refused', `${uncertified(blocked.withoutCertificate)}, at enrollment`)]
+      : []),
     line(
       revoked !== null,
       'revoked',

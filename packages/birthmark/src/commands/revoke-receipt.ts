@@ -12,7 +12,7 @@ import { administrationOf } from '../admin-client.ts'
 import { CommandError, usageError } from '../command-error.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { collect, leaf, readInput, stateOption } from './common.ts'
-import { consumersText, planLines } from './revoke-lines.ts'
+import { consumersText, planLines, uncertified } from './revoke-lines.ts'
 
 /** Notices of 4 MB in base64, and the rest. */
 const receiptBytesMax = 8 * 1024 * 1024
@@ -86,6 +86,8 @@ function verify(file: string, options: ReceiptOptions, terminal: Terminal): void
   terminal.done(`campaign ${body.id} was carried out ${new Date(body.at.committed * 1000).toISOString()}`, agreed)
   const last = body.notices.at(-1)
   terminal.done(`${body.revoked.devices} devices, ${body.revoked.certificates} certificates`, last ? `notice ${last.seq}` : '')
+  const { withoutCertificate } = body.revoked
+  if (withoutCertificate > 0) terminal.done(uncertified(withoutCertificate), 'refused at enrollment')
   terminal.done(`${body.progress.told} devices told`, `${body.progress.blockedNotAcked} blocked and not acked`)
   const { standardConsumers: consumers } = body
   if (consumers.kind === 'seen') terminal.done('CRL and OCSP', consumersText(consumers.proof, body.plan.fleet))

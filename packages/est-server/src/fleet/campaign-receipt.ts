@@ -20,8 +20,9 @@ export interface ReceiptBody {
   at: { submitted: number; quarantined: number; committed: number }
   /** SHA-256 as a notice is known by; `notice` itself in base64, or '' where there is no room for all. */
   notices: { seq: number; sha256: string; notice: string }[]
-  revoked: { devices: number; certificates: number }
-  /** At `asOf`. Devices that have been told no since; the others are blocked and have not been heard of. */
+  /** `withoutCertificate`: of the devices, those that no notice can name; they are refused at enrollment. */
+  revoked: { devices: number; certificates: number; withoutCertificate: number }
+  /** At `asOf`. Devices with a certificate that have been told no since; the others of them are blocked and have not been heard of. */
   progress: { asOf: number; sessionsCut: number | null; told: number; blockedNotAcked: number }
   /** What CRLs and OCSP answers said about its certificates when they were asked. */
   standardConsumers: { kind: 'not offered' } | { kind: 'waiting' } | ConsumerAnswer

@@ -83,12 +83,25 @@ export interface CampaignStory {
   words: Word[]
   at: Partial<Record<Exclude<CampaignState, 'planned'>, number>>
   /** Sessions that were connected when they were denied, and how many of them were cut; null where another broker knows. */
-  blocked: { at: number; online: number | null; sessionsCut: number | null; connectionsClosed: number } | null
+  blocked: {
+    at: number
+    online: number | null
+    sessionsCut: number | null
+    connectionsClosed: number
+    withoutCertificate: number
+  } | null
   /** Refusals of its devices are on record behind it. */
   auditFrom: number
   /** The newest notice before the commit. */
   seqBefore: number | null
-  commit: { seq: number; certificates: number; sessionsCut: number | null; audit: { n: number; hash: string } } | null
+  commit: {
+    seq: number
+    certificates: number
+    /** Devices that no notice can name, since they have none, or none any more: closed all the same. */
+    withoutCertificate: number
+    sessionsCut: number | null
+    audit: { n: number; hash: string }
+  } | null
   undo: { reason: string } | null
 }
 
@@ -379,7 +392,9 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
   }
 
   /** What was issued since it was frozen, in the moment before the quarantine: the same devices' and so denied with them. */
-  async function certificatesNow(from: CampaignRecord): Promise<{ certificates: Bytes; issuedThrough: number; isNew: boolean }> {
+  async function certificatesNow(
+    from: CampaignRecord,
+  ): Promise<{ devices: Bytes; certificates: Bytes; issuedThrough: number; isNew: boolean }> {
     const sets = await store.campaignSets(fleet, from.id)
     if (sets === null) throw new EstServerError('store_failed', `campaign ${from.id} has lost what it froze`)
     const since = await store.certificatesSince(fleet, sets.devices, from.issuedThrough)
@@ -387,14 +402,15 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     const all = isNew
       ? packNumbers(mergeNumbers(unpackNumbers(sets.certificates), unpackNumbers(since.certificates)))
       : sets.certificates
-    return { certificates: all, issuedThrough: since.issuedThrough, isNew }
+    return { devices: sets.devices, certificates: all, issuedThrough: since.issuedThrough, isNew }
   }
 
   async function block(from: CampaignRecord, story: CampaignStory): Promise<boolean> {
-    const { certificates, issuedThrough, isNew } = await certificatesNow(from)
+    const { devices, certificates, issuedThrough, isNew } = await certificatesNow(from)
+    const withoutCertificate = await store.withoutCertificate(devices, now())
     const online = ports.online(numberSet(unpackNumbers(certificates)))
     const { sessionsCut, connectionsClosed } = await ports.enforce()
-    story.blocked = { at: now(), online, sessionsCut, connectionsClosed }
+    story.blocked = { at: now(), online, sessionsCut, connectionsClosed, withoutCertificate }
     const moved = await move(from, story, { issuedThrough, ...(isNew ? { certificates } : {}), audit: null })
     if (moved) await step('campaign-blocked')
     return true
@@ -421,7 +437,8 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     const { sessionsCut } = await ports.enforce()
     story.at.committed = now()
     const certificates = unpackNumbers(sets.certificates).length
-    story.commit = { seq, certificates, sessionsCut, audit: await auditEnd() }
+    const withoutCertificate = await store.withoutCertificate(sets.devices, story.at.committing ?? now())
+    story.commit = { seq, certificates, withoutCertificate, sessionsCut, audit: await auditEnd() }
     const entry = audit('campaign_moved', '', 'committed', `campaign ${from.id}: ${asked.devices.count} devices, notice ${seq}`)
     if (await move(from, story, { state: 'committed', audit: entry })) {
       log.info({ campaign: from.id, devices: asked.devices.count, seq }, 'campaign carried out')

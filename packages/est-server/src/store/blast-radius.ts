@@ -62,6 +62,9 @@ export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], l
   const ids = createHash('sha256')
   let pending: string[] = []
   let enrolled = 0
+  let certified = 0
+  /** Whether the device that was added last has a certificate. */
+  let isCertified = false
   const lastSeen = { hour: 0, day: 0, week: 0, month: 0, older: 0, never: 0 }
 
   function calledOf(known: Map<string, Called>, names: Map<number, { name: string; value: string }>, text: string): Called {
@@ -100,6 +103,7 @@ export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], l
     /** In ascending order of ids. */
     add(row: SelectedRow): void {
       keys.push(row.key)
+      isCertified = false
       const { byGroups, sites, owners, isGateway } = sitesAndGateway(row)
       byGroups.count++
       for (const site of sites) increase(bySite, site)
@@ -110,8 +114,12 @@ export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], l
       pending.push(row.id)
       if (pending.length === 4096) flush()
     },
-    /** Of one of the devices. */
-    addCertificate: (idx: number) => void certificates.push(idx),
+    /** Of the device that was added last. */
+    addCertificate(idx: number): void {
+      certificates.push(idx)
+      if (!isCertified) certified++
+      isCertified = true
+    },
     /** `gateways`: every gateway of the fleet's sites, as rows of the same kind. */
     finish(rest: {
       fleetDevices: number
@@ -139,7 +147,7 @@ export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], l
         .map(([site, gateways]) => ({ site, gateways, devices: totals.get(`${asked.site}=${site}`) ?? 0 }))
         .sort((a, b) => b.devices - a.devices)
       const radius: BlastRadius = {
-        ...{ known: count - enrolled, enrolled, fleetDevices: rest.fleetDevices, lastSeen },
+        ...{ known: count - enrolled, enrolled, fleetDevices: rest.fleetDevices, withoutCertificate: count - certified, lastSeen },
         ...{ groups: largest(affectedGroups), groupCount: affectedGroups.length },
         ...{ sites: largest(sites), siteCount: sites.length, owners: largest(owners), ownerCount: owners.length },
         ...{ soleGateways: soleGateways.slice(0, radiusRowsMax), soleGatewayCount: soleGateways.length },

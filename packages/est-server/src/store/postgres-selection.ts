@@ -136,6 +136,21 @@ export function postgresSelectionReads(rows: Rows) {
       return { certificates: packNumbers(Uint32Array.from(found).sort()), issuedThrough: through }
     },
 
+    async withoutCertificate(devices: Uint8Array, now: number): Promise<number> {
+      const keys = unpackNumbers(devices)
+      let count = 0
+      for (let from = 0; from < keys.length; from += pageRows) {
+        const [page] = await rows<{ count: number }>(
+          'without-certificate',
+          `SELECT count(*) AS count FROM unnest($1::bigint[]) AS k (key) WHERE NOT EXISTS
+           (SELECT FROM issuances i WHERE i.device = k.key AND i.state <> 'void' AND i.not_after >= $2)`,
+          [[...keys.subarray(from, from + pageRows)], now],
+        )
+        count += page.count
+      }
+      return count
+    },
+
     async deviceIds(devices: Uint8Array, after: number, limit: number): Promise<{ ids: string[]; next: number | null }> {
       const keys = unpackNumbers(devices)
       const at = keys.findIndex(key => key > after)

@@ -59,6 +59,8 @@ export interface BlastRadius {
   known: number
   enrolled: number
   fleetDevices: number
+  /** Have none that has not ended: no notice can name them, and they cannot connect; what is held against them shows at enrollment. */
+  withoutCertificate: number
   groups: Affected[]
   groupCount: number
   sites: Affected[]
@@ -97,6 +99,8 @@ export interface SelectionStore {
   freeze(query: FreezeQuery): Promise<FrozenSelection>
   /** Packed indices of certificates of these devices (packed keys) that are not void and were begun behind `issuedThrough`; and where that stands now. */
   certificatesSince(fleet: string, devices: Bytes, issuedThrough: number): Promise<{ certificates: Bytes; issuedThrough: number }>
+  /** How many of these devices (packed keys) have no certificate that has not ended, those being made included. */
+  withoutCertificate(devices: Bytes, now: number): Promise<number>
   /** Ids of these devices (packed keys), of those behind the key `after`; `next`: the key to go on after, null at the end. */
   deviceIds(devices: Bytes, after: number, limit: number): Promise<{ ids: string[]; next: number | null }>
   /** Labels devices, at most labelChangesMax; a row that cannot be is reported and the others are in. */

@@ -5,7 +5,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { parentPort, Worker, workerData } from 'node:worker_threads'
 import { EstServerError } from '../errors.ts'
 import type { FreezeQuery, FrozenSelection } from './selection.ts'
-import { certificatesSince, freezeSelection } from './sqlite-selection.ts'
+import { certificatesSince, freezeSelection, withoutCertificate } from './sqlite-selection.ts'
 
 interface Scans {
   freeze: { query: FreezeQuery; answer: FrozenSelection }
@@ -13,6 +13,13 @@ interface Scans {
     query: { fleet: string; devices: Uint8Array; issuedThrough: number }
     answer: { certificates: Uint8Array; issuedThrough: number }
   }
+  withoutCertificate: { query: { devices: Uint8Array; now: number }; answer: number }
+}
+
+const scans: { [S in keyof Scans]: (db: DatabaseSync, query: Scans[S]['query']) => Scans[S]['answer'] } = {
+  freeze: freezeSelection,
+  certificatesSince,
+  withoutCertificate,
 }
 
 interface Asked<S extends keyof Scans> {
@@ -46,11 +53,9 @@ function answer({ path, scan, query }: Asked<keyof Scans>): void {
   try {
     // 32 MiB: the pages of the inner look-ups; the outer rows are read once.
     db.exec('PRAGMA cache_size = -32768')
-    const found =
-      scan === 'freeze'
-        ? freezeSelection(db, query as Scans['freeze']['query'])
-        : certificatesSince(db, query as Scans['certificatesSince']['query'])
-    parentPort?.postMessage({ answer: found })
+    // The table pairs each scan with its own query.
+    const read = scans[scan] as (db: DatabaseSync, query: unknown) => unknown
+    parentPort?.postMessage({ answer: read(db, query) })
   } catch (error) {
     parentPort?.postMessage({ failed: (error as Error).message })
   } finally {

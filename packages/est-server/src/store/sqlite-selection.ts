@@ -113,6 +113,16 @@ export function certificatesSince(
   return { certificates: packNumbers(Uint32Array.from(found).sort()), issuedThrough: through }
 }
 
+export function withoutCertificate(db: DatabaseSync, { devices, now }: { devices: Uint8Array; now: number }): number {
+  const one = prepare<{ has: number }>(
+    db,
+    "SELECT 1 AS has FROM issuances WHERE device = ? AND state <> 'void' AND not_after >= ? LIMIT 1",
+  )
+  let count = 0
+  for (const key of unpackNumbers(devices)) if (one.get(key, now) === undefined) count++
+  return count
+}
+
 export function selectionReads(db: DatabaseSync) {
   const byKey = prepare<{ id: string }>(db, 'SELECT id FROM devices WHERE key = ?')
   const values = prepare<{ name: string; value: string; devices: number }>(

@@ -345,6 +345,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     selected: query => read(() => reads.selected(query)),
     freeze: query => scanSqlite(path, 'freeze', query),
     certificatesSince: (fleet, devices, issuedThrough) => scanSqlite(path, 'certificatesSince', { fleet, devices, issuedThrough }),
+    withoutCertificate: (devices, now) => scanSqlite(path, 'withoutCertificate', { devices, now }),
     deviceIds: (devices, after, limit) => read(() => selection.deviceIds(devices, after, limit)),
     labelDevices: (fleet, changes, audit) => write('labelDevices', { fleet, changes, audit }),
     labelValues: fleet => read(() => selection.labelValues(fleet)),
