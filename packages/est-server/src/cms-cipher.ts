@@ -5,7 +5,19 @@ import { constants, createCipheriv, createDecipheriv, createSecretKey, type KeyO
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { type ContentCipher, type Envelope, encodeEnvelope, type KeyTransport, keyBytesOf } from './wire/cms-envelope.ts'
 
-// Keys go in as KeyObjects: bytes are first taken for one, and for a CryptoKey, by throwing and catching, which costs more than the cipher.
+// Keys go in as KeyObjects: bytes are first taken for one, and for a CryptoKey, by throwing and catching, which costs more than the cipher. A key
+// beside its options cannot be spared that; it is then thrown without the stack that nobody reads.
+function encryptedFor(key: KeyObject, transport: KeyTransport, contentKey: Bytes): Bytes {
+  const depth = Error.stackTraceLimit
+  Error.stackTraceLimit = 0
+  try {
+    return transport.kind === 'pkcs1'
+      ? publicEncrypt({ key, padding: constants.RSA_PKCS1_PADDING }, contentKey)
+      : publicEncrypt({ key, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: transport.digest }, contentKey)
+  } finally {
+    Error.stackTraceLimit = depth
+  }
+}
 
 /** Decrypts the content. `sound`: false for a wrong key or bent bytes, whatever `content` is then. `key` has the cipher's length. */
 export function openContent(envelope: Envelope, key: Bytes): { sound: boolean; content: Bytes } {
@@ -46,16 +58,13 @@ export function sealContent(seal: {
   random: (length: number) => Bytes
 }): Bytes {
   const { content, cipher, transport, recipient, random } = seal
-  const key = random(keyBytesOf[cipher])
-  const contentKey = createSecretKey(key)
+  const keyBytes = keyBytesOf[cipher]
   const gcm = cipher.endsWith('gcm')
-  const iv = random(gcm ? 12 : cipher === 'des-ede3-cbc' ? 8 : 16)
-  const encryptedKey = publicEncrypt(
-    transport.kind === 'pkcs1'
-      ? { key: seal.key, padding: constants.RSA_PKCS1_PADDING }
-      : { key: seal.key, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: transport.digest },
-    key,
-  )
+  // Drawn at once: it costs as much as one of the two.
+  const drawn = random(keyBytes + (gcm ? 12 : cipher === 'des-ede3-cbc' ? 8 : 16))
+  const [key, iv] = [drawn.subarray(0, keyBytes), drawn.subarray(keyBytes)]
+  const contentKey = createSecretKey(key)
+  const encryptedKey = encryptedFor(seal.key, transport, key)
   const encoded = { recipient, transport, encryptedKey, cipher, iv }
   if (gcm) {
     const sealing = createCipheriv(cipher as 'aes-128-gcm', contentKey, iv, { authTagLength: 16 })

@@ -36,43 +36,50 @@ export interface EnclosedCsr {
   challenge: string | null
 }
 
+/** A message whose envelope has a form. */
+export interface OpenedMessage extends VerifiedMessage {
+  envelope: Envelope
+  /** The RA that it is addressed to. */
+  ra: RaKey
+}
+
 export interface ScepEnvelopes {
-  /** The envelope, and the RA that it is addressed to. Throws ScepFailure, CmsError and core's der codes. */
-  open(message: VerifiedMessage): { envelope: Envelope; key: RaKey }
+  /** Throws ScepFailure, CmsError and core's der codes. */
+  open(message: VerifiedMessage): OpenedMessage
   /** What is in it; null where it could not be decrypted, however that came. */
-  decrypt(message: VerifiedMessage): Promise<Bytes | null>
+  decrypt(message: OpenedMessage): Promise<Bytes | null>
   /** The CSR that was decrypted; the decoy where there is none. */
   csrOf(content: Bytes | null, requestId: string): EnclosedCsr
   readonly decoy: EnclosedCsr
   /** For the signer of the message, as it came. */
-  seal(message: VerifiedMessage, envelope: Envelope, content: Bytes): Bytes
+  seal(message: OpenedMessage, content: Bytes): Bytes
 }
 
 export function createScepEnvelopes(parts: { ras: readonly RaKey[]; random: RandomBytes; log: Log }): ScepEnvelopes {
   const { ras, random, log } = parts
   const decoy = enclosed(decoyCsr(ras[0], random))
 
-  function open({ signed, profile }: VerifiedMessage): { envelope: Envelope; key: RaKey } {
+  function open(message: VerifiedMessage): OpenedMessage {
+    const { signed, profile } = message
     const envelope = parseEnvelope(derOfBer(signed.content as Bytes))
     if (envelope.cipher === 'des-ede3-cbc' && !profile.scep?.tripleDes)
       throw new ScepFailure('badAlg', 'triple DES: the profile does not allow it; use AES')
     const { recipient } = envelope
-    const key = ras.find(({ certificate }) =>
+    const ra = ras.find(({ certificate }) =>
       'subjectKeyId' in recipient
         ? certificate.subjectKeyId && equalBytes(certificate.subjectKeyId, recipient.subjectKeyId)
         : equalBytes(certificate.issuer, recipient.issuer) && equalBytes(certificate.serial, recipient.serial),
     )
-    if (key === undefined) throw new ScepFailure('badRequest', 'encrypted to another certificate; ask GetCACert again')
-    return { envelope, key }
+    if (ra === undefined) throw new ScepFailure('badRequest', 'encrypted to another certificate; ask GetCACert again')
+    return { ...message, envelope, ra }
   }
 
   return {
     open,
     decoy,
-    async decrypt(message) {
-      const { envelope, key } = open(message)
+    async decrypt({ envelope, ra }) {
       const oaep = envelope.transport.kind === 'oaep' ? envelope.transport.digest : null
-      const contentKey = await key.decrypt(envelope.encryptedKey, oaep, keyBytesOf[envelope.cipher])
+      const contentKey = await ra.decrypt(envelope.encryptedKey, oaep, keyBytesOf[envelope.cipher])
       const { sound, content } = openContent(envelope, contentKey)
       return sound && content.length <= plainBytesMax ? content : null
     },
@@ -88,7 +95,7 @@ export function createScepEnvelopes(parts: { ras: readonly RaKey[]; random: Rand
       // Read anew, as the other would have been.
       return { ...enclosed(decoy.der), der: decoy.der }
     },
-    seal({ signer, key }, { cipher: asked, transport }, content) {
+    seal({ signer, key, envelope: { cipher: asked, transport } }, content) {
       // AES whatever came: what a client could be made to send in triple DES it need not get back so.
       const cipher: ContentCipher = asked === 'des-ede3-cbc' ? 'aes-128-cbc' : asked
       return sealContent({ content, cipher, transport, recipient: signer, key, random })

@@ -9,6 +9,7 @@ import type { Enrollment } from './enrollment.ts'
 import type { EnrollmentOutcome, Peer } from './enrollment-request.ts'
 import { EstServerError, failureCode } from './errors.ts'
 import { createLogBudget } from './log-budget.ts'
+import { createLoopTurns } from './loop-turns.ts'
 import { sha256 } from './node-crypto.ts'
 import type { Clock, Log, RandomBytes } from './ports.ts'
 import { type IssuerName, operationalClaim } from './registrar/authenticate.ts'
@@ -16,9 +17,9 @@ import { prove } from './registrar/possession.ts'
 import type { EnrollmentProfile } from './registrar/profile.ts'
 import { isRefusal, isUnauthenticated, type RefusalCode } from './registrar/refusal.ts'
 import { createChallengeAdmission } from './scep-challenge.ts'
-import { createScepEnvelopes } from './scep-envelope.ts'
+import { createScepEnvelopes, type OpenedMessage } from './scep-envelope.ts'
 import { failInfoOf, failureOf, ScepFailure } from './scep-failure.ts'
-import { type ScepOrigin, type VerifiedMessage, verifyMessage } from './scep-message.ts'
+import { type ScepOrigin, verifyMessage } from './scep-message.ts'
 import { signedCertificates, signedReply } from './scep-reply.ts'
 import type { ScepTransaction } from './store/scep.ts'
 import type { CertificateRecord, Store } from './store/store.ts'
@@ -110,6 +111,7 @@ export function createScep(options: ScepOptions): ScepService {
   const envelopes = createScepEnvelopes({ ras, random, log })
   const admission = createChallengeAdmission({ store, webhook: options.webhook, clock, random })
   const queue = createWorkQueue({ atOnceMax, waitingMax: queueMax })
+  const turn = createLoopTurns()
   const at = () => Math.floor(clock.now())
 
   /** The one that clients are shown: of the issuer that signs now. */
@@ -119,7 +121,7 @@ export function createScep(options: ScepOptions): ScepService {
   }
 
   /** The device whose recorded, live certificate signed; null for anybody else. */
-  async function operationalSigner({ signer, profile }: VerifiedMessage) {
+  async function operationalSigner({ signer, profile }: OpenedMessage) {
     let claim: ReturnType<typeof operationalClaim>
     try {
       claim = operationalClaim(parseCertificate(signer.der), [...issuers()])
@@ -132,14 +134,15 @@ export function createScep(options: ScepOptions): ScepService {
     return record
   }
 
-  function transactionOf(verified: VerifiedMessage, csr: { der: Bytes; spki: Bytes }, challenge: Bytes | null): ScepTransaction {
+  function transactionOf(verified: OpenedMessage, csr: { der: Bytes; spki: Bytes }, challenge: Bytes | null): ScepTransaction {
     const { header, profile, signer } = verified
+    const spkiSha256 = sha256(csr.spki)
     return {
       fleet: profile.fleet,
       label: profile.label ?? '',
       id: header.transactionId,
-      spkiSha256: sha256(csr.spki),
-      signerSpkiSha256: sha256(signer.spki),
+      spkiSha256,
+      signerSpkiSha256: equalBytes(csr.spki, signer.spki) ? spkiSha256 : sha256(signer.spki),
       // Copies: the store's thread would be sent the whole buffers that these are views of.
       csr: new Uint8Array(csr.der),
       challenge,
@@ -148,7 +151,7 @@ export function createScep(options: ScepOptions): ScepService {
     }
   }
 
-  async function ask(verified: VerifiedMessage, operation: 'enroll' | 'reenroll', transaction: ScepTransaction): Promise<Answer> {
+  async function ask(verified: OpenedMessage, operation: 'enroll' | 'reenroll', transaction: ScepTransaction): Promise<Answer> {
     const { origin, profile, signer, key } = verified
     const { label, address, requestId } = origin
     const peer: Peer = {
@@ -179,7 +182,7 @@ export function createScep(options: ScepOptions): ScepService {
     }
   }
 
-  async function enroll(verified: VerifiedMessage): Promise<Answer> {
+  async function enroll(verified: OpenedMessage): Promise<Answer> {
     const { profile, signer, origin } = verified
     // certmonger and old routers know no RenewalReq: they sign a PKCSReq with the certificate that they have (RFC 8894 2.3). What names one of
     // our issuers is that or nothing; a certificate made for the occasion names itself.
@@ -197,7 +200,7 @@ export function createScep(options: ScepOptions): ScepService {
     return ask(verified, 'enroll', transactionOf(verified, csr, challenge))
   }
 
-  async function renew(verified: VerifiedMessage): Promise<Answer> {
+  async function renew(verified: OpenedMessage): Promise<Answer> {
     // Before anything is decrypted: what a stranger's message holds is nobody's business.
     const signer = await operationalSigner(verified)
     if (signer === null)
@@ -212,7 +215,7 @@ export function createScep(options: ScepOptions): ScepService {
     return ask(verified, 'reenroll', transactionOf(verified, csr, null))
   }
 
-  async function poll(verified: VerifiedMessage): Promise<Answer> {
+  async function poll(verified: OpenedMessage): Promise<Answer> {
     const { profile, header, signer } = verified
     const content = await envelopes.decrypt(verified)
     if (content === null) throw new ScepFailure('badRequest', 'the content does not decrypt', null)
@@ -225,7 +228,7 @@ export function createScep(options: ScepOptions): ScepService {
   }
 
   /** The certificate that a query names. To those who hold a certificate of the fleet, and about it alone. */
-  async function asked(verified: VerifiedMessage): Promise<CertificateRecord> {
+  async function asked(verified: OpenedMessage): Promise<CertificateRecord> {
     const content = await envelopes.decrypt(verified)
     if (content === null) throw new ScepFailure('badRequest', 'the content does not decrypt', null)
     const id = parseIssuerAndSerial(derOfBer(content))
@@ -242,18 +245,18 @@ export function createScep(options: ScepOptions): ScepService {
     throw new ScepFailure('badCertId', 'no such certificate, or it is none of yours')
   }
 
-  async function getCert(verified: VerifiedMessage): Promise<Answer> {
+  async function getCert(verified: OpenedMessage): Promise<Answer> {
     const record = await asked(verified)
     return { status: { kind: 'success' }, content: encodeCertsOnly([record.der]) }
   }
 
-  async function getCrl(verified: VerifiedMessage): Promise<Answer> {
+  async function getCrl(verified: OpenedMessage): Promise<Answer> {
     const crl = (await options.crl?.(await asked(verified))) ?? null
     if (crl === null) throw new ScepFailure('badCertId', 'there is no revocation list for this certificate')
     return { status: { kind: 'success' }, content: encodeCrlOnly(crl) }
   }
 
-  const stories: Partial<Record<MessageType, (verified: VerifiedMessage) => Promise<Answer>>> = {
+  const stories: Partial<Record<MessageType, (verified: OpenedMessage) => Promise<Answer>>> = {
     PKCSReq: enroll,
     RenewalReq: renew,
     CertPoll: poll,
@@ -278,12 +281,11 @@ export function createScep(options: ScepOptions): ScepService {
 
   async function answer(request: ScepRequest): Promise<ScepReply> {
     const profile = profiles.get(request.label)
-    let header: ScepHeader = { messageType: '', transactionId: '', senderNonce: new Uint8Array(0) }
+    let header: ScepHeader | null = null
     let signed: SignedMessage | null = null
     let key = currentRa(request.label)
     try {
       signed = parseSigned(derOfBer(request.message))
-      header = readableHeader(signed.attributes)
       header = headerOf(signed)
       if (profile === undefined) throw new ScepFailure('badRequest', 'no profile is reached by SCEP under this path')
       const verified = verifyMessage(request, signed, header, profile, clock.now())
@@ -292,10 +294,12 @@ export function createScep(options: ScepOptions): ScepService {
         : null
       const story = type && stories[type]
       if (!story) throw new ScepFailure('badRequest', `message type ${header.messageType}`)
-      const { envelope, key: addressed } = envelopes.open(verified)
-      key = addressed
-      const { status: pkiStatus, content } = await story(verified)
-      const sealed = content && envelopes.seal(verified, envelope, content)
+      const opened = envelopes.open(verified)
+      key = opened.ra
+      const { status: pkiStatus, content } = await story(opened)
+      // Those whose certificates were recorded together are answered one after the other.
+      await turn()
+      const sealed = content && envelopes.seal(opened, content)
       const body = await signedReply(key, header, signed, pkiStatus, sealed, random)
       return { kind: 'reply', body, outcome: pkiStatus.kind === 'failure' ? pkiStatus.failInfo : pkiStatus.kind }
     } catch (error) {
@@ -307,6 +311,7 @@ export function createScep(options: ScepOptions): ScepService {
       )
       await record(request, profile, failure)
       const told = { kind: 'failure', failInfo, text: text === null ? null : text.slice(0, 200) } as const
+      header ??= readableHeader(signed?.attributes ?? [])
       return { kind: 'reply', body: await signedReply(key, header, signed, told, null, random), outcome: failure.code || failInfo }
     }
   }

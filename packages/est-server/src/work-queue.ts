@@ -1,5 +1,7 @@
 // Work that goes on in bounded numbers, the rest in a bounded queue.
 
+import { createLoopTurns } from './loop-turns.ts'
+
 export interface WorkQueue {
   /** Resolves to `work`'s result once it had its turn; to null, without having begun, when too much waits already. */
   take<T>(work: () => Promise<T>): Promise<T | null>
@@ -8,6 +10,7 @@ export interface WorkQueue {
 export function createWorkQueue({ atOnceMax, waitingMax }: { atOnceMax: number; waitingMax: number }): WorkQueue {
   let atOnce = 0
   const waiting: (() => void)[] = []
+  const turn = createLoopTurns()
   return {
     async take(work) {
       if (atOnce < atOnceMax) atOnce++
@@ -17,8 +20,7 @@ export function createWorkQueue({ atOnceMax, waitingMax }: { atOnceMax: number; 
         return await work()
       } finally {
         const next = waiting.shift()
-        // In another turn of the event loop, which sees to whoever else has something ready.
-        if (next) setImmediate(next)
+        if (next) void turn().then(next)
         else atOnce--
       }
     },

@@ -24,13 +24,15 @@ import { joinedOctets } from './ber.ts'
 import { CmsError } from './cms-error.ts'
 import {
   type CertificateId,
+  certificateIdNode,
   certificateIdOf,
   DATA,
   type Digest,
   digestIdentifier,
   digestOf,
-  encodeCertificateId,
+  rsaEncryption,
 } from './cms-signed.ts'
+import { derNode, encodeDer, oidBytes } from './der-tree.ts'
 
 const ENVELOPED_DATA = '2a864886f70d010703' // 1.2.840.113549.1.7.3
 const AUTH_ENVELOPED_DATA = '2a864886f70d0109100117' // 1.2.840.113549.1.9.16.1.23
@@ -165,7 +167,7 @@ export function parseEnvelope(der: Bytes): Envelope {
 }
 
 function transportIdentifier(transport: KeyTransport): Bytes {
-  if (transport.kind === 'pkcs1') return encodeSequence([encodeOid(RSA_ENCRYPTION), new Uint8Array([5, 0])])
+  if (transport.kind === 'pkcs1') return rsaEncryption
   // RFC 4055 4.1 spells the hash functions of OAEP with NULL.
   const [oid] = wholeParts(digestIdentifier(transport.digest), 1, 1)
   const hash = encodeSequence([encodingOf(oid), new Uint8Array([5, 0])])
@@ -173,25 +175,27 @@ function transportIdentifier(transport: KeyTransport): Bytes {
   return encodeSequence([encodeOid(RSAES_OAEP), encodeSequence([encodeElement(0xa0, [hash]), encodeElement(0xa1, [mgf])])])
 }
 
+const version0 = encodeInteger(0)
+const oidOf = new Map(Object.entries(ciphers).map(([oid, cipher]) => [cipher, encodeOid(oid)]))
+
 /** The DER of an envelope for one recipient, named by issuer and serial. */
 export function encodeEnvelope(envelope: Envelope & { recipient: { issuer: Bytes; serial: Bytes } }): Bytes {
   const { recipient, transport, encryptedKey, cipher, iv, ciphertext, authenticated } = envelope
-  const oid = Object.keys(ciphers).find(key => ciphers[key] === cipher) as string
-  const nonce = encodeElement(OCTET_STRING, [iv])
-  const parameters = authenticated ? encodeSequence([nonce, encodeInteger(authenticated.tag.length)]) : nonce
+  const nonce = derNode(OCTET_STRING, [iv])
+  const parameters = authenticated ? derNode(SEQUENCE, [nonce, encodeInteger(authenticated.tag.length)]) : nonce
+  const recipientInfo = derNode(SEQUENCE, [
+    version0,
+    certificateIdNode(recipient),
+    transportIdentifier(transport),
+    derNode(OCTET_STRING, [encryptedKey]),
+  ])
+  const algorithm = derNode(SEQUENCE, [oidOf.get(cipher) as Bytes, parameters])
   const fields = [
-    encodeInteger(0),
-    encodeElement(SET, [
-      encodeSequence([
-        encodeInteger(0),
-        encodeCertificateId(recipient),
-        transportIdentifier(transport),
-        encodeElement(OCTET_STRING, [encryptedKey]),
-      ]),
-    ]),
-    encodeSequence([encodeOid(DATA), encodeSequence([encodeOid(oid), parameters]), encodeElement(0x80, [ciphertext])]),
-    ...(authenticated ? [encodeElement(OCTET_STRING, [authenticated.tag])] : []),
+    version0,
+    derNode(SET, [recipientInfo]),
+    derNode(SEQUENCE, [oidBytes(DATA), algorithm, derNode(0x80, [ciphertext])]),
+    ...(authenticated ? [derNode(OCTET_STRING, [authenticated.tag])] : []),
   ]
   const type = authenticated ? AUTH_ENVELOPED_DATA : ENVELOPED_DATA
-  return encodeSequence([encodeOid(type), encodeElement(0xa0, [encodeSequence(fields)])])
+  return encodeDer(derNode(SEQUENCE, [oidBytes(type), derNode(0xa0, [derNode(SEQUENCE, fields)])]))
 }

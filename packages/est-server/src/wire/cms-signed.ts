@@ -30,6 +30,7 @@ import {
   wholeParts,
 } from '@birthmark/device-sdk/core'
 import { CmsError } from './cms-error.ts'
+import { type DerNode, derNode, encodeDer, oidBytes } from './der-tree.ts'
 
 export const SIGNED_DATA = '2a864886f70d010702' // 1.2.840.113549.1.7.2
 export const DATA = '2a864886f70d010701' // 1.2.840.113549.1.7.1
@@ -105,9 +106,10 @@ export function digestOf(identifier: Element): Digest {
   return digest
 }
 
+const digestIdentifiers = new Map(Object.entries(digests).map(([oid, digest]) => [digest, encodeSequence([encodeOid(oid)])]))
+
 export function digestIdentifier(digest: Digest): Bytes {
-  const oid = Object.keys(digests).find(key => digests[key] === digest) as string
-  return encodeSequence([encodeOid(oid)])
+  return digestIdentifiers.get(digest) as Bytes
 }
 
 function signatureOf(identifier: Element, digest: Digest): string {
@@ -132,8 +134,8 @@ export function certificateIdOf(element: Element): CertificateId {
   return { issuer: encodingOf(expectTag(issuer, SEQUENCE)), serial: integerBytes(serial) }
 }
 
-export function encodeCertificateId({ issuer, serial }: { issuer: Bytes; serial: Bytes }): Bytes {
-  return encodeSequence([issuer, encodeElement(INTEGER, [serial])])
+export function certificateIdNode({ issuer, serial }: { issuer: Bytes; serial: Bytes }): DerNode {
+  return derNode(SEQUENCE, [issuer, derNode(INTEGER, [serial])])
 }
 
 function attributesOf(list: Element): CmsAttribute[] {
@@ -238,6 +240,11 @@ export function signingTimeOf(attributes: CmsAttribute[]): number | null {
   return timeValue(time)
 }
 
+const version1 = encodeInteger(1)
+
+/** Key transport and, beside a digest, a signature. */
+export const rsaEncryption = encodeSequence([encodeOid(RSA_ENCRYPTION), new Uint8Array([5, 0])])
+
 export interface SignedDraft {
   /** What the signer signs. */
   toBeSigned: Bytes
@@ -259,11 +266,11 @@ export function draftSigned(draft: {
   signatureAlgorithm: string
 }): SignedDraft {
   const all: CmsAttribute[] = [
-    { oid: CONTENT_TYPE, value: encodeOid(DATA) },
+    { oid: CONTENT_TYPE, value: oidBytes(DATA) },
     { oid: MESSAGE_DIGEST, value: encodeElement(OCTET_STRING, [draft.contentDigest]) },
     ...draft.attributes,
   ]
-  const set = encodeSetOf(all.map(({ oid, value }) => encodeSequence([encodeOid(oid), encodeElement(SET, [value])])))
+  const set = encodeSetOf(all.map(({ oid, value }) => encodeDer(derNode(SEQUENCE, [oidBytes(oid), derNode(SET, [value])]))))
   return {
     toBeSigned: set,
     assemble(signature) {
@@ -272,25 +279,18 @@ export function draftSigned(draft: {
       attributes[0] = 0xa0
       // With a plain rsaEncryption beside the digest, as the oldest clients expect it (RFC 3370 3.2).
       const algorithm = draft.signatureAlgorithm.startsWith('rsa-pkcs1-')
-        ? encodeSequence([encodeOid(RSA_ENCRYPTION), new Uint8Array([5, 0])])
+        ? rsaEncryption
         : signatureAlgorithmIdentifier(draft.signatureAlgorithm)
-      const signer = [
-        encodeInteger(1),
-        encodeCertificateId(draft.signer),
-        digest,
-        attributes,
-        algorithm,
-        encodeElement(OCTET_STRING, [signature]),
-      ]
-      const content = draft.content ? [encodeElement(0xa0, [encodeElement(OCTET_STRING, [draft.content])])] : []
+      const signer = [version1, certificateIdNode(draft.signer), digest, attributes, algorithm, derNode(OCTET_STRING, [signature])]
+      const content = draft.content ? [derNode(0xa0, [derNode(OCTET_STRING, [draft.content])])] : []
       const data = [
-        encodeInteger(1),
-        encodeElement(SET, [digest]),
-        encodeSequence([encodeOid(DATA), ...content]),
-        ...(draft.certificates.length > 0 ? [encodeElement(0xa0, draft.certificates)] : []),
-        encodeElement(SET, [encodeSequence(signer)]),
+        version1,
+        derNode(SET, [digest]),
+        derNode(SEQUENCE, [oidBytes(DATA), ...content]),
+        ...(draft.certificates.length > 0 ? [derNode(0xa0, draft.certificates)] : []),
+        derNode(SET, [derNode(SEQUENCE, signer)]),
       ]
-      return encodeSequence([encodeOid(SIGNED_DATA), encodeElement(0xa0, [encodeSequence(data)])])
+      return encodeDer(derNode(SEQUENCE, [oidBytes(SIGNED_DATA), derNode(0xa0, [derNode(SEQUENCE, data)])]))
     },
   }
 }
