@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 
 export const debianPackages = [
   'certmonger',
+  'chromium-headless-shell',
   'curl',
   'dbus',
   'default-jdk-headless',

@@ -20,7 +20,8 @@ import { acceptIssuing, createRoot, readGrant, requestIssuing, signIssuing, tria
 import { generateSigningKey, type KeyType, keyTypes, sha256, sha256Hex, signatureVerifier } from './signing-key.ts'
 import { openStation, type Station } from './station.ts'
 import { labelRow, unitFile } from './unit-files.ts'
-import { yieldHtml, yieldReport } from './yield-report.ts'
+import { yieldHtml } from './yield-page.ts'
+import { yieldReport } from './yield-report.ts'
 
 let now = 1_790_000_000
 const clock = { now: () => now }
@@ -292,6 +293,10 @@ describe('the day’s end', () => {
     expect(report).toMatchObject({ station: 'A3', sku: 'gw-2', reserved: 3, issued: 3, good: 1, scrapped: 1, unaccounted: 1 })
     expect(report.unaccountedSerials).toEqual(['A-3'])
     expect(report.failures[0]).toEqual({ step: 'csr', cause: 'csr_signature', count: 2, share: 0.5 })
+    expect(report.steps).toEqual([
+      { step: 'csr', count: 3, share: 0.75 },
+      { step: 'test', count: 1, share: 1 },
+    ])
     expect(yieldHtml({ ...report, station: '<script>' })).not.toContain('<script>')
     const { entries } = verifyManifest(await station.manifest(), { anchors: anchors(), now: now + 60 })
     expect(entries.map(({ serial }) => serial)).toEqual(['A-1', 'A-3'])

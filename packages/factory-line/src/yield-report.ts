@@ -8,6 +8,12 @@ import { readJournal, sealInput } from './journal-line.ts'
 import { verifySignature } from './signing-key.ts'
 import { fingerprintIndex, fingerprintOf } from './unit-index.ts'
 
+/** One bar of a Pareto, of which the most frequent comes first. `share` is cumulative: how much would be gone if this and all above were. */
+export interface Failures {
+  count: number
+  share: number
+}
+
 export interface YieldReport {
   journal: string
   station: string
@@ -31,8 +37,10 @@ export interface YieldReport {
   /** Good without a failed attempt, of all that were settled; 0 to 1, null while there are none. */
   firstPassYield: number | null
   finalYield: number | null
-  /** Most frequent first. `share` is cumulative: how much would be gone if this and all above were. */
-  failures: { step: string; cause: string; count: number; share: number }[]
+  /** Failed attempts and scrapped units, by the step at which. */
+  steps: ({ step: string } & Failures)[]
+  /** The same by step and cause. */
+  failures: ({ step: string; cause: string } & Failures)[]
   notes: { at: number; what: string; detail: string }[]
 }
 
@@ -67,6 +75,7 @@ export function yieldReport(file: string, spki: Bytes, algorithm: string): Yield
     hostKeys: 0,
     firstPassYield: null,
     finalYield: null,
+    steps: [],
     failures: [],
     notes: [],
   }
@@ -158,57 +167,28 @@ export function yieldReport(file: string, spki: Bytes, algorithm: string): Yield
       report.firstPassYield = clean / settled
       report.finalYield = report.good / settled
     }
-    const total = [...causes.values()].reduce((sum, n) => sum + n, 0)
-    let above = 0
-    report.failures = [...causes]
-      .sort((a, b) => b[1] - a[1])
-      .map(([key, n]) => {
+    report.failures = pareto(
+      [...causes].map(([key, n]) => {
         const [step, cause] = JSON.parse(key) as [string, string]
-        above += n
-        return { step, cause, count: n, share: above / total }
-      })
+        return { step, cause, count: n }
+      }),
+    )
+    const steps = new Map<string, number>()
+    for (const { step, count: n } of report.failures) steps.set(step, (steps.get(step) ?? 0) + n)
+    report.steps = pareto([...steps].map(([step, n]) => ({ step, count: n })))
     return report
   } finally {
     closeSync(fd)
   }
 }
 
-const escaped = (text: string): string => text.replace(/[&<>"']/g, c => `&#${c.charCodeAt(0)};`)
-const percent = (share: number | null): string => (share === null ? '–' : `${(share * 100).toFixed(2)} %`)
-const when = (seconds: number): string => (seconds ? new Date(seconds * 1000).toISOString().slice(0, 16).replace('T', ' ') : '–')
-
-/** One page without a script or anything from elsewhere: it opens on a machine without a network, and names of units are inert in it. */
-export function yieldHtml(report: YieldReport): string {
-  const row = (name: string, value: string | number): string => `<tr><th>${name}</th><td>${escaped(String(value))}</td></tr>`
-  const most = report.failures[0]?.count ?? 1
-  const pareto = report.failures
-    .slice(0, 50)
-    .map(
-      ({ step, cause, count, share }) =>
-        `<tr><td>${escaped(step)}</td><td>${escaped(cause)}</td><td>${count}</td><td>${percent(share)}</td>` +
-        `<td><div class="bar" style="width:${Math.max(1, Math.round((count / most) * 240))}px"></div></td></tr>`,
-    )
-    .join('\n')
-  return `<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Yield of ${escaped(report.station)}</title>
-<style>body{font:15px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:1rem 0}th,td{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top}
-.bar{background:#c33;height:.9rem}.ok{color:#071}.bad{color:#b00;font-weight:bold}code{font-size:.85em;word-break:break-all}</style>
-<h1>Station ${escaped(report.station)}${report.sku ? `, ${escaped(report.sku)}` : ''}</h1>
-<p class="${report.unaccounted === 0 ? 'ok' : 'bad'}">${report.reserved} begun = ${report.good} good + ${report.scrapped} scrapped + ${report.unaccounted} unaccounted</p>
-<table>
-${row('From', `${when(report.from)} UTC`)}
-${row('Until', `${when(report.until)} UTC`)}
-${row('Certificates issued', report.issued)}
-${row('First-pass yield', percent(report.firstPassYield))}
-${row('Final yield', percent(report.finalYield))}
-${row('Keys made by the line', report.hostKeys)}
-${report.unaccountedSerials.length ? row('Unaccounted', report.unaccountedSerials.join(', ')) : ''}
-</table>
-<h2>Failures</h2>
-${report.failures.length ? `<table><tr><th>Step</th><th>Cause</th><th>Count</th><th>Cumulative</th><th></th></tr>\n${pareto}\n</table>` : '<p>None.</p>'}
-${report.notes.length ? `<h2>Notes</h2><table>${report.notes.map(note => `<tr><td>${when(note.at)}</td><td>${escaped(note.what)}</td><td>${escaped(note.detail)}</td></tr>`).join('\n')}</table>` : ''}
-<p>Journal <code>${escaped(report.journal)}</code>, ${report.lines} lines up to seal <code>${escaped(report.head)}</code></p>
-</html>
-`
+function pareto<T extends { count: number }>(counted: T[]): (T & Failures)[] {
+  const total = counted.reduce((sum, { count }) => sum + count, 0)
+  let above = 0
+  return counted
+    .sort((a, b) => b.count - a.count)
+    .map(each => {
+      above += each.count
+      return { ...each, share: above / total }
+    })
 }
