@@ -1,10 +1,7 @@
 // The server under load, in a process of its own so that its CPU time is its alone: the real listener, enrollment and
 // a store that keeps what it acknowledged: SQLite with full sync, or PostgreSQL.
 
-import { constants } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
-import type { AddressInfo } from 'node:net'
-import { createServer, type Server } from 'node:tls'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { defaultLimits, type ManifestEntry, openPostgresStore, openSqliteStore, type PostgresAddress } from '@birthmark/est-server'
 import { startEstServer, type TestServer } from '../test/support/est-server.ts'
@@ -28,14 +25,13 @@ export type ToServer =
   | { kind: 'stop' }
 
 export type FromServer =
-  | { kind: 'start'; port: number; barePort: number; rootPem: string }
+  | { kind: 'start'; port: number; identity: TestServer['identity'] }
   /** `writing`: of it, what threads beside the main one took that this program started: the store's writer. */
   | { kind: 'cpu'; microseconds: number; writing: number }
   | { kind: 'check'; enrolled: number; broken: string[] }
   | { kind: 'stop' }
 
 let server: TestServer | null = null
-let bare: Server | null = null
 
 /** µs of CPU of the worker threads; what V8 and libuv run beside is not among them. */
 function writerCpu(): number {
@@ -46,23 +42,6 @@ function writerCpu(): number {
       nanoseconds += Number(readFileSync(`${file}/schedstat`, 'latin1').split(' ')[0])
   }
   return nanoseconds / 1000
-}
-
-/** The handshake alone, as node:tls does it when it is told what helps: leaf and intermediates in `cert`, no tickets, X25519 first. */
-function bareTls({ key, cert }: TestServer['identity']): Promise<Server> {
-  const listening = createServer(
-    {
-      ...{ key, cert, requestCert: true, rejectUnauthorized: false, ALPNProtocols: ['http/1.1'], ecdhCurve: 'X25519:P-256' },
-      secureOptions: constants.SSL_OP_NO_TICKET,
-    },
-    socket => {
-      socket.on('error', () => socket.destroy())
-      // Tells the client that the server is through as well.
-      socket.write('.')
-      socket.resume()
-    },
-  )
-  return new Promise(done => listening.listen(0, '127.0.0.1', () => done(listening)))
 }
 
 async function answer(message: ToServer): Promise<FromServer> {
@@ -76,9 +55,7 @@ async function answer(message: ToServer): Promise<FromServer> {
     const limits = message.defaultLimits ? { limits: defaultLimits } : {}
     const options = { devices, ...limits, ...(store && { store }) }
     server = await startEstServer({ root: { certificate: new Uint8Array(message.root) } }, options)
-    bare = await bareTls(server.identity)
-    const barePort = (bare.address() as AddressInfo).port
-    return { kind: 'start', port: server.port, barePort, rootPem: server.identity.rootPem }
+    return { kind: 'start', port: server.port, identity: server.identity }
   }
   if (!server) throw new Error('not started')
   switch (message.kind) {
@@ -97,7 +74,6 @@ async function answer(message: ToServer): Promise<FromServer> {
       return { kind: 'check', enrolled, broken: [...(await server.store.check()), ...server.alarms.map(alarm => alarm.message)] }
     }
     case 'stop':
-      bare?.close()
       await server.stop()
       return { kind: 'stop' }
   }

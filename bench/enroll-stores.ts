@@ -56,8 +56,8 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     workers.push(clients, server)
     const { root, manifest } = await clients.ask({ kind: 'bear', count: total })
     const address = kind === 'postgres' ? postgres.address('bench') : null
-    const { port, barePort, rootPem } = await server.ask({ kind: 'start', root, manifest, postgres: address })
-    await clients.ask({ kind: 'target', port, barePort, rootPem })
+    const { port, identity } = await server.ask({ kind: 'start', root, manifest, postgres: address })
+    await clients.ask({ kind: 'target', port, barePort: 0, rootPem: identity.rootPem })
     return {
       async kept(count: number): Promise<Load> {
         await clients.ask({ kind: 'fresh', count })

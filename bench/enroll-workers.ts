@@ -37,7 +37,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
       processes.push(clients, server)
       const { root, manifest } = await clients.ask({ kind: 'bear', count: total, name })
       const started = await server.ask({ kind: 'start', root, manifest, postgres: null, shared: join(folder, file) })
-      await clients.ask({ kind: 'target', port: started.port, barePort: started.barePort, rootPem: started.rootPem })
+      await clients.ask({ kind: 'target', port: started.port, barePort: 0, rootPem: started.identity.rootPem })
       sides.push({ clients, server })
     }
     const spent = async () => {

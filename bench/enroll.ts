@@ -2,6 +2,7 @@
 // writer thread and garbage collection included) is set against the raw cryptography measured in turns with it. Absolute times drift on a
 // shared machine, so each repeat gives a ratio and their median counts.
 
+import type { FromBare, ToBare } from './enroll-bare.ts'
 import type { FromClients, ToClients } from './enroll-clients.ts'
 import { run as runKernel } from './enroll-kernel.ts'
 import { createRawMeter } from './enroll-raw.ts'
@@ -38,11 +39,14 @@ export async function run(args: string[]): Promise<{ table: string; figures: Rec
   const progress = (line: string) => process.stderr.write(`${line}\n`)
   const clients = worker<ToClients, FromClients>('enroll-clients.ts')
   const server = worker<ToServer, FromServer>('enroll-server.ts', 'server')
+  const bare = worker<ToBare, FromBare>('enroll-bare.ts', 'server')
   try {
     progress('devices are born')
     const total = warmUp + repeats * perRepeat
     const { root, manifest } = await clients.ask({ kind: 'bear', count: total })
-    const { port, barePort, rootPem } = await server.ask({ kind: 'start', root, manifest, postgres: null })
+    const { port, identity } = await server.ask({ kind: 'start', root, manifest, postgres: null })
+    const { key, cert, rootPem } = identity
+    const { port: barePort } = await bare.ask({ kind: 'start', key, cert })
     await clients.ask({ kind: 'target', port, barePort, rootPem })
 
     const load = async (kind: 'fresh' | 'kept', count: number): Promise<Load> => {
@@ -53,9 +57,9 @@ export async function run(args: string[]): Promise<{ table: string; figures: Rec
       return { cpu: (after.microseconds - before.microseconds) / count, perSecond: (count * 1000) / milliseconds }
     }
     const handshakes = async (): Promise<number> => {
-      const before = await server.ask({ kind: 'cpu' })
+      const before = await bare.ask({ kind: 'cpu' })
       const { count } = await clients.ask({ kind: 'bare' })
-      const after = await server.ask({ kind: 'cpu' })
+      const after = await bare.ask({ kind: 'cpu' })
       return (after.microseconds - before.microseconds) / count
     }
     const raw = createRawMeter()
@@ -68,7 +72,7 @@ export async function run(args: string[]): Promise<{ table: string; figures: Rec
     }
 
     const ratios: { fresh: number[]; kept: number[]; tls: number[] } = { fresh: [], kept: [], tls: [] }
-    const bare: number[] = []
+    const handshakeCpu: number[] = []
     const limit: { enrollment: number[]; answer: number[] } = { enrollment: [], answer: [] }
     const loads: { fresh: Load[]; kept: Load[] } = { fresh: [], kept: [] }
     for (let i = 0; i < repeats; i++) {
@@ -83,7 +87,7 @@ export async function run(args: string[]): Promise<{ table: string; figures: Rec
       ratios.fresh.push((r0.enrollment + r1.enrollment) / 2 / fresh.cpu)
       ratios.kept.push((r1.answer + r2.answer) / 2 / kept.cpu)
       ratios.tls.push(fresh.cpu / handshake)
-      bare.push(handshake)
+      handshakeCpu.push(handshake)
       limit.enrollment.push(r1.enrollment)
       limit.answer.push(r1.answer)
       loads.fresh.push(fresh)
@@ -118,7 +122,7 @@ export async function run(args: string[]): Promise<{ table: string; figures: Rec
       `µs of CPU an enrollment, median of ${repeats} repeats; ${enrolled} devices got ${2 * enrolled} certificates, no serial twice`,
       `${''.padEnd(50)}${['limit', 'server', 'per s', 'ratio'].map(title => title.padStart(9)).join('')}`,
       row('fresh mutual TLS, birth certificate, of raw', cells(limit.enrollment, loads.fresh), 'freshOfRaw'),
-      row('the same, times a bare handshake of node:tls', cells(bare, loads.fresh), 'freshOfTls'),
+      row('the same, times a bare handshake of node:tls', cells(handshakeCpu, loads.fresh), 'freshOfTls'),
       row('kept-alive mutual TLS, another key, of raw', cells(limit.answer, loads.kept), 'keepAliveOfRaw'),
       row('CSR → certificate without I/O, of raw', none, 'kernelOfRaw'),
       row('CSR → certificate, times faster than pkijs', none, 'kernelOfPkijs'),
@@ -127,7 +131,6 @@ export async function run(args: string[]): Promise<{ table: string; figures: Rec
     ].join('\n')
     return { table, figures }
   } finally {
-    clients.kill()
-    server.kill()
+    for (const one of [clients, server, bare]) one.kill()
   }
 }

@@ -36,7 +36,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
       }),
     )
     const manifest = units.map(unit => unit.manifest)
-    const { port, rootPem } = await server.ask({
+    const { port, identity } = await server.ask({
       kind: 'start',
       ...{ root: maker.root.certificate, manifest, postgres: null, defaultLimits: true },
     })
@@ -44,7 +44,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     const enroll = async (): Promise<number> => {
       const { tls, wire } = units[next++]
       const start = performance.now()
-      const socket = connect({ host: '127.0.0.1', port, ca: rootPem, servername: 'localhost', ...tls })
+      const socket = connect({ host: '127.0.0.1', port, ca: identity.rootPem, servername: 'localhost', ...tls })
       await new Promise((done, failed) => socket.once('secureConnect', done).once('error', failed))
       await exchange(socket, wire)
       const taken = performance.now() - start
@@ -71,7 +71,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     for (let i = 0; i < rounds; i++) {
       process.stderr.write(`round ${i + 1} of ${rounds}\n`)
       quiet.push(await round(perRound - concurrency))
-      await slow.ask({ kind: 'attack', port, rootPem, sockets: attackers, tls: units[units.length - 1].tls })
+      await slow.ask({ kind: 'attack', port, rootPem: identity.rootPem, sockets: attackers, tls: units[units.length - 1].tls })
       attacked.push(await round(perRound - concurrency))
       held = Math.max(held, (await slow.ask({ kind: 'held' })).open)
       await slow.ask({ kind: 'rest' })
