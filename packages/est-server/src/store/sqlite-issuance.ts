@@ -68,11 +68,21 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
   )
   const certificateByKey = prepare<CertificateSqlRow>(db, `${certificateSelect} WHERE i.key = ?`)
 
-  const deviceState = prepare<{ version: number; idx_floor: number; idx: number | null; issuer: Uint8Array | null }>(
+  // One statement again: the device and its last certificate, whether the key is another's, whether an earlier intent is open.
+  const deviceState = prepare<{
+    version: number
+    idx_floor: number
+    idx: number | null
+    issuer: Uint8Array | null
+    elsewhere: number
+    open: number
+  }>(
     db,
-    'SELECT d.version, d.idx_floor, i.idx, i.issuer FROM devices d LEFT JOIN issuances i ON i.key = d.latest WHERE d.key = ?',
+    `SELECT d.version, d.idx_floor, i.idx, i.issuer,
+       EXISTS (SELECT 1 FROM issuances WHERE spki_sha256 = ?2 AND device <> ?1 AND state <> 'void') AS elsewhere,
+       EXISTS (SELECT 1 FROM issuances WHERE device = ?1 AND state = 'intent') AS open
+     FROM devices d LEFT JOIN issuances i ON i.key = d.latest WHERE d.key = ?1`,
   )
-  const keyElsewhere = prepare(db, `SELECT 1 FROM issuances WHERE spki_sha256 = ? AND device <> ? AND state <> 'void' LIMIT 1`)
   const deviceIdOf = prepare<{ id: string }>(db, 'SELECT id FROM devices WHERE key = ?')
   const secretByHash = prepare<{ device: number; expires_at: number; content_sha256: Uint8Array | null; issued: number }>(
     db,
@@ -158,7 +168,7 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
 
     recordIntent(i) {
       const conflict = (on: IntentConflict) => ({ kind: 'conflict' as const, on })
-      const device = deviceState.get(i.device)
+      const device = deviceState.get(i.device, i.spkiSha256)
       if (device === undefined || device.version !== i.deviceVersion) return conflict('device')
       // Quarantine is no change of the device's row: a set holds it, from that set's commit on.
       if (session.hold(i.fleet, i.device) !== (i.hold ?? null)) return conflict('device')
@@ -178,7 +188,7 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
       // And from the commit of a denial on, nothing that was approved before.
       if (i.consent && consentById.get(i.consent, i.fleet, i.contentSha256, i.epoch, i.at) === undefined) return conflict('consent')
       // Two devices that ask with one key at the same moment have both been told that nobody holds it.
-      if (keyElsewhere.get(i.spkiSha256, i.device) !== undefined) return conflict('key')
+      if (device.elsewhere) return conflict('key')
       if (i.secret !== null) {
         const secret = secretByHash.get(i.secret)
         const fits = secret && secret.device === i.device && secret.expires_at > i.at && secret.issued === 0
@@ -197,8 +207,8 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
         if (serialTaken.get(issuer, serial)) return conflict('serial')
         if (idxTaken.get(fleet, idx)) return conflict('idx')
         // An attempt for the same content that died half-way stands in the way, or a certificate does.
-        if (voidOthers(i) === 0 || !insert()) return conflict('content')
-      } else voidOthers(i)
+        if (!device.open || voidOthers(i) === 0 || !insert()) return conflict('content')
+      } else if (device.open) voidOthers(i)
       if (i.transaction) scep.writes.recordScepTransaction(i.transaction)
       if (secret !== null) spendSecret.run(contentSha256, secret)
       session.seen(at)
