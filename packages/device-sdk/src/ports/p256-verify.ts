@@ -14,12 +14,10 @@ const numberOf = (hex: string): bigint => BigInt('0x' + hex)
 const p = numberOf('ffffffff00000001000000000000000000000000ffffffffffffffffffffffff')
 const n = numberOf('ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551')
 const b = numberOf('5ac635d8aa3a93e7b3ebbd55769886bc651d06b0cc53b0f63bce3c3e27d2604b')
-const generator: Point = [
-  numberOf('6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296'),
-  numberOf('4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5'),
-  1n,
-]
-const infinity: Point = [0n, 1n, 0n]
+const gx = numberOf('6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296')
+const gy = numberOf('4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5')
+// Made when asked for: Moddable's linker, which puts what a module holds into flash, falls over an array of BigInts.
+const infinity = (): Point => [0n, 1n, 0n]
 
 /** The one DER spelling of a P-256 SubjectPublicKeyInfo with an uncompressed point (RFC 5480 2), up to the point. */
 const spkiHead = '3059301306072a8648ce3d020106082a8648ce3d03010703420004'
@@ -48,7 +46,7 @@ function add(one: Point, other: Point): Point {
   const s = (one[1] * z2 * other[2]) % p
   const h = (other[0] * z1 + p - u) % p
   const r = (other[1] * z1 * one[2] + p - s) % p
-  if (!h) return r ? infinity : double(one)
+  if (!h) return r ? infinity() : double(one)
   const h2 = (h * h) % p
   const h3 = (h * h2) % p
   const v = (u * h2) % p
@@ -91,10 +89,11 @@ function good(hash: Hash, spki: Bytes, message: Bytes, signature: Bytes): boolea
   const w = inverse(s)
   const u1 = (numberOf(hexOf(hash.sha256(message))) * w) % n
   const u2 = (r * w) % n
+  const generator: Point = [gx, gy, 1n]
   const point: Point = [x, y, 1n]
   const both = add(generator, point)
   // u1·G + u2·Q in one pass (Shamir).
-  let sum = infinity
+  let sum = infinity()
   for (let bit = 1n << 255n; bit; bit >>= 1n) {
     sum = double(sum)
     const first = u1 & bit

@@ -93,6 +93,7 @@ export function moddableMqtt(
       // The client itself ends a session that was refused.
       online = true
       events.online()
+      flush()
     },
     onReadable(count, message) {
       if (message.topic !== undefined) {
