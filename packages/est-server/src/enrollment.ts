@@ -2,7 +2,7 @@
 // store (what was promised), none of which knows another. Promises: nothing is signed that was not recorded first; nothing is answered that
 // is not recorded; the same request gets the same certificate; a failure at any step leaves a state that the next attempt continues from.
 
-import type { Bytes, Membership } from '@birthmark/device-sdk/core'
+import { type Bytes, csrReader, type Membership } from '@birthmark/device-sdk/core'
 import { createAuditBudget } from './audit-budget.ts'
 import type { BearerTokens } from './bearer-token.ts'
 import type { Issuer } from './ca/issuer-key.ts'
@@ -130,6 +130,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   for (const { label, tokens, webhook } of options.profiles)
     if ((tokens !== null && !options.tokens) || (webhook !== null && !options.webhook))
       throw new EstServerError('profile_invalid', `profile ${label ?? '(none)'} has a rule that nothing here applies`)
+  const readCsr = csrReader()
   const turns = createTurns()
   const groupNames = createGroupNames(store)
   const relays = createRelays({
@@ -407,7 +408,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     const { fleet } = profile
     const { deviceId } = identity
     // 2. Does it hold the key it asks for? Key policy first, then one signature.
-    const csr = prove(request.csr, profile.keys, peer, identities.keyMemoryOf(peer), profile.possession === 'channel')
+    const csr = prove(request.csr, profile.keys, peer, identities.keyMemoryOf(peer), profile.possession === 'channel', readCsr)
     if (isRefusal(csr)) return refuse(request, fleet, deviceId, csr)
     // The owner's system may say no. Nothing was looked up yet and no turn taken, so that a slow answer holds up this request alone.
     if (profile.webhook !== null) {

@@ -1,9 +1,17 @@
 // What arrives at the station: a CSR whose key its sender has proven. The only thing taken from it is the public key; the name, the
 // dates and the extensions of a birth certificate are the line's.
 
-import { type Bytes, codeOf, csrAssemble, csrInfo, encodeName, parseCsr, SERIAL_NUMBER } from '@birthmark/device-sdk/core'
+import {
+  type Bytes,
+  type Csr,
+  codeOf,
+  csrAssemble,
+  csrInfo,
+  csrReader,
+  encodeName,
+  SERIAL_NUMBER,
+} from '@birthmark/device-sdk/core'
 import { FactoryError } from './errors.ts'
-import { type RequestForm, requestForm, type SignedRequest } from './request-form.ts'
 import { importKey, refuseKey, verifyOnce } from './signing-key.ts'
 
 declare const proven: unique symbol
@@ -17,14 +25,10 @@ export interface ProvenBirthRequest {
  * `csr_signature`. A request in the form of the one before is read by that form, with the same outcome at a tenth of the cost.
  */
 export function birthRequestProver(): (der: Bytes) => ProvenBirthRequest {
-  let form: RequestForm | null = null
-  const parse = (der: Bytes): SignedRequest => {
+  const read = csrReader()
+  const parse = (der: Bytes): Csr => {
     try {
-      const alike = form?.read(der)
-      if (alike) return alike
-      const csr = parseCsr(der)
-      form = requestForm(csr)
-      return csr
+      return read(der)
     } catch (error) {
       if (codeOf(error) === null) throw error
       throw new FactoryError('csr_malformed', (error as Error).message, error)

@@ -72,7 +72,7 @@ function bindingRefusal(csr: Csr, channel: Channel, demanded: boolean): Refusal 
 
 /**
  * Proves one CSR. Costs no signature unless everything cheaper is in order. `demanded`: a CSR that names no TLS session is refused, not only one
- * that names another.
+ * that names another. `parse`: parseCsr() or, where many are proven, core's csrReader().
  */
 export function prove(
   der: Bytes,
@@ -80,11 +80,12 @@ export function prove(
   channel: Channel,
   memory: KeyMemory,
   demanded = false,
+  parse: (der: Bytes) => Csr = parseCsr,
 ): ProvenCsr | Refusal {
   let csr: Csr
   let extensions: Extension[]
   try {
-    csr = parseCsr(der)
+    csr = parse(der)
     const weak = keyRefusal(csr, keys)
     if (weak) return weak
     extensions = requestedExtensions(csr)
