@@ -257,10 +257,11 @@ export function createOcspResponder(options: OcspResponderOptions): OcspResponde
     const { serial, end } = question.certIds[0]
     const entry = standings.find(side.number, question.der, serial, end)
     if (entry < 0) return oneLater(side, question, time)
-    const place = standings.place(entry)
-    const rules = rulesNow(place.fleet)
-    if (rules instanceof Promise) return oneLater(side, question, time)
-    return told(side, question, rules.verdict(standings.idx(entry), place.gids, side.issuer.keyId) ?? 'good', time)
+    const { fleet, gids } = standings.place(entry)
+    const idx = standings.idx(entry)
+    const under = (rules: RevocationRules) => told(side, question, rules.verdict(idx, gids, side.issuer.keyId) ?? 'good', time)
+    const rules = rulesNow(fleet)
+    return rules instanceof Promise ? rules.then(under) : under(rules)
   }
 
   async function oneLater(side: Side, question: OcspQuestion, time: number | Promise<number>): Promise<OcspAnswer> {

@@ -2,7 +2,7 @@
 
 import type { DatabaseSync } from 'node:sqlite'
 import type { CertificateStanding, CrlHead, CrlRecord, DatedRule, SerialQuery, SerialRun } from './crl.ts'
-import { prepare } from './sqlite-rows.ts'
+import { prepare, prepareNumber } from './sqlite-rows.ts'
 
 export interface CrlWrites {
   reserveCrlNumber(reservation: { issuer: Uint8Array; at: number }): number
@@ -17,7 +17,7 @@ const gidSetsMax = 1024
 export function crlReads(db: DatabaseSync, scanning: DatabaseSync) {
   // Asked in every turn that has a question, mostly alone: not worth a read transaction of the other connection.
   // Half the cost of max(seq), which is an aggregate.
-  const lastSeq = prepare<{ seq: number }>(scanning, 'SELECT seq FROM notices WHERE fleet = ? ORDER BY seq DESC LIMIT 1')
+  const lastSeq = prepareNumber(scanning, 'SELECT seq FROM notices WHERE fleet = ? ORDER BY seq DESC LIMIT 1')
   const noticeCount = prepare<{ seq: number }>(scanning, 'SELECT count(*) AS seq FROM notices')
   // As fresh as the count that was read before them, under which they are remembered: in a turn's snapshot they might lack what it counted.
   const rules = prepare<DatedRule>(
@@ -61,7 +61,7 @@ export function crlReads(db: DatabaseSync, scanning: DatabaseSync) {
   }
 
   return {
-    revocations: (fleet: string | null): number => (fleet === null ? noticeCount.get()!.seq : (lastSeq.get(fleet)?.seq ?? 0)),
+    revocations: (fleet: string | null): number => (fleet === null ? noticeCount.get()!.seq : (lastSeq(fleet) ?? 0)),
     datedRules: (fleet: string): DatedRule[] => rules.all(fleet).map(rule => ({ ...rule })),
     fleets: (): string[] => fleets.all().map(row => row.fleet),
     lastIdx: (fleet: string): number => lastIdx.get(fleet)?.idx ?? 0,

@@ -106,6 +106,13 @@ export function prepare<Row>(db: DatabaseSync, sql: string): Query<Row> {
 export const unrevoked = `NOT EXISTS (SELECT 1 FROM json_each(i.gids) m CROSS JOIN groups g ON g.fleet = i.fleet AND g.gid = m.value WHERE g.bound > i.idx)
   AND NOT ${revokedByItself('i')}`
 
+/** The first column of the first row, without a record around it. */
+export function prepareNumber(db: DatabaseSync, sql: string): (...values: SQLInputValue[]) => number | undefined {
+  const statement = db.prepare(sql)
+  statement.setReturnArrays(true)
+  return (...values) => (statement.get(...values) as unknown as [number] | undefined)?.[0]
+}
+
 /** Row by row, each a list in the order of the columns, for what is more than one answer should hold: half the cost of records. */
 export function iterate<Row extends unknown[]>(db: DatabaseSync, sql: string, values: SQLInputValue[]): Iterable<Row> {
   const statement = db.prepare(sql)
