@@ -58,7 +58,7 @@ const refusal = (opening: Promise<unknown>): Promise<string> =>
     error => (error instanceof TokenError ? error.code : (failureCode(error) ?? String(error))),
   )
 const data = Buffer.from('to be signed')
-const quick = { signMs: 1500, openMs: 10_000, pendingMax: 4, retryMs: 100, retryMsMax: 200 }
+const quick = { signMs: 1500, sessionsMax: 2, openMs: 10_000, pendingMax: 4, retryMs: 100, retryMsMax: 200 }
 const until = async (what: () => boolean) => {
   for (let i = 0; !what(); i++) {
     if (i > 400) throw new Error('it did not happen')
@@ -92,6 +92,65 @@ describe('a token that works', () => {
     const all = Array.from({ length: 100 }, (_, i) => Buffer.from(`certificate ${i}`))
     const signatures = await Promise.all(all.map(tbs => issuer.sign(tbs)))
     expect(all.every((tbs, i) => issuer.verify(tbs, signatures[i]))).toBe(true)
+  })
+})
+
+describe('several sessions', () => {
+  const tbs = Array.from({ length: 24 }, (_, i) => Buffer.from(`certificate ${i}`))
+  const signAll = async (issuer: Issuer, from: Buffer[] = tbs) => {
+    const signatures = await Promise.all(from.map(one => issuer.sign(one)))
+    return from.every((one, i) => issuer.verify(one, signatures[i]))
+  }
+  const sessions = () => logged.flatMap(line => /"sessions":(\d+)/.exec(line)?.[1] ?? [])
+
+  for (const kind of ['P-256', 'RSA-2048'] as const)
+    it(`${kind}: the token has three signatures in work at once, by one login; it is given no more than it allows`, async () => {
+      const issuer = await open(authority(kind).pem, { limits: { ...quick, signMs: 10_000, sessionsMax: 3, pendingMax: 64 } })
+      expect(sessions()).toEqual(['3'])
+      // The library answers three together or none.
+      token.plan('together')
+      expect(await signAll(issuer)).toBe(true)
+      expect(token.logins()).toBe(1)
+    })
+
+  it('a token far away gives more in a time by more sessions', async () => {
+    const { pem } = authority()
+    const seconds = async (sessionsMax: number): Promise<number> => {
+      token.plan('')
+      const issuer = await open(pem, { limits: { signMs: 10_000, sessionsMax } })
+      token.plan('slow')
+      const from = performance.now()
+      expect(await signAll(issuer, tbs.slice(0, 16))).toBe(true)
+      return performance.now() - from
+    }
+    // 100 ms a signature, 16 in turns or four by four.
+    expect((await seconds(1)) / (await seconds(4))).toBeGreaterThan(2)
+  })
+
+  it('a token that has one session, and a library for one thread, serve one after another', async () => {
+    const { pem } = authority()
+    for (const plan of ['one-session', 'one-thread'] as const) {
+      logged.length = 0
+      token.plan(plan)
+      const issuer = await open(pem, { limits: { sessionsMax: 4 } })
+      expect(sessions()).toEqual(['1'])
+      expect(await signAll(issuer)).toBe(true)
+    }
+  })
+
+  it('[F40] a session that is lost, and one that stalls, take the others along: all are tried once more, or refused', async () => {
+    const issuer = await open(authority().pem, { limits: { ...quick, sessionsMax: 4, pendingMax: 64 } })
+    token.plan('removed')
+    const all = signAll(issuer)
+    await until(() => logged.some(line => line.includes('session with the token was lost')))
+    token.plan('')
+    expect(await all).toBe(true)
+    token.plan('stall')
+    const codes = await Promise.all(tbs.map(one => refusal(Promise.resolve(issuer.sign(one)))))
+    expect(new Set(codes)).toEqual(new Set(['timeout']))
+    token.plan('')
+    await until(() => issuer.unready?.() === null)
+    expect(await signAll(issuer)).toBe(true)
   })
 })
 
@@ -226,8 +285,8 @@ describe('a token that fails later', () => {
     token.plan('stall')
     const asked = Array.from({ length: 12 }, () => refusal(Promise.resolve(issuer.sign(data))))
     const codes = await Promise.all(asked)
-    expect(codes.filter(code => code === 'queue_full')).toHaveLength(12 - 1 - quick.pendingMax)
-    expect(codes.filter(code => code === 'timeout')).toHaveLength(1 + quick.pendingMax)
+    expect(codes.filter(code => code === 'queue_full')).toHaveLength(12 - quick.sessionsMax - quick.pendingMax)
+    expect(codes.filter(code => code === 'timeout')).toHaveLength(quick.sessionsMax + quick.pendingMax)
   })
 
   it('[F40] unplugged: 503, and it serves again once it is back', async () => {

@@ -19,7 +19,18 @@ const here = dirname(fileURLToPath(import.meta.url))
 export const softHsm =
   ['/usr/lib/softhsm/libsofthsm2.so', '/usr/lib64/softhsm/libsofthsm2.so'].find(existsSync) ?? 'softhsm2 is not installed'
 
-export type ShimPlan = '' | 'stall' | 'removed' | 'crash' | 'flip' | 'final-try' | 'locked'
+export type ShimPlan =
+  | ''
+  | 'stall'
+  | 'removed'
+  | 'crash'
+  | 'flip'
+  | 'final-try'
+  | 'locked'
+  | 'slow'
+  | 'together'
+  | 'one-session'
+  | 'one-thread'
 
 export interface SoftToken {
   library: string

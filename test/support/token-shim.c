@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #define CK_PTR *
@@ -25,6 +26,22 @@ static void plan(char *word, size_t size) {
   }
 }
 
+static CK_RV open_session(CK_SLOT_ID slot, CK_FLAGS flags, CK_VOID_PTR application, CK_NOTIFY notify, CK_SESSION_HANDLE_PTR session) {
+  static atomic_int opened;
+  char word[32];
+  plan(word, sizeof word);
+  if (!strncmp(word, "one-session", 11) && atomic_fetch_add(&opened, 1) > 0) return CKR_SESSION_COUNT;
+  return real->C_OpenSession(slot, flags, application, notify, session);
+}
+
+/* A library for one thread says so. */
+static CK_RV initialize(CK_VOID_PTR arguments) {
+  char word[32];
+  plan(word, sizeof word);
+  if (!strncmp(word, "one-thread", 10) && arguments && ((CK_C_INITIALIZE_ARGS_PTR)arguments)->flags & CKF_OS_LOCKING_OK) return CKR_CANT_LOCK;
+  return real->C_Initialize(arguments);
+}
+
 static CK_RV login(CK_SESSION_HANDLE session, CK_USER_TYPE type, CK_UTF8CHAR_PTR pin, CK_ULONG length) {
   FILE *file = fopen(getenv("SHIM_LOGINS"), "a");
   if (file) {
@@ -43,6 +60,22 @@ static CK_RV token_info(CK_SLOT_ID slot, CK_TOKEN_INFO_PTR info) {
   return result;
 }
 
+static atomic_int inside;
+
+/* Waits until three are here at once; 0 when that did not happen in time. */
+static int together(void) {
+  int met = 0;
+  atomic_fetch_add(&inside, 1);
+  for (int i = 0; i < 400 && !met; i++) {
+    met = atomic_load(&inside) >= 3;
+    usleep(5000);
+  }
+  /* Until all of them have seen it. */
+  usleep(50000);
+  atomic_fetch_sub(&inside, 1);
+  return met;
+}
+
 static CK_RV sign(CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG length, CK_BYTE_PTR signature, CK_ULONG_PTR signed_length) {
   char word[32];
   CK_RV result;
@@ -50,6 +83,8 @@ static CK_RV sign(CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG length, 
   if (!strncmp(word, "stall", 5)) sleep(5);
   if (!strncmp(word, "removed", 7)) return CKR_DEVICE_REMOVED;
   if (!strncmp(word, "crash", 5)) abort();
+  if (!strncmp(word, "slow", 4)) usleep(100000);
+  if (!strncmp(word, "together", 8) && !together()) return CKR_FUNCTION_FAILED;
   result = real->C_Sign(session, data, length, signature, signed_length);
   if (result == CKR_OK && !strncmp(word, "flip", 4)) signature[*signed_length / 2] ^= 1;
   return result;
@@ -63,6 +98,8 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
   result = get(&real);
   if (result != CKR_OK) return result;
   ours = *real;
+  ours.C_Initialize = initialize;
+  ours.C_OpenSession = open_session;
   ours.C_Login = login;
   ours.C_GetTokenInfo = token_info;
   ours.C_Sign = sign;

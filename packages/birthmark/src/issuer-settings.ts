@@ -28,7 +28,14 @@ const TokenKey = z
   .refine(key => key.label !== undefined || key.id !== undefined, 'needs a label or an id')
 
 /** Where a private key is: a token's library, the token, the key on it, and where its PIN is. */
-export const tokenSigner = { library: File, token: Token, key: TokenKey, pin: Secret }
+export const tokenSigner = {
+  library: File,
+  token: Token,
+  key: TokenKey,
+  pin: Secret,
+  // A network HSM has dozens; a smart card has one that counts.
+  sessions: z.int().min(1).max(32).optional(),
+}
 
 export const signer = {
   certificate: File,
@@ -62,6 +69,8 @@ export type SignerKey =
       token: { label: string; serial?: string } | { serial: string; label?: string }
       key: { label: string; id?: string } | { id: string; label?: string }
       pin: SecretSource
+      /** Jobs that the token is given at once; as the package has it unless told. */
+      sessions?: number | undefined
     }
 
 /**

@@ -65,12 +65,14 @@ export function tokenKey(settings: TokenSettings, folder: string): LineKey {
   const quiet = (): void => {}
   const open = async (): Promise<Pkcs11Key> => {
     const { openPkcs11Key } = await import('@birthmark/pkcs11')
-    const { library, pin, ...names } = settings
+    const { library, pin, sessions = 1, ...names } = settings
     const { token, key } = names as PublicHalf
     return openPkcs11Key({
       ...{ library, token, key, pin, spki },
       algorithm,
       refusedPinFile: join(folder, 'refused-pin'),
+      // A station signs one after another, and a card on it has one session.
+      limits: { sessionsMax: sessions },
       // What goes wrong is thrown, too.
       log: { info: quiet, warn: quiet, error: quiet },
     })

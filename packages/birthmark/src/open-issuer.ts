@@ -28,9 +28,10 @@ export async function openIssuer({ certificates, key }: SignerSettings, parts: I
       }
     }
     const { openPkcs11Issuer } = await import('@birthmark/pkcs11')
-    const { library, token, pin } = key
+    const { library, token, pin, sessions } = key
+    const limits = sessions === undefined ? {} : { sessionsMax: sessions }
     const refusedPinFile = join(parts.state, 'refused-pin')
-    return await openPkcs11Issuer({ ...common, library, token, key: key.key, pin, refusedPinFile, log: parts.log })
+    return await openPkcs11Issuer({ ...common, library, token, key: key.key, pin, refusedPinFile, limits, log: parts.log })
   } catch (error) {
     throw tokenFailure(error)
   }

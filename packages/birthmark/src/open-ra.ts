@@ -9,8 +9,10 @@ import type { SignerSettings } from './issuer-settings.ts'
 export async function openRa({ certificates: [certificate], key }: SignerSettings, state: string, log: Log): Promise<RaKey> {
   if (key.kind === 'pkcs11') {
     const { openPkcs11Ra } = await import('@birthmark/pkcs11')
-    const { library, token, pin } = key
-    return openPkcs11Ra({ certificate, library, token, key: key.key, pin, refusedPinFile: join(state, 'refused-pin-scep'), log })
+    const { library, token, pin, sessions } = key
+    const limits = sessions === undefined ? {} : { sessionsMax: sessions }
+    const refusedPinFile = join(state, 'refused-pin-scep')
+    return openPkcs11Ra({ certificate, library, token, key: key.key, pin, refusedPinFile, limits, log })
   }
   return softwareRa({ certificate, privateKeyPem: key.passphrase === null ? key.pem : opened(key.pem, key.passphrase) })
 }

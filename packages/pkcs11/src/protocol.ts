@@ -25,6 +25,8 @@ export interface TokenRequest {
   /** Octets of one coordinate for EC; 0 for RSA. */
   coordinateBytes: number
   refusedPin: RefusedPin | null
+  /** Jobs that the token is given at once, each in a session of its own; it may allow fewer. */
+  sessions: number
 }
 
 export type TokenErrorCode =
@@ -70,7 +72,8 @@ export type ToToken =
 export type FromToken =
   /** SubjectPublicKeyInfo; the process ends after this. */
   | { kind: 'public'; spki: Uint8Array }
-  | { kind: 'open'; token: string }
+  /** `sessions`: how many there are. */
+  | { kind: 'open'; token: string; sessions: number }
   | { kind: 'unopened'; failure: Failure; refusedPin: RefusedPin | null }
   /** A signature in X.509 form; what was decrypted, null where it does not decrypt. */
   | { kind: 'done'; id: number; result: Uint8Array | null }

@@ -1,4 +1,4 @@
-// Keeps a token process: starts it, gives it one job at a time, ends it when it stalls, starts the next one when the token is there
+// Keeps a token process: starts it, gives it as many jobs at once as it has sessions, ends it when it stalls, starts the next one when the token is there
 // again. Promises that a caller hears within a bounded time and that what waits is bounded. It leaves to the caller what is signed and
 // whether a signature is good, but for one: a key that is not the certificate's is found out before anything real is signed with it.
 
@@ -15,6 +15,8 @@ export interface TokenLimits {
   signMs: number
   /** Loading the library, logging in and finding the key. */
   openMs: number
+  /** Jobs that the token is given at once, each in a session of its own. */
+  sessionsMax: number
   /** Signatures that wait. More than a few seconds' worth would only be late. */
   pendingMax: number
   /** Pause before the next try after the first failure; doubled up to `retryMsMax`. */
@@ -22,10 +24,19 @@ export interface TokenLimits {
   retryMsMax: number
 }
 
-export const defaultTokenLimits: TokenLimits = { signMs: 3000, openMs: 10_000, pendingMax: 256, retryMs: 1000, retryMsMax: 30_000 }
+export const defaultTokenLimits: TokenLimits = {
+  signMs: 3000,
+  openMs: 10_000,
+  // What libuv's pool of threads has by itself. With 10 ms to a token in the network they give 400 signatures a second in place of 100; beyond that HSMs
+  // of the smaller kind stand in line themselves.
+  sessionsMax: 4,
+  pendingMax: 256,
+  retryMs: 1000,
+  retryMsMax: 30_000,
+}
 
 export interface TokenKeeperOptions {
-  request: Omit<TokenRequest, 'refusedPin'>
+  request: Omit<TokenRequest, 'refusedPin' | 'sessions'>
   /** Whether `signature` over `data` is of the key that is meant. */
   verify(data: Bytes, signature: Bytes): boolean
   /** File that remembers a refused PIN (salted and hashed) over restarts, so that a service that is restarted by itself locks no token. */
@@ -33,7 +44,7 @@ export interface TokenKeeperOptions {
   limits: TokenLimits
   log: Log
   /** Starts the token process. */
-  spawn?: () => ChildProcess
+  spawn?: (sessions: number) => ChildProcess
 }
 
 export interface TokenKeeper {
@@ -47,6 +58,7 @@ export interface TokenKeeper {
 
 interface Job {
   job: TokenJob
+  timer?: NodeJS.Timeout
   /** A lost session costs one more try, not two: the second failure is the answer. */
   retried: boolean
   resolve(result: Bytes | null): void
@@ -58,7 +70,7 @@ type State = { kind: 'opening' } | { kind: 'open' } | { kind: 'down'; error: Tok
 const processFile = new URL(import.meta.url.endsWith('.ts') ? './token-process.ts' : './token-process.js', import.meta.url)
 
 /** Without core files: a crashed library's would hold the PIN. */
-export function spawnTokenProcess(): ChildProcess {
+export function spawnTokenProcess(sessions = 1): ChildProcess {
   const conditions = processFile.pathname.endsWith('.ts') ? ['--conditions=source', '--disable-warning=ExperimentalWarning'] : []
   const execArgv = ['-c', 'ulimit -c 0; exec "$0" "$@"', process.execPath, ...conditions]
   // A vendor's library may write what it likes to its output; what we know of it comes as messages.
@@ -66,6 +78,8 @@ export function spawnTokenProcess(): ChildProcess {
     execPath: '/bin/sh',
     execArgv,
     serialization: 'advanced',
+    // A thread for each session.
+    env: { ...process.env, UV_THREADPOOL_SIZE: String(Math.max(4, sessions)) },
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
   })
 }
@@ -83,7 +97,9 @@ function readRefusedPin(file: string | null): RefusedPin | null {
 export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeeper> {
   const { limits, log, refusedPinFile } = options
   const waiting: Job[] = []
-  let inHand: Job | null = null
+  /** By the id of their message. */
+  const inHand = new Map<number, Job>()
+  let sessions = 1
   let state: State = { kind: 'opening' }
   let child: ChildProcess | null = null
   let timer: NodeJS.Timeout | undefined
@@ -103,6 +119,7 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
 
   function endChild(): void {
     clearTimeout(timer)
+    for (const job of inHand.values()) clearTimeout(job.timer)
     // SIGKILL, since a library that stalls hears nothing else.
     child?.removeAllListeners()
     child?.on('error', () => {})
@@ -110,12 +127,15 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
     child = null
   }
 
-  const takeWaiting = () => [...(inHand ? [inHand] : []), ...waiting.splice(0)]
+  function takeInHand(): Job[] {
+    const jobs = [...inHand.values()]
+    inHand.clear()
+    return jobs
+  }
 
   function fail(error: TokenError): void {
     endChild()
-    const jobs = takeWaiting()
-    inHand = null
+    const jobs = [...takeInHand(), ...waiting.splice(0)]
     state = { kind: 'down', error }
     log.error({ code: error.code, detail: error.message, next: error.next }, 'the token of the key does not serve')
     for (const job of jobs) job.reject(error)
@@ -128,40 +148,38 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
 
   /** The session is gone: what was in hand is tried once more on the next one. */
   function reopen(error: TokenError): void {
-    const lost = inHand
-    inHand = null
-    if (lost) {
-      if (lost.retried) {
-        lost.reject(error)
-        fail(error)
-        return
-      }
-      waiting.unshift({ ...lost, retried: true })
+    if ([...inHand.values()].some(({ retried }) => retried)) {
+      fail(error)
+      return
     }
-    log.warn({ code: error.code, detail: error.message }, 'the session with the token was lost; opening another')
     endChild()
+    waiting.unshift(...takeInHand().map(job => ({ ...job, retried: true })))
+    log.warn({ code: error.code, detail: error.message }, 'the session with the token was lost; opening another')
     open()
   }
 
   function pump(): void {
-    if (state.kind !== 'open' || inHand !== null) return
-    inHand = waiting.shift() ?? null
-    if (inHand === null) return
-    request(inHand.job)
+    while (state.kind === 'open' && inHand.size < sessions) {
+      const job = waiting.shift()
+      if (job === undefined) return
+      job.timer = request(job.job)
+      inHand.set(counter, job)
+    }
   }
 
-  function request(job: TokenJob): void {
-    timer = setTimeout(() => {
+  /** One session that stalls is a token that does: all of them end together. */
+  function request(job: TokenJob): NodeJS.Timeout {
+    child?.send({ ...job, id: ++counter })
+    return setTimeout(() => {
       const detail = `no answer within ${limits.signMs} ms`
       fail(new TokenError({ code: 'timeout', detail, next: 'is the token, or the way to it, overloaded or stuck?' }))
     }, limits.signMs)
-    child?.send({ ...job, id: ++counter })
   }
 
   function open(): void {
     if (state.kind === 'closed') return
     state = { kind: 'opening' }
-    const started = (options.spawn ?? spawnTokenProcess)()
+    const started = (options.spawn ?? spawnTokenProcess)(limits.sessionsMax)
     child = started
     const check = probe()
     timer = setTimeout(() => {
@@ -181,8 +199,9 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
       switch (message.kind) {
         case 'open':
           clearTimeout(timer)
-          log.info({ token: message.token }, 'token open')
-          request({ kind: 'sign', data: check })
+          sessions = message.sessions
+          log.info({ token: message.token, sessions }, 'token open')
+          timer = request({ kind: 'sign', data: check })
           return
         case 'unopened':
           if (message.refusedPin !== null) rememberPin(message.refusedPin)
@@ -193,9 +212,8 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
         case 'public':
           return
         case 'done': {
-          if (message.id !== counter) return
-          clearTimeout(timer)
           if (state.kind === 'opening') {
+            clearTimeout(timer)
             if (message.result === null || !options.verify(check, message.result)) {
               const detail = 'the key on the token is not the key of the certificate'
               return fail(new TokenError({ code: 'key_mismatch', detail, next: 'name the right token and key' }))
@@ -206,14 +224,16 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
             opened?.resolve()
             opened = null
           } else {
-            inHand?.resolve(message.result)
-            inHand = null
+            const job = inHand.get(message.id)
+            inHand.delete(message.id)
+            clearTimeout(job?.timer)
+            job?.resolve(message.result)
           }
           pump()
         }
       }
     })
-    started.send({ kind: 'open', request: { ...options.request, refusedPin } })
+    started.send({ kind: 'open', request: { ...options.request, refusedPin, sessions: limits.sessionsMax } })
   }
 
   const ask = (job: TokenJob): Promise<Bytes | null> =>
@@ -235,9 +255,8 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
       if (state.kind === 'closed') return
       state = { kind: 'closed' }
       clearTimeout(retry)
-      for (const job of takeWaiting()) job.reject(closedError())
-      inHand = null
       endChild()
+      for (const job of [...takeInHand(), ...waiting.splice(0)]) job.reject(closedError())
     },
   }
   await new Promise<void>((resolve, reject) => {

@@ -1,5 +1,5 @@
-// The process beside the server that holds the token: it opens one session, signs and decrypts what it is sent, one after the other, and ends with the
-// first failure or with the server. A library that crashes, stalls or leaks takes this process along and nothing else, and the PIN is never
+// The process beside the server that holds the token: it logs in once, signs and decrypts what it is sent, as many jobs at once as there are sessions, and
+// ends with the first failure or with the server. A library that crashes, stalls or leaks takes this process along and nothing else, and the PIN is never
 // in the server's memory.
 
 import type { Failure, FromToken, ToToken } from './protocol.ts'
@@ -27,7 +27,7 @@ process.on('message', (message: ToToken) => {
   if (message.kind === 'open') {
     try {
       session = openTokenSession(message.request)
-      send({ kind: 'open', token: session.name })
+      send({ kind: 'open', token: session.name, sessions: session.sessions })
     } catch (error) {
       const refusedPin = error instanceof PinRefused ? error.refused : null
       send({ kind: 'unopened', failure: failureOf(error), refusedPin }, end)
@@ -43,11 +43,10 @@ process.on('message', (message: ToToken) => {
     return
   }
   const { id, data } = message
-  try {
-    if (session === null) return
-    const result = message.kind === 'sign' ? session.sign(data, message.algorithm) : session.decrypt(data, message.oaep)
-    send({ kind: 'done', id, result })
-  } catch (error) {
-    send({ kind: 'undone', id, failure: failureOf(error) }, end)
-  }
+  if (session === null) return
+  const doing = message.kind === 'sign' ? session.sign(data, message.algorithm) : session.decrypt(data, message.oaep)
+  doing.then(
+    result => send({ kind: 'done', id, result }),
+    error => send({ kind: 'undone', id, failure: failureOf(error) }, end),
+  )
 })

@@ -1,5 +1,5 @@
-// One login to one token, and the key found there. Synchronous, as PKCS #11 is: it runs in a process of its own (token-process.ts), which a
-// stalled library can be ended with. Any failure makes the session useless; the next one is a new process, since many libraries see a token
+// One login to one token, the key found there, and a few sessions to use it in: a token in the network takes long to answer and little to sign. It runs
+// in a process of its own (token-process.ts), which a stalled library can be ended with. Any failure makes the session useless; the next one is a new process, since many libraries see a token
 // that came back only after they were loaded anew.
 
 import { randomBytes, scryptSync, timingSafeEqual } from 'node:crypto'
@@ -25,10 +25,12 @@ import { TokenError } from './token-error.ts'
 export interface TokenSession {
   /** The token's label and serial number, for the log. */
   name: string
-  /** X.509 form. `algorithm`: the request's unless told. Throws TokenError. */
-  sign(data: Bytes, algorithm?: string): Bytes
-  /** RSAES-PKCS1-v1_5, or OAEP with `oaep` for its hash; null for what does not decrypt. Throws TokenError when the session is lost. */
-  decrypt(data: Bytes, oaep: string | null): Bytes | null
+  /** Jobs at once; one more rejects. */
+  sessions: number
+  /** X.509 form. `algorithm`: the request's unless told. Rejects with TokenError. */
+  sign(data: Bytes, algorithm?: string): Promise<Bytes>
+  /** RSAES-PKCS1-v1_5, or OAEP with `oaep` for its hash; null for what does not decrypt. Rejects with TokenError when the session is lost. */
+  decrypt(data: Bytes, oaep: string | null): Promise<Bytes | null>
 }
 
 /** Thrown when the token refused a PIN: what to remember so that it is not tried again. */
@@ -43,6 +45,7 @@ export class PinRefused extends TokenError {
 
 // PKCS #11 2.40: session and token flags, attributes, return values.
 const CKF_SERIAL_SESSION = 0x4
+const CKF_OS_LOCKING_OK = 0x2
 const CKU_USER = 1
 const CKF_USER_PIN_FINAL_TRY = 0x20000
 const CKF_USER_PIN_LOCKED = 0x40000
@@ -78,12 +81,16 @@ function loadBinding(): typeof Pkcs11 {
 }
 
 /** A library's own words would be a risk: of its failures only the name of the return value is passed on. */
+function callFailed(what: string, error: unknown): TokenError {
+  const name = /CKR_[A-Z0-9_]+/.exec((error as Error).message)?.[0] ?? 'no PKCS #11 return value'
+  return failed('call_failed', `${what}: ${name}`, 'is the token there, and is its own service running?')
+}
+
 function call<T>(what: string, run: () => T): T {
   try {
     return run()
   } catch (error) {
-    const name = /CKR_[A-Z0-9_]+/.exec((error as Error).message)?.[0] ?? 'no PKCS #11 return value'
-    throw failed('call_failed', `${what}: ${name}`, 'is the token there, and is its own service running?')
+    throw callFailed(what, error)
   }
 }
 
@@ -167,13 +174,25 @@ function findKey(module: Pkcs11.PKCS11, session: Buffer, { key }: PublicKeyReque
   return found[0]
 }
 
-function loadLibrary(library: string): Pkcs11.PKCS11 {
+/** Whether the library takes calls of several threads at once: asked of it only where that is wanted. */
+function initialize(module: Pkcs11.PKCS11, threads: boolean): boolean {
+  if (threads)
+    try {
+      module.C_Initialize({ flags: CKF_OS_LOCKING_OK })
+      return true
+    } catch {
+      // CKR_CANT_LOCK, or a failure that the plain call has as well.
+    }
+  module.C_Initialize()
+  return false
+}
+
+function loadLibrary(library: string, threads = false): { module: Pkcs11.PKCS11; isThreaded: boolean } {
   const binding = loadBinding()
   const module = new binding.PKCS11()
   try {
     module.load(library)
-    module.C_Initialize()
-    return module
+    return { module, isThreaded: initialize(module, threads) }
   } catch (error) {
     throw failed(
       'library_unusable',
@@ -185,7 +204,7 @@ function loadLibrary(library: string): Pkcs11.PKCS11 {
 
 /** The public half as SubjectPublicKeyInfo, which a token tells anybody. Throws TokenError. */
 export function readPublicKey(request: PublicKeyRequest): Bytes {
-  const module = loadLibrary(request.library)
+  const { module } = loadLibrary(request.library)
   const { slot } = findSlot(module, request)
   const session = call('C_OpenSession', () => module.C_OpenSession(slot, CKF_SERIAL_SESSION))
   const key = findKey(module, session, request, CKO_PUBLIC_KEY)
@@ -221,24 +240,57 @@ const lostSession = /CKR_(?:DEVICE_|SESSION_|TOKEN_|USER_NOT_LOGGED_IN|CRYPTOKI_
 /** RSA of 8,192 bits. */
 const decryptedBytesMax = 1024
 
+/** The first session and those beyond it that the token allows: one login is good for all (PKCS #11 2.40, 2.4). */
+function moreSessions(module: Pkcs11.PKCS11, slot: Buffer, first: Buffer, wanted: number): Buffer[] {
+  const sessions = [first]
+  try {
+    while (sessions.length < wanted) sessions.push(module.C_OpenSession(slot, CKF_SERIAL_SESSION))
+  } catch {
+    // CKR_SESSION_COUNT, or whatever a token says to that: what is there serves.
+  }
+  return sessions
+}
+
 /** Throws TokenError; PinRefused for a PIN that was tried and refused. */
 export function openTokenSession(request: TokenRequest): TokenSession {
   if (signingMechanism(request.algorithm, request.coordinateBytes) === null)
     throw failed('call_failed', `${request.algorithm} is not asked of tokens`, 'use a P-256, P-384 or RSA key')
-  const module = loadLibrary(request.library)
+  const { module, isThreaded } = loadLibrary(request.library, request.sessions > 1)
   const { slot, name, flags } = findSlot(module, request)
   // Read-only: nothing here changes what is on a token.
-  const session = call('C_OpenSession', () => module.C_OpenSession(slot, CKF_SERIAL_SESSION))
-  login(module, session, request, flags)
-  const key = findKey(module, session, request)
+  const first = call('C_OpenSession', () => module.C_OpenSession(slot, CKF_SERIAL_SESSION))
+  login(module, first, request, flags)
+  const key = findKey(module, first, request)
+  const sessions = isThreaded ? moreSessions(module, slot, first, request.sessions) : [first]
+  const free = [...sessions]
+
+  /** In a session that nobody else uses meanwhile: what C_SignInit begins belongs to it. */
+  async function inSession<T>(work: (session: Buffer) => T | Promise<T>): Promise<T> {
+    const session = free.pop()
+    if (session === undefined) throw failed('call_failed', 'more jobs than sessions', 'report this')
+    try {
+      return await work(session)
+    } finally {
+      free.push(session)
+    }
+  }
+  // A thread of the pool waits for the token; where the library takes one thread alone, this one does.
+  const sign = (session: Buffer, input: Buffer, into: Buffer) =>
+    isThreaded ? module.C_SignAsync(session, input, into) : module.C_Sign(session, input, into)
+  const decrypt = (session: Buffer, input: Buffer, into: Buffer) =>
+    isThreaded ? module.C_DecryptAsync(session, input, into) : module.C_Decrypt(session, input, into)
+
   return {
     name,
-    sign(data, algorithm = request.algorithm) {
+    sessions: sessions.length,
+    async sign(data, algorithm = request.algorithm) {
       const how = signingMechanism(algorithm, request.coordinateBytes)
       if (how === null) throw failed('call_failed', `${algorithm} is not asked of tokens`, 'use a P-256, P-384 or RSA key')
-      const raw = call('C_Sign', () => {
+      const raw = await inSession(session => {
         module.C_SignInit(session, how.mechanism, key)
-        return module.C_Sign(session, how.input(data), Buffer.alloc(how.bytesMax))
+        return sign(session, how.input(data), Buffer.alloc(how.bytesMax))
+      }).catch(error => {
+        throw callFailed('C_Sign', error)
       })
       try {
         return how.output(raw)
@@ -246,17 +298,17 @@ export function openTokenSession(request: TokenRequest): TokenSession {
         throw failed('call_failed', `C_Sign: ${(error as Error).message}`, 'is it the right kind of key?')
       }
     },
-    decrypt(data, oaep) {
+    async decrypt(data, oaep) {
       try {
-        module.C_DecryptInit(session, decryptionMechanism(oaep), key)
-        return module.C_Decrypt(session, Buffer.from(data), Buffer.alloc(decryptedBytesMax))
+        return await inSession(session => {
+          module.C_DecryptInit(session, decryptionMechanism(oaep), key)
+          return decrypt(session, Buffer.from(data), Buffer.alloc(decryptedBytesMax))
+        })
       } catch (error) {
         // Bent padding is no failure of the token, which has many words for it: SoftHSM says CKR_GENERAL_ERROR. A mechanism that it does not have is
         // as little one: whoever wrote the message chose it.
         if (!lostSession.test((error as Error).message)) return null
-        return call('C_Decrypt', () => {
-          throw error
-        })
+        throw callFailed('C_Decrypt', error)
       }
     },
   }
