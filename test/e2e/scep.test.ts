@@ -1,17 +1,18 @@
-// SCEP as an operator runs it: `birthmark serve` with two workers, challenges minted from a file, GetCRL, and a roll-over of CA and RA together.
+// SCEP as an operator runs it: `birthmark serve` with two workers, challenges minted from a file, GetCRL, and a roll-over of CA and RA together; and
+// with the RA's key in a token.
 
 import { randomBytes } from 'node:crypto'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Bytes, decodePem, equalBytes, hexOf, parseCertificate, parseCertsOnly } from '@birthmark/device-sdk/core'
 import { afterEach, expect, it } from 'vitest'
-import { makeRa } from '../../packages/birthmark/src/ra-certificate.ts'
 import { ensureTwoTier, writeChain } from '../../packages/birthmark/src/server-certificate.ts'
 import { parseSigned } from '../../packages/est-server/src/wire/cms-signed.ts'
 import { birthmark } from '../support/command.ts'
 import { issuerAndSerial, readCertRep, scepCsr, scepMessage, selfSigned, signerOf } from '../support/scep-client.ts'
 import { rsaKey } from '../support/scep-server.ts'
 import { freePort, prepareServing, type Serving } from '../support/serving.ts'
+import { softToken } from '../support/soft-token.ts'
 
 let s: Serving
 let url = ''
@@ -62,15 +63,18 @@ it('two workers: challenges from a CSV, GetCRL, and the RA that rolls over with 
       .replace(/^issuer: .*\n/m, 'issuer:\n  next: { certificate: issuer-2/chain.pem, key: issuer-2/issuing.key.pem }\n')
       .replace(
         /^log:/m,
-        `workers: 2\nstatus: { url: 'http://status.acme.example', host: 127.0.0.1, port: ${statusPort} }\nscep: { host: 127.0.0.1, port: ${port}, ${pair('scep')}, next: { ${pair('issuer-2')} } }\nlog:`,
+        `workers: 2\nstatus: { url: 'http://status.acme.example', host: 127.0.0.1, port: ${statusPort} }\nscep: { host: 127.0.0.1, port: ${port}, ${pair('scep')} }\nlog:`,
       ),
   )
   const folder = join(s.folder, 'issuer-2')
   const { root, issuing } = await ensureTwoTier(folder, 'Acme 2', 'operational', randomBytes)
   writeChain(folder, { root, issuing: issuing.certificate })
-  const next = await makeRa(issuing, { organization: 'Acme 2' }, Math.floor(Date.now() / 1000), randomBytes)
-  writeFileSync(join(folder, 'ra.pem'), next.certificate)
-  writeFileSync(join(folder, 'ra.key.pem'), next.key, { mode: 0o600 })
+  // The RA to come is made by a command, and named by the line that it prints.
+  const made = await birthmark('ca', 'ra', join(s.folder, 'scep-2'), '--config', s.config)
+  expect([made.code, made.stderr]).toEqual([0, ''])
+  const [line] = /next: \{.*\}/.exec(made.stdout) ?? ['']
+  expect(line).toBe('next: { certificate: scep-2/ra.pem, key: scep-2/ra.key.pem }')
+  writeFileSync(s.config, readFileSync(s.config, 'utf8').replace(/^(scep: .*) \}$/m, `$1, ${line} }`))
   await s.start()
 
   const units = join(s.folder, 'units.csv')
@@ -111,7 +115,7 @@ it('two workers: challenges from a CSV, GetCRL, and the RA that rolls over with 
   const { status, body } = await get('GetNextCACert')
   const shown = parseSigned(body)
   expect([status, hexOf(shown.certificates[0])]).toEqual([200, hexOf(ra)])
-  const [nextRa] = decodePem(next.certificate, 'CERTIFICATE', 1)
+  const [nextRa] = decodePem(readFileSync(join(s.folder, 'scep-2', 'ra.pem'), 'utf8'), 'CERTIFICATE', 1)
   const promised = parseCertsOnly(shown.content ?? new Uint8Array())
   expect(promised.map(hexOf)).toEqual([nextRa, issuing.certificate, root].map(hexOf))
   expect(hexOf((await caCertificates())[0])).toBe(hexOf(ra))
@@ -126,3 +130,26 @@ it('two workers: challenges from a CSV, GetCRL, and the RA that rolls over with 
   expect(renewed.status, renewed.failInfoText ?? '').toBe('success')
   expect(hexOf(parseCertificate(renewed.certificates[0]).issuer)).toBe(hexOf(parseCertificate(issuing.certificate).subject))
 }, 120_000)
+
+it('serve with the RA in a token: a challenge from the shell, and an enrollment', async () => {
+  const token = softToken()
+  try {
+    const port = await freePort()
+    url = `http://127.0.0.1:${port}/scep`
+    const pkcs11 = `{ library: ${token.library}, token: { label: ${token.label} }, key: { label: scep }, pin: { file: ${token.pinFile} } }`
+    s = await prepareServing(yaml =>
+      yaml.replace(/^log:/m, `scep: { host: 127.0.0.1, port: ${port}, certificate: scep/ra.pem, pkcs11: ${pkcs11} }\nlog:`),
+    )
+    token.importKey(readFileSync(join(s.folder, 'scep', 'ra.key.pem'), 'utf8'), 'scep', '02')
+    rmSync(join(s.folder, 'scep', 'ra.key.pem'))
+    await s.start()
+    const minted = await birthmark('challenge', 'mint', 'hsm-1', '--dir', s.state, '--json')
+    const [ra] = await caCertificates()
+    const { certificate } = await enroll('hsm-1', String(minted.json[0].challenge), ra)
+    expect(Buffer.from(parseCertificate(certificate).subject).includes('hsm-1')).toBe(true)
+    expect(token.logins()).toBeGreaterThan(0)
+  } finally {
+    await s.remove()
+    token.remove()
+  }
+}, 60_000)

@@ -1,19 +1,11 @@
-// The registration authority of SCEP: an RSA key and a certificate of the issuing CA, for `init` and `dev`. It lives as long as the CA and is made
-// anew with it. A thief of it reads and answers SCEP messages; it issues nothing.
+// The registration authority of SCEP: an RSA key and a certificate of the issuing CA, for `init`, `dev` and `ca ra`. It lives as long as the CA and
+// is made anew with it. A thief of it reads and answers SCEP messages; it issues nothing.
 
 import { createPublicKey, generateKeyPair } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import {
-  type Bytes,
-  DIGITAL_SIGNATURE,
-  decodePem,
-  encodePem,
-  equalBytes,
-  nameText,
-  parseCertificate,
-} from '@birthmark/device-sdk/core'
+import { type Bytes, DIGITAL_SIGNATURE, decodePem, encodePem, equalBytes, parseCertificate } from '@birthmark/device-sdk/core'
 import {
   authorityKeyId,
   certificateSerial,
@@ -44,15 +36,14 @@ export interface RaPair {
   key: string
 }
 
-/** A new RA under `issuing`. Two thousand bits: the oldest clients know no more, and no answer of today is a secret by then. */
-export async function makeRa(
+/** PEM of a certificate under `issuing` for an RSA key, DER SubjectPublicKeyInfo, that is to be an RA's. It ends with the CA. */
+export async function certifyRa(
   issuing: { certificate: Bytes; key: SigningKey },
+  spki: Bytes,
   name: { organization: string },
   now: number,
   random: (length: number) => Bytes,
-): Promise<RaPair> {
-  const { privateKey } = await generate('rsa', { modulusLength: 2048 })
-  const spki: Bytes = createPublicKey(privateKey).export({ type: 'spki', format: 'der' })
+): Promise<string> {
   const above = parseCertificate(issuing.certificate)
   const toBeSigned = encodeToBeSigned(
     {
@@ -71,8 +62,27 @@ export async function makeRa(
     },
     issuing.key.algorithm,
   )
-  const certificate = encodePem('CERTIFICATE', await signCertificate(toBeSigned, issuing.key))
+  return encodePem('CERTIFICATE', await signCertificate(toBeSigned, issuing.key))
+}
+
+/** A new RA under `issuing`. Two thousand bits: the oldest clients know no more, and no answer of today is a secret by then. */
+export async function makeRa(
+  issuing: { certificate: Bytes; key: SigningKey },
+  name: { organization: string },
+  now: number,
+  random: (length: number) => Bytes,
+): Promise<RaPair> {
+  const { privateKey } = await generate('rsa', { modulusLength: 2048 })
+  const spki: Bytes = createPublicKey(privateKey).export({ type: 'spki', format: 'der' })
+  const certificate = await certifyRa(issuing, spki, name, now, random)
   return { certificate, key: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string }
+}
+
+/** Whether `certificate` was issued under `issuing`, by name and key. */
+export function isRaOf(certificate: Bytes, issuing: Bytes): boolean {
+  const [present, above] = [parseCertificate(certificate), parseCertificate(issuing)]
+  const { authorityKeyId: keyId } = present
+  return equalBytes(present.issuer, above.subject) && keyId !== null && equalBytes(keyId, above.subjectKeyId ?? keyIdOf(above.spki))
 }
 
 /**
@@ -86,12 +96,8 @@ export async function ensureRa(
   random: (length: number) => Bytes,
 ): Promise<{ fresh: boolean }> {
   const file = (name: string) => join(folder, name)
-  const above = parseCertificate(issuing.certificate)
   if (existsSync(file('ra.pem'))) {
-    const present = parseCertificate(decodePem(readFileSync(file('ra.pem')), 'CERTIFICATE', 1)[0])
-    const keyId = above.subjectKeyId ?? keyIdOf(above.spki)
-    const same = nameText(present.issuer) === nameText(above.subject) && present.authorityKeyId !== null
-    if (same && equalBytes(present.authorityKeyId as Bytes, keyId)) return { fresh: false }
+    if (isRaOf(decodePem(readFileSync(file('ra.pem')), 'CERTIFICATE', 1)[0], issuing.certificate)) return { fresh: false }
     for (const [now, before] of [
       ['ra.key.pem', 'ra.previous.key.pem'],
       ['ra.pem', 'ra.previous.pem'],

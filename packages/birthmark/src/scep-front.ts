@@ -80,7 +80,13 @@ export async function openScepFront(
     for (const ra of ras) await ra.close()
     if (!(error instanceof EstServerError) || error.code !== 'issuer_unusable') throw tokenFailure(error)
     const detail = error.message.replace(/^issuer_unusable: /, '')
-    throw new CommandError('scep_ra', detail, 'make an RA under the issuing CA: birthmark init FOLDER … --scep', 'usage', error)
+    throw new CommandError(
+      'scep_ra',
+      detail,
+      'make an RA under the issuing CA: birthmark ca ra FOLDER --config FILE',
+      'usage',
+      error,
+    )
   }
 }
 

@@ -6,6 +6,7 @@ import { administrationOf } from '../admin-client.ts'
 import type { IssuerMove, IssuerView } from '../administration.ts'
 import { CommandError, usageError } from '../command-error.ts'
 import { printable, type Terminal } from '../terminal.ts'
+import { defineRa } from './ca-ra.ts'
 import { leaf, stateOption, withDir } from './common.ts'
 
 interface MoveOptions {
@@ -53,6 +54,7 @@ export function define(command: Command, terminal: Terminal): void {
     show(terminal, issuers)
     terminal.result({ issuers })
   })
+  defineRa(command, terminal)
   for (const { step, summary, effect, example } of steps) {
     const made = stateOption(
       leaf(command.command(step).description(summary), [
