@@ -65,11 +65,11 @@ describe.skipIf(!available({ script: 'bsdutils' }))('revoke watch in a terminal'
     ] as const) {
       const screen = screenOf(written(), columns)
       expect(screen[0]).toMatch(new RegExp(`^campaign ${id}: committed, キー漏洩 keys`))
-      expect(screen.slice(1, 9).map(line => line.slice(0, 17).trim())).toEqual(
-        [...['planned', 'agreed', 'broker blocked', 'session cut', 'revoked', 'notified']]
-          .concat('acked', 'CRL and OCSP')
-          .map(name => `✔ ${name}`),
+      const stages = ['planned', 'agreed', 'broker blocked', 'session cut', 'revoked', 'notified', 'CRL and OCSP'].map(
+        name => `✔ ${name}`,
       )
+      // Its device has not come back to be told.
+      expect(screen.slice(1, 9).map(line => line.slice(0, 17).trim())).toEqual([...stages.slice(0, 6), '· acked', stages[6]])
       expect(screen.slice(9).join('').trim()).toBe('')
     }
     const last = screenOf(plain.written(), 120)[8]

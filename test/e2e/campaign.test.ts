@@ -109,6 +109,31 @@ test('[F65] a large one is refused as a plain group, planned, and denied only wh
   expect((await command('revoke', 'receipt', id)).code).toBe(3)
 }, 60_000)
 
+test('what was typed wrongly is answered with what to type', async () => {
+  const answers = async (args: string[], code: number, ...parts: string[]) => {
+    const outcome = await command('revoke', ...args)
+    expect(outcome, args.join(' ')).toMatchObject({ code })
+    for (const part of parts) expect(outcome.stderr).toContain(part)
+  }
+  await answers([], 2, 'name a group, or one of: plan, submit, approve', 'birthmark revoke --help')
+  await answers(['aprove', file('plan.json')], 2, "the group 'aprove ", 'no command is called so: plan, submit, approve')
+  const plan = ['plan', '--select', 'model=gw-2', '--reason', 'x']
+  await answers([...plan, '--window', '0s'], 3, 'window_refused', '600 s at least', '--window')
+  await answers([...plan, '--window', 'soon'], 2, 'write it like 0s, 15m, 2h or 1d')
+  await answers(['plan', '--select', 'model=gw-9', '--reason', 'x'], 3, 'selection_empty', 'birthmark devices --select')
+  await answers(['watch', 'nonsense'], 2, 'cannot read nonsense')
+  await answers(['watch', '0123456789abcdef'], 3, 'birthmark revoke list')
+  await answers(['receipt', '0123456789abcdef'], 3, 'campaign_unknown')
+  writeFileSync(file('other.json'), '{"body":{}}')
+  await answers(['receipt', file('other.json')], 2, 'check a receipt: birthmark revoke receipt ', ' --verify')
+  // A large one takes names and keys: the command to paste has a place for them.
+  await answers(['submit', file('plan.json')], 3, '--as NAME --key NAME.key --yes')
+  await answers(['submit', file('plan.json'), '--as', 'alice', '--key', file('alice.pub'), '--yes'], 2, 'alice’s private key')
+  await answers(['submit', file('plan.json'), ...as('alice'), '--yes'], 3, 'is undone, and cannot be submitted')
+  await answers(['undo', file('plan.json'), '--reason', 'again'], 3, 'is undone already')
+  await answers(['watch', file('plan.json')], 3, 'was undone: the wrong batch')
+})
+
 test('devices without a certificate are counted apart: no notice names them, enrollment refuses them, and nobody waits to hear of them', async () => {
   const secrets = new Map<string, { device: string; secret: string }>()
   for (const device of ['new-1', 'new-2', 'new-3']) {

@@ -46,7 +46,7 @@ const SYSTEM: Record<string, [sentence: string, next: string, exit: Exit] | unde
 
 /** Codes of our packages that mean "policy says no" rather than "something broke". */
 const REFUSED =
-  /^(serial_taken|key_taken|serial_unknown|not_in_order|wrong_sku|wrong_station|quota_spent|window_closed|readback_mismatch|journal_forked|line_unaccounted|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature|handover_signature|handover_order|handover_refused|group_not_joined|group_not_covered|approval_unknown|campaign_unknown|campaign_refused|selection_empty|plan_changed|approval_refused)$/
+  /^(serial_taken|key_taken|serial_unknown|not_in_order|wrong_sku|wrong_station|quota_spent|window_closed|readback_mismatch|journal_forked|line_unaccounted|key_refused|csr_signature|est_refused|est_unauthorized|revoked|manifest_untrusted|manifest_signature|handover_signature|handover_order|handover_refused|group_not_joined|group_not_covered|approval_unknown|campaign_unknown|campaign_refused|window_refused|selection_empty|plan_changed|approval_refused)$/
 
 /** Codes of our packages that mean "nobody answered". */
 const UNREACHABLE = /^(network|timeout|est_unavailable)$/
@@ -88,6 +88,7 @@ const NEXT: Record<string, string | undefined> = {
   selector_invalid: 'write it like model=gw-2,batch in (2026-W41,2026-W42),firmware<2.3 (docs/campaigns.md)',
   campaign_unknown: 'see what there is: birthmark revoke list',
   campaign_refused: 'see how far it is: birthmark revoke list',
+  window_refused: 'give another --window, such as 15m or 2h, or leave it out',
   selection_empty: "see what is there: birthmark devices --select '…'",
   plan_changed: 'plan it again, and let people look at that: birthmark revoke plan',
   approval_refused: 'sign with the key that the configuration names: --as NAME --key FILE',

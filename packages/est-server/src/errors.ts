@@ -40,6 +40,8 @@ export type EstServerErrorCode =
   | 'campaign_unknown'
   /** The campaign is past what was asked for, or has not come to it. */
   | 'campaign_refused'
+  /** It could be undone for too short a time, or too long. */
+  | 'window_refused'
   | 'selection_empty'
   | 'plan_changed'
   | 'approval_refused'

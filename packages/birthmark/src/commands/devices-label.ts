@@ -55,9 +55,13 @@ export function defineLabel(command: Command, terminal: Terminal): void {
         total.unchanged += report.unchanged
         total.refused += report.refused.length
         for (const { id, reason } of report.refused) terminal.bad(printable(id), reason, 'see what is known: birthmark devices')
-        terminal.progress(`${Math.min(at + changesAtOnce, changes.length)} of ${changes.length}`)
+        if (changes.length > changesAtOnce)
+          terminal.progress(`${Math.min(at + changesAtOnce, changes.length)} of ${changes.length}`)
       }
-      terminal.done(`${total.changed} devices labelled`, `${total.unchanged} as they were, ${total.refused} refused`)
+      terminal.done(
+        `${total.changed} ${total.changed === 1 ? 'device' : 'devices'} labelled`,
+        `${total.unchanged} as they were, ${total.refused} refused`,
+      )
       terminal.result(total)
     })
 }

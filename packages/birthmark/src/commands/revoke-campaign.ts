@@ -14,7 +14,7 @@ import { CommandError, usageError } from '../command-error.ts'
 import { secondsOf } from '../revocation-settings.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { leaf, quoted, readInput, stateOption, wholeNumber, withDir } from './common.ts'
-import { lastWord, planLines } from './revoke-lines.ts'
+import { counted, lastWord, planLines } from './revoke-lines.ts'
 
 const planBytesMax = 1_048_576
 
@@ -77,9 +77,16 @@ function definePlan(command: Command, terminal: Terminal): void {
     })
 }
 
+const idPattern = /^[0-9a-f]{16}$/
+
+/** Of a campaign, or of the plan in a file. */
+export function campaignNamed(named: string): string {
+  return idPattern.test(named) ? named : readPlanFile(readInput(named, planBytesMax).toString('utf8')).id
+}
+
 /** What was named: a file, which is checked, or the id of a campaign, which the server is asked for. */
 async function planNamed(administration: Administration, named: string) {
-  if (/^[0-9a-f]{16}$/.test(named)) {
+  if (idPattern.test(named)) {
     const view = await administration.campaign({ id: named })
     return { id: view.id, plan: view.plan, sha256: bytesOfHex(view.planSha256), hex: view.planSha256 }
   }
@@ -109,7 +116,8 @@ function defineSaying(command: Command, terminal: Terminal, what: 'submit' | 'ap
       for (const line of planLines(plan)) terminal.line(line)
       if (!options.yes) {
         terminal.result({ plan, sha256: hex })
-        const again = `birthmark revoke ${what} ${quoted(named)}${typed(options)} --yes${withDir(options.dir)}`
+        const needed = what === 'approve' || plan.approvalNeeded ? ' --as NAME --key NAME.key' : ''
+        const again = `birthmark revoke ${what} ${quoted(named)}${typed(options) || needed} --yes${withDir(options.dir)}`
         throw new CommandError('confirmation_needed', 'nothing was said', again, 'refused')
       }
       const word = { id, planSha256: hex, ...sayingOf(what, plan.fleet, sha256, options) }
@@ -178,7 +186,7 @@ function defineDevices(command: Command, terminal: Terminal): void {
     ),
   ).action(async (named: string, options: { dir: string }) => {
     const administration = administrationOf(options.dir)
-    const { id } = await planNamed(administration, named)
+    const id = campaignNamed(named)
     const ids: string[] = []
     for (let after: number | null = -1; after !== null; ) {
       const page: { ids: string[]; next: number | null } = await administration.campaignDevices({ id, after })
@@ -222,7 +230,10 @@ function sayingOf(
     read = createPrivateKey(readInput(key, 65_536))
   } catch (error) {
     if (error instanceof CommandError) throw error
-    throw usageError(`${key} is no private key without a passphrase`, 'openssl genpkey -algorithm ed25519 -out alice.key')
+    throw usageError(
+      `${key} is no private key, or has a passphrase`,
+      `name the file of ${by}’s private key, or make one: openssl genpkey -algorithm ed25519 -out ${by}.key`,
+    )
   }
   return { by, signature: signWord(read, what, fleet, sha256, by) }
 }
@@ -231,12 +242,12 @@ function told(terminal: Terminal, view: CampaignView, folder: string): void {
   const dir = withDir(folder)
   const { devices } = view.plan
   if (view.state === 'submitted') {
-    terminal.done(`campaign ${view.id} waits for a second person`, `${devices.count} devices`)
+    terminal.done(`campaign ${view.id} waits for a second person`, counted(devices.count, 'device'))
     terminal.commands('Next, by somebody else:', [`birthmark revoke approve ${view.id} --as NAME --key NAME.key --yes${dir}`])
   } else if (view.state === 'undone') terminal.done(`campaign ${view.id} undone`, printable(view.undone ?? ''))
   else {
     const until = view.windowEndsAt === null ? '' : `can be undone until ${new Date(view.windowEndsAt * 1000).toISOString()}`
-    terminal.done(`campaign ${view.id} is in force: ${devices.count} devices denied`, until)
+    terminal.done(`campaign ${view.id} is in force: ${counted(devices.count, 'device')} denied`, until)
     terminal.commands('Next:', [
       `birthmark revoke watch ${view.id}${dir}`,
       ...(view.state === 'quarantined' ? [`birthmark revoke undo ${view.id} --reason '…'${dir}`] : []),

@@ -32,7 +32,7 @@ export function defineGroup(command: Command, terminal: Terminal): void {
       ),
     ),
   )
-    .requiredOption('--reason <text>', 'why, for the audit record, at most 200 characters')
+    .option('--reason <text>', 'why, for the audit record, at most 200 characters (required)')
     .addOption(new Option('--code <reason>', 'for CRLs and OCSP (RFC 5280 5.3.1), of a group').choices(reasonNames))
     .option('--yes', 'carry it out')
     .option('--dry-run', 'only say what would be taken back')
@@ -40,15 +40,18 @@ export function defineGroup(command: Command, terminal: Terminal): void {
     .action(
       async (
         words: string[],
-        options: SingleOptions & {
+        given: Omit<SingleOptions, 'reason'> & {
           dir: string
-          reason: string
+          reason?: string
           code?: RevocationReason
           yes?: boolean
           dryRun?: boolean
           plan?: string
         },
       ) => {
+        const { reason } = given
+        if (reason === undefined) throw reasonMissing(words, command)
+        const options = { ...given, reason }
         const what = singleOf(options)
         if (what) {
           if (options.code) throw usageError('--code is of a group', 'leave it out')
@@ -85,6 +88,17 @@ export function defineGroup(command: Command, terminal: Terminal): void {
         terminal.result(receipt)
       },
     )
+}
+
+/** Nothing was named, or a group without a reason, which may be a command that was misspelt. */
+function reasonMissing(words: string[], parent: Command): CommandError {
+  const commands = parent.commands.map(one => one.name()).filter(name => name !== 'group')
+  if (words.length === 0) return usageError(`name a group, or one of: ${commands.join(', ')}`, 'birthmark revoke --help')
+  const named = words.map(printable).join(' ')
+  return usageError(
+    `to revoke the group '${named}' takes --reason; no command is called so: ${commands.join(', ')}`,
+    'birthmark revoke --help',
+  )
 }
 
 /** One group, or `lot NUMBER` as people on a line say it. */

@@ -6,7 +6,7 @@ import { printable } from '../terminal.ts'
 
 const shownMax = 5
 
-const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? '' : 's'}`
+export const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? '' : 's'}`
 
 export const uncertified = (count: number) => `${counted(count, 'device')} without a certificate`
 
@@ -85,20 +85,25 @@ function partiesText({ confirmed, of, missing }: NonNullable<CampaignView['stage
   const rest = of - confirmed - Math.min(missing.length, shownMax)
   const named = missing.slice(0, shownMax).map(printable).join(', ')
   const without = named === '' ? '' : `, without ${named}${rest > 0 ? ` and ${rest} more` : ''}`
-  return `${confirmed} of ${of} relying parties${without}; `
+  return of === 0 ? '' : `${confirmed} of ${of} relying parties${without}; `
 }
 
 /** A line a stage; `✔` for what is done. */
-export function stageLines({ stages, state, plan, undone }: CampaignView, now: number, windowEndsAt: number | null): string[] {
+export function stageLines(
+  { stages, state, plan, words, undone }: CampaignView,
+  now: number,
+  windowEndsAt: number | null,
+): string[] {
   const { blocked, revoked, relyingParties } = stages
-  const line = (done: boolean, name: string, what: string) => `${done ? '✔' : '·'} ${name.padEnd(16)}${what}`
+  const line = (done: boolean, name: string, what: string) => `${done ? '✔' : '·'} ${name.padEnd(16)}${what}`.trimEnd()
   if (state === 'undone') return [`✔ undone          ${printable(undone ?? '')}`]
   if (state === 'expired') return ['✘ expired         nobody approved it in time']
   const left = windowEndsAt === null ? 0 : Math.max(0, Math.ceil(windowEndsAt - now))
+  const said = words.map(({ what, by }) => `${what} ${printable(by)}`).join(', ')
   const cut = blocked?.sessionsCut ?? null
   return [
     line(true, 'planned', counted(plan.devices.count, 'device')),
-    line(state !== 'planned' && state !== 'submitted', 'agreed', state === 'submitted' ? 'waits for a second person' : ''),
+    line(state !== 'planned' && state !== 'submitted', 'agreed', state === 'submitted' ? 'waits for a second person' : said),
     line(
       blocked !== null,
       'broker blocked',
@@ -127,9 +132,9 @@ export function stageLines({ stages, state, plan, undone }: CampaignView, now: n
         : '',
     ),
     line(
-      relyingParties !== null && relyingParties.confirmed === relyingParties.of,
+      relyingParties !== null && relyingParties.confirmed === relyingParties.of && stages.blockedNotAcked === 0,
       'acked',
-      `${relyingParties === null ? '' : partiesText(relyingParties)}${stages.told} devices were told, ${stages.blockedNotAcked} blocked and not acked`,
+      `${relyingParties === null ? '' : partiesText(relyingParties)}${stages.told === 1 ? '1 device was' : `${stages.told} devices were`} told, ${stages.blockedNotAcked} blocked and not acked`,
     ),
     consumersLine(stages.standardConsumers, plan.fleet, line),
   ]

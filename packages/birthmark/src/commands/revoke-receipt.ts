@@ -11,8 +11,9 @@ import type { Command } from 'commander'
 import { administrationOf } from '../admin-client.ts'
 import { CommandError, usageError } from '../command-error.ts'
 import { printable, type Terminal } from '../terminal.ts'
-import { collect, leaf, readInput, stateOption } from './common.ts'
-import { consumersText, planLines, uncertified } from './revoke-lines.ts'
+import { collect, leaf, quoted, readInput, stateOption } from './common.ts'
+import { campaignNamed } from './revoke-campaign.ts'
+import { consumersText, counted, planLines, uncertified } from './revoke-lines.ts'
 
 /** Notices of 4 MB in base64, and the rest. */
 const receiptBytesMax = 8 * 1024 * 1024
@@ -30,7 +31,7 @@ export function defineReceipt(command: Command, terminal: Terminal): void {
     leaf(
       command
         .command('receipt')
-        .argument('<campaign>', 'the id of a campaign; with --verify the file of a receipt')
+        .argument('<campaign>', 'the id of a campaign, or the file of its plan; with --verify the file of a receipt')
         .description(
           'Write the signed record of a campaign that was carried out, or check one: without the server, with its public notice key.',
         ),
@@ -51,7 +52,7 @@ export function defineReceipt(command: Command, terminal: Terminal): void {
     .option('--person <name=file>', 'public key (PEM) of somebody who may agree, repeatable', collect, [])
     .action(async (named: string, options: ReceiptOptions) => {
       if (options.verify) return verify(named, options, terminal)
-      const receipt = await administrationOf(options.dir).campaignReceipt({ id: named })
+      const receipt = await administrationOf(options.dir).campaignReceipt({ id: campaignOf(named) })
       const text = `${JSON.stringify(receipt, null, 2)}\n`
       if (options.out) {
         writeDurably(options.out, text, 0o644)
@@ -60,6 +61,19 @@ export function defineReceipt(command: Command, terminal: Terminal): void {
       } else if (terminal.json) terminal.result(receipt)
       else terminal.raw(text)
     })
+}
+
+/** A receipt that was to be checked and not asked for is no plan: then the option is missing. */
+function campaignOf(named: string): string {
+  try {
+    return campaignNamed(named)
+  } catch (error) {
+    if (error instanceof CommandError) throw error
+    throw usageError(
+      `${named} is no plan of a campaign`,
+      `name a campaign, or check a receipt: birthmark revoke receipt ${quoted(named)} --verify`,
+    )
+  }
 }
 
 function verify(file: string, options: ReceiptOptions, terminal: Terminal): void {
@@ -85,10 +99,13 @@ function verify(file: string, options: ReceiptOptions, terminal: Terminal): void
   const agreed = body.words.map(word => `${word.what} ${printable(word.by)}${word.key === null ? ' (unsigned)' : ''}`).join(', ')
   terminal.done(`campaign ${body.id} was carried out ${new Date(body.at.committed * 1000).toISOString()}`, agreed)
   const last = body.notices.at(-1)
-  terminal.done(`${body.revoked.devices} devices, ${body.revoked.certificates} certificates`, last ? `notice ${last.seq}` : '')
+  terminal.done(
+    `${counted(body.revoked.devices, 'device')}, ${counted(body.revoked.certificates, 'certificate')}`,
+    last ? `notice ${last.seq}` : '',
+  )
   const { withoutCertificate } = body.revoked
   if (withoutCertificate > 0) terminal.done(uncertified(withoutCertificate), 'refused at enrollment')
-  terminal.done(`${body.progress.told} devices told`, `${body.progress.blockedNotAcked} blocked and not acked`)
+  terminal.done(`${counted(body.progress.told, 'device')} told`, `${body.progress.blockedNotAcked} blocked and not acked`)
   const { standardConsumers: consumers } = body
   if (consumers.kind === 'seen') terminal.done('CRL and OCSP', consumersText(consumers.proof, body.plan.fleet))
   terminal.result({ verified: true, id: body.id, words: body.words, revoked: body.revoked })

@@ -8,6 +8,7 @@ import type { CampaignView } from '../campaign-administration.ts'
 import { CommandError, Interrupted } from '../command-error.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { leaf, stateOption, wholeNumber, withDir } from './common.ts'
+import { campaignNamed } from './revoke-campaign.ts'
 import { stageLines } from './revoke-lines.ts'
 import { takeSignals } from './until-stopped.ts'
 
@@ -28,7 +29,7 @@ export function defineWatch(command: Command, terminal: Terminal): void {
     leaf(
       command
         .command('watch')
-        .argument('<id>', 'the id that birthmark revoke list shows')
+        .argument('<plan>', 'the id that birthmark revoke list shows, or the file of the plan')
         .description(
           'Show how far a campaign is, until it is carried out (exit 0), undone or expired (exit 3). Ctrl-C ends the watching and not the campaign (exit 130).',
         ),
@@ -41,7 +42,8 @@ export function defineWatch(command: Command, terminal: Terminal): void {
   )
     .option('--once', 'look once')
     .option('--for <seconds>', 'go on for so long after it is carried out', wholeNumber('--for', 0, 86_400), 0)
-    .action(async (id: string, options: WatchOptions) => {
+    .action(async (named: string, options: WatchOptions) => {
+      const id = campaignNamed(named)
       const look = lookingAt(id, options, terminal)
       if (options.once) return void (await look())
       const stopped = { yes: false, wake: () => {} }

@@ -224,7 +224,7 @@ describe('[F64] two people', () => {
 describe('[F65] a bulk revocation', () => {
   it('of everything needs a second person and can be undone until its window closes', async () => {
     const campaigns = open()
-    await expect(planOf(campaigns, '', 0)).rejects.toEqual(refused('campaign_refused'))
+    await expect(planOf(campaigns, '', 0)).rejects.toEqual(refused('window_refused'))
     const planned = await planOf(campaigns, '')
     expect(planned.plan).toMatchObject({ devices: { count: 40 }, windowSeconds: 600, approvalNeeded: true })
     await campaigns.submit(said(planned, 'submit', 'alice'))
@@ -243,7 +243,7 @@ describe('[F65] a bulk revocation', () => {
 
   it('where nobody is named has the window all the same', async () => {
     const campaigns = open({ rules: { people: [], threshold: { devices: 30, share: 1 }, windowSeconds: 600, radius } })
-    await expect(planOf(campaigns, '', 10)).rejects.toEqual(refused('campaign_refused'))
+    await expect(planOf(campaigns, '', 10)).rejects.toEqual(refused('window_refused'))
     const planned = await planOf(campaigns, '')
     expect((await campaigns.submit(nobody(planned))).state).toBe('quarantined')
     await campaigns.settled()

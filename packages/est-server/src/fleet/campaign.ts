@@ -204,8 +204,8 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     const windowSeconds = request.windowSeconds ?? rules.windowSeconds
     if (windowSeconds < least || windowSeconds > windowSecondsMax)
       throw new EstServerError(
-        'campaign_refused',
-        `a campaign of this size can be undone for ${least} s to ${windowSecondsMax} s, not ${windowSeconds} s`,
+        'window_refused',
+        `a campaign of this size can be undone for ${least} s at least and ${windowSecondsMax} s at most, not ${windowSeconds} s`,
       )
     const group = frozen.wholeGroups.find(whole => whole.devices === frozen.count)
     const content: CampaignPlan = {
@@ -267,7 +267,10 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
   }
 
   const refused = (from: CampaignRecord, wanted: string) =>
-    new EstServerError('campaign_refused', `campaign ${from.id} is ${from.state}, and cannot be ${wanted}`)
+    new EstServerError(
+      'campaign_refused',
+      `campaign ${from.id} is ${from.state === wanted ? `${wanted} already` : `${from.state}, and cannot be ${wanted}`}`,
+    )
 
   async function submit({ id, planSha256: sha256, said }: Parameters<Campaigns['submit']>[0]): Promise<Campaign> {
     const from = await spokenOf(id, sha256)
