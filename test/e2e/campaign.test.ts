@@ -69,6 +69,12 @@ test('devices are labelled, one and many, and found by what they are called', as
   expect(many.json).toEqual([{ changed: 3, unchanged: 0, refused: 1 }])
   const found = await command('devices', '--select', 'model=gw-2,firmware<2.3', '--json')
   expect(found.json.map(row => row.id)).toEqual(['gw-1', 'gw-3'])
+  // After an update: all that a selector finds, which they then no longer are.
+  const updated = await command('devices', 'label', '--select', 'model=gw-3,firmware<2.1', 'firmware=2.1', 'role-', '--json')
+  expect(updated.json).toEqual([{ changed: 1, unchanged: 0, refused: 0 }])
+  expect((await command('devices', '--select', 'firmware=2.1,!role', '--json')).json.map(row => row.id)).toEqual(['gw-4'])
+  expect(await command('devices', 'label', '--select', 'model=gw-3')).toMatchObject({ code: 2 })
+  await command('devices', 'label', 'gw-4', 'firmware=2.0', 'role=gateway')
   const wrong = await command('devices', '--select', 'model in gw-2')
   expect(wrong).toMatchObject({ code: 2 })
   expect(wrong.stderr).toContain("'(' is expected behind in at character 9")

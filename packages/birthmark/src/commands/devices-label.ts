@@ -3,6 +3,7 @@
 
 import type { Command } from 'commander'
 import { administrationOf } from '../admin-client.ts'
+import type { Administration, DevicePage } from '../administration.ts'
 import { usageError } from '../command-error.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { leaf, readInput, stateOption } from './common.ts'
@@ -23,19 +24,24 @@ export function defineLabel(command: Command, terminal: Terminal): void {
     leaf(
       command
         .command('label')
-        .argument('[words...]', 'a device, then name=value to set and name- to take away')
-        .description('Label devices: one on the command line, or many by a CSV whose header names the labels.'),
+        .argument('[words...]', 'a device (none with --select), then name=value to set and name- to take away')
+        .description(
+          'Label devices: one on the command line, those that a selector finds, or many by a CSV whose header names the labels. What is not known to ' +
+            'the server, such as the firmware after an update, comes from here.',
+        ),
       [
         ['birthmark devices label SN-0001 site=fra firmware=2.2.1', 'set two'],
         ['birthmark devices label SN-0001 owner-', 'take one away'],
+        ["birthmark devices label --select 'model=gw-2,site=fra' firmware=2.3", 'all of them, after an update'],
         ['birthmark devices label --csv devices.csv', 'id,site,owner,firmware — an empty field takes the label away'],
         ['birthmark devices label --show', 'labels in use, and how many devices have each value'],
       ],
     ),
   )
+    .option('--select <selector>', 'the devices that it finds now (docs/campaigns.md)')
     .option('--csv <file>', 'many devices: `id` in the first column, a label in each other')
     .option('--show', 'labels in use')
-    .action(async (words: string[], options: { dir: string; csv?: string; show?: boolean }) => {
+    .action(async (words: string[], options: { dir: string; select?: string; csv?: string; show?: boolean }) => {
       const administration = administrationOf(options.dir)
       if (options.show) {
         const { labels } = await administration.labels()
@@ -47,7 +53,7 @@ export function defineLabel(command: Command, terminal: Terminal): void {
           labels.map(({ name, value, devices }) => [name, value, String(devices)]),
         )
       }
-      const changes = options.csv === undefined ? [changeOf(words)] : rowsOf(readInput(options.csv, fileBytesMax).toString('utf8'))
+      const changes = await changesOf(words, options, administration)
       const total = { changed: 0, unchanged: 0, refused: 0 }
       for (let at = 0; at < changes.length; at += changesAtOnce) {
         const report = await administration.labelDevices({ changes: changes.slice(at, at + changesAtOnce) })
@@ -66,11 +72,34 @@ export function defineLabel(command: Command, terminal: Terminal): void {
     })
 }
 
-function changeOf(words: string[]): Change {
-  const [id, ...labels] = words
-  if (id === undefined || labels.length === 0)
-    throw usageError('no device, or no label', 'birthmark devices label SN-0001 site=fra')
-  const change: Change = { id, set: {}, unset: [] }
+async function changesOf(
+  words: string[],
+  { select, csv }: { select?: string; csv?: string },
+  administration: Administration,
+): Promise<Change[]> {
+  if (csv !== undefined && (select !== undefined || words.length > 0))
+    throw usageError('the CSV says which devices and which labels', 'birthmark devices label --csv devices.csv')
+  if (csv !== undefined) return rowsOf(readInput(csv, fileBytesMax).toString('utf8'))
+  if (select === undefined) {
+    const [id, ...labels] = words
+    if (id === undefined || labels.length === 0)
+      throw usageError('no device, or no label', 'birthmark devices label SN-0001 site=fra')
+    return [{ id, ...labelsOf(labels) }]
+  }
+  if (words.length === 0) throw usageError('no label', "birthmark devices label --select 'model=gw-2' firmware=2.3")
+  const labels = labelsOf(words)
+  const changes: Change[] = []
+  // All of them first: what is labelled may fall out of the selection, or into it.
+  for (let after: string | null = ''; after !== null; ) {
+    const page: DevicePage = await administration.selectDevices({ select, after, limit: 1000 })
+    for (const { id } of page.devices) changes.push({ id, ...labels })
+    after = page.next
+  }
+  return changes
+}
+
+function labelsOf(labels: string[]): Omit<Change, 'id'> {
+  const change: Omit<Change, 'id'> = { set: {}, unset: [] }
   for (const label of labels) {
     const at = label.indexOf('=')
     if (at > 0) change.set[label.slice(0, at)] = label.slice(at + 1)
