@@ -32,7 +32,8 @@ export interface ScepTarget {
 
 /** The label that a path names, null for none; undefined where the path is not SCEP's. */
 export function scepLabelOf(path: string): string | null | undefined {
-  if (path === scepPrefix || path === pkiclientPath) return null
+  // IOS puts the program's name behind whatever path it was given.
+  if (path === scepPrefix || path === pkiclientPath || path === `${scepPrefix}/pkiclient.exe`) return null
   return /^\/scep\/([A-Za-z0-9_][A-Za-z0-9._~-]{0,63})(?:\/pkiclient\.exe)?$/.exec(path)?.[1]
 }
 
