@@ -46,6 +46,27 @@ async function nodePortBundle(): Promise<string> {
   return outputFiles[0].text
 }
 
+/** P-256 and SHA-256 of @noble behind our adapter, as a user hands them in. */
+async function nobleBundle(): Promise<string> {
+  const { outputFiles } = await build({
+    stdin: {
+      contents: `import { p256 } from '@noble/curves/nist.js'
+        import { sha256 } from '@noble/hashes/sha2.js'
+        import { nobleHash, nobleVerify } from '@birthmark/device-sdk/noble'
+        globalThis.birthmark = { hash: nobleHash({ sha256 }), verify: nobleVerify({ sha256, p256 }) }`,
+      resolveDir: join(root, 'test'),
+    },
+    bundle: true,
+    format: 'iife',
+    target: 'es2020',
+    conditions: ['source'],
+    minify: true,
+    legalComments: 'none',
+    write: false,
+  })
+  return outputFiles[0].text
+}
+
 export async function run(): Promise<{ table: string; figures: Record<string, number> }> {
   const flashed = await deviceScript()
   // A built-in would have failed to resolve already; this is the claim itself.
@@ -62,6 +83,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     ['core, all exports', weigh(await flashBundle(await everything(entries.core)))],
     ['core + agent, all exports', everyExport],
     ['P-256 verify fallback alone', verifyFallback],
+    ['P-256 and SHA-256 by @noble and our adapter', weigh(await nobleBundle())],
   ]
   const figures: Record<string, number> = {
     coreAgentMinBytes: coreAgent.min,

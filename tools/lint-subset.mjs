@@ -30,21 +30,43 @@ const refusedNodes = {
   StaticBlock: 'static block',
 }
 
-/** Globals that the smallest engine lacks, or that would tie the bundle to one. `Date` is there for `Date.parse` alone. */
+/** Globals that the smallest engine lacks, or that would tie the bundle to one. `Date` is there for a given time alone. */
 const refusedGlobals = new Set(
   (
     'BigInt Symbol Map Set WeakMap WeakSet WeakRef Proxy Reflect Promise TextEncoder TextDecoder Buffer process require module exports ' +
-    'console setTimeout setInterval setImmediate queueMicrotask fetch crypto atob btoa structuredClone eval Function Intl JSON URL'
+    'console setTimeout setInterval setImmediate queueMicrotask fetch crypto atob btoa structuredClone eval Function Intl JSON URL RegExp escape unescape'
   ).split(' '),
 )
 
-const allowedMembers = { Date: new Set(['parse']) }
+/** Words that are keywords to Espruino wherever they stand. */
+const keywords = new Set(['of', 'static'])
+
 const refusedMembers = {
-  Math: new Set(['imul', 'clz32', 'fround', 'trunc', 'sign', 'log2', 'hypot', 'cbrt', 'random']),
+  // Espruino's power is exact up to 2¹¹.
+  Math: new Set(['imul', 'clz32', 'fround', 'trunc', 'sign', 'log2', 'hypot', 'cbrt', 'random', 'pow']),
+  Date: new Set(['now', 'UTC']),
   Uint8Array: new Set(['from', 'of']),
   Array: new Set(['from', 'of']),
   Object: new Set(['entries', 'fromEntries', 'values']),
   Number: new Set(['parseFloat', 'parseInt']),
+}
+
+/**
+ * What of a regular expression Espruino does not do, by docs/decisions/engines.md, or null. It has characters, classes, `*` and `+` after one of them,
+ * `^`, `$`, and groups that match once; with most of the rest it does not fail but matches something else.
+ */
+function troubleIn(pattern) {
+  const outside = pattern
+    .replace(/\\[^dDsSwWfnrtv0xbBpPku1-9]/g, '_')
+    .replace(/\[(?:\\.|[^\]\\])*\]/g, set => (set.includes('/') ? '\0' : '_'))
+  if (outside.includes('\0')) return 'a slash in a class'
+  if (/\(\?/.test(outside)) return 'look-around, named or uncounted group'
+  if (outside.includes('|')) return 'alternatives'
+  if (/\{\d*,?\d*\}/.test(outside)) return 'a counted quantifier'
+  if (/\)[*+?]/.test(outside)) return 'a quantifier after a group'
+  if (outside.includes('?')) return 'an optional or lazy part'
+  if (/\\[1-9bBpPku]/.test(outside)) return '\\b, \\p, \\u or a reference back'
+  return null
 }
 
 /** Every child node, in source order. */
@@ -65,6 +87,8 @@ const isLoop = node => /^(For|While|DoWhile)/.test(node.type)
 export function findingsIn(code) {
   const tree = parse(code, { ecmaVersion: 2022, sourceType: 'script' })
   const found = []
+  /** From the whole program down to the node being walked. */
+  const above = []
   const report = (node, what) => found.push({ at: node.start, what })
 
   // Scopes are kept as a stack of { node, names: name → { kind, loop, at } }; a function declaration is a name of the scope it stands in.
@@ -75,7 +99,24 @@ export function findingsIn(code) {
   }
   const functionDepth = () => scopes.filter(scope => isFunction(scope.node)).length
 
+  const namesIn = node => (node.type === 'Identifier' ? [node.name] : childrenOf(node).flatMap(namesIn))
+  const compares = (test, names) =>
+    test.type === 'BinaryExpression' && /^[<>]=?$/.test(test.operator)
+      ? namesIn(test).some(name => names.has(name))
+      : childrenOf(test).some(child => compares(child, names))
+  /** Whether a loop or condition around compares what `index` is made of, as one that stays within an array does. */
+  const bounded = index => {
+    const names = new Set(namesIn(index))
+    return above.some(({ test }) => test && compares(test, names))
+  }
+  /** The text of the function around, or of the program. */
+  const around = () => {
+    const node = above.findLast(isFunction) ?? tree
+    return code.slice(node.start, node.end)
+  }
+
   const declare = (scope, id, kind) => {
+    if (keywords.has(id.name)) report(id, `${id.name} as a name`)
     if (id.type === 'Identifier') scope.names.set(id.name, { kind, at: id.start, loop: scope.loop, functions: functionDepth() })
   }
   /** `let` and `const` of a block, and functions declared in it, before anything of it is walked. */
@@ -109,20 +150,34 @@ export function findingsIn(code) {
   }
 
   const walk = (node, loop) => {
+    above.push(node)
+    look(node, loop)
+    above.pop()
+  }
+  const look = (node, loop) => {
     const refused = refusedNodes[node.type]
     if (refused) report(node, refused)
     switch (node.type) {
       case 'Identifier':
+        if (keywords.has(node.name)) report(node, `${node.name} as a name`)
         return use(node)
       case 'MemberExpression': {
         const { object, property, computed } = node
         if (object.type === 'Identifier' && !computed && !lookUp(object.name)) {
-          if (
-            refusedMembers[object.name]?.has(property.name) ||
-            (allowedMembers[object.name] && !allowedMembers[object.name].has(property.name))
-          )
-            report(node, `${object.name}.${property.name}`)
+          if (refusedMembers[object.name]?.has(property.name)) report(node, `${object.name}.${property.name}`)
+          // There, what is no date is 0, month 13 is in the next year, and a year with a month is no date.
+          if (object.name === 'Date' && property.name === 'parse' && !/ GMT\$|\.toJSON\b/.test(around()))
+            report(node, 'Date.parse of what neither ends in GMT nor is read back by toJSON')
         }
+        // Espruino throws where a typed array is asked for [undefined]; what a table lacks is asked for with a byte that is there.
+        if (
+          computed &&
+          property.type === 'MemberExpression' &&
+          property.computed &&
+          property.property.type !== 'Literal' &&
+          !bounded(property.property)
+        )
+          report(node, 'index by an element that may be missing')
         walk(object, loop)
         if (computed) walk(property, loop)
         return
@@ -140,19 +195,27 @@ export function findingsIn(code) {
         break
       case 'AssignmentExpression':
         if (/^(\*\*|\?\?|&&|\|\|)=$/.test(node.operator)) report(node, node.operator)
+        if (node.left.type === 'MemberExpression' && node.left.property.name === 'length') report(node, 'length assigned')
         break
       case 'Literal':
         if (node.bigint) report(node, 'BigInt literal')
         if (node.regex) {
           if (/[^gim]/.test(node.regex.flags)) report(node, `regular expression flag ${node.regex.flags}`)
-          if (/\(\?[^:=!]|\\[pPk]|\\u\{/.test(node.regex.pattern))
-            report(node, 'regular expression with look-behind, named group or \\p')
+          const trouble = troubleIn(node.regex.pattern)
+          if (trouble) report(node, `regular expression with ${trouble}`)
         }
+        if (typeof node.value === 'string' && /\$[&`']/.test(node.value)) report(node, 'replacement $&')
         return
       case 'NewExpression':
       case 'CallExpression':
-        if (node.callee.type === 'Identifier' && node.callee.name === 'Date' && !lookUp('Date'))
+        if (node.callee.type === 'Identifier' && node.callee.name === 'Date' && !lookUp('Date') && !node.arguments.length)
           report(node, 'Date without a given time')
+        // There a view ends where it is told to, past the end of what it is a view of: other bytes of the buffer, or none.
+        if (node.callee.property?.name === 'subarray' && typeof node.arguments[1]?.value === 'number')
+          report(node, 'subarray up to a fixed end')
+        // There it throws for every character beyond ASCII: the caller has to have an answer for that.
+        if (node.callee.name === 'decodeURIComponent' && !above.some(one => one.type === 'TryStatement'))
+          report(node, 'decodeURIComponent outside of try')
         break
       case 'BreakStatement':
       case 'ContinueStatement':

@@ -2,8 +2,12 @@
 // ledger fails, and so does one that is and no longer happens.
 import { readFileSync } from 'node:fs'
 import { bytesOfHex, ecdsaDerOfRaw, encodeBits, encodeSequence } from '@birthmark/device-sdk/core'
+import { nobleVerify } from '@birthmark/device-sdk/noble'
 import { nodeHash } from '@birthmark/device-sdk/node'
 import { p256Verify } from '@birthmark/device-sdk/p256-verify'
+import { ed25519 } from '@noble/curves/ed25519.js'
+import { p256, p384 } from '@noble/curves/nist.js'
+import { sha256, sha384, sha512 } from '@noble/hashes/sha2.js'
 import { describe, expect, it } from 'vitest'
 import { createVerifier, verifyOnce } from '../../packages/est-server/src/node-crypto.ts'
 import { verifySignature } from '../../packages/factory-line/src/signing-key.ts'
@@ -73,6 +77,8 @@ for (const { file, algorithm, factory, form = (s: Uint8Array) => s } of suites) 
   describe(`wycheproof: ${file}`, () => {
     const fallback: Record<string, Check> =
       algorithm === 'ecdsa-sha256' ? { 'the P-256 fallback': byPort(p256Verify(nodeHash)) } : {}
+    if (/^(ecdsa|ed25519)/.test(algorithm))
+      fallback['the SDK by @noble'] = byPort(nobleVerify({ sha256, sha384, sha512, p256, p384, ed25519 }))
     const ways = { ...checks, ...fallback, ...(factory ? { 'the factory line': verifySignature as Check } : {}) }
     for (const [name, check] of Object.entries(ways))
       it(`${name} judges ${numberOfTests} signatures as it should`, () => {

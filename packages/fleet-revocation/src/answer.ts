@@ -44,7 +44,7 @@ export function answerTopic(fleet: string, device: string): string {
 }
 
 function isDevice(value: CborValue): boolean {
-  return typeof value === 'string' && /^[A-Za-z0-9._:-]{1,64}$/.test(value)
+  return typeof value === 'string' && value.length <= 64 && /^[A-Za-z0-9._:-]+$/.test(value)
 }
 
 /** The values of a map by its small keys; null for anything else. */

@@ -68,7 +68,7 @@ function decodeBlockProof(bytes: Bytes): BlockProof | null {
 /** Where `proof` leads; null when its path is not one. */
 function rootOf(hash: Sha256, proof: BlockProof): Bytes | null {
   const path = proof.path
-  if (path.length < 3 || proof.block < 0 || proof.block >= Math.pow(2, treeDepth)) return null
+  if (path.length < 3 || proof.block < 0 || proof.block >= 1 << treeDepth) return null
   const given = path[0] * 65536 + path[1] * 256 + path[2]
   let at = 3
   let node = blockHash(hash, proof.block, proof.coded)

@@ -173,7 +173,7 @@ export function createDeviceReceiver(options: DeviceReceiverOptions): DeviceRece
   let root: { seq: number; root: Bytes } | null = null
 
   function refreshTopics(): void {
-    topics.length = 0
+    topics.splice(0, topics.length)
     topics.push(headTopic(options.fleet))
     if (asked) topics.push(answerTopic(options.fleet, asked.device))
     for (let i = 0; i < progress.missing.length; i++) topics.push(ringTopic(options.fleet, progress.missing[i]))

@@ -33,12 +33,12 @@ export const firstAt = bucketsMax
 export const secondAt = 2 * bucketsMax
 export const lowAt = 4 * bucketsMax
 
-/** Lengths of a geometric distribution that end with a chance of `ends` in `of`: within a bucket their bits are independent. */
-function lengthModel(ends: number, of: number, seedWeight: number): LengthModel {
+/** Lengths of a geometric distribution that end with a chance of `ends` in `among`: within a bucket their bits are independent. */
+function lengthModel(ends: number, among: number, seedWeight: number): LengthModel {
   const size = 5 * bucketsMax
   const model = { chance: new Uint32Array(size), weight: new Uint32Array(size).fill(seedWeight) }
   // The chance to end within the next 2^b; that of a 1 at weight 2^b is that of going on so far, against that of not.
-  let ending = Math.max(1, Math.min(FINE - 1, Math.floor((ends * FINE) / of)))
+  let ending = Math.max(1, Math.min(FINE - 1, Math.floor((ends * FINE) / among)))
   const bit: number[] = []
   for (let b = 0; b < bucketsMax; b++) {
     const on = FINE - ending

@@ -57,7 +57,7 @@ export function isCount(value: CborValue, least: number, most: number): boolean 
 
 /** The form of a fleet's name. */
 export function isFleet(value: CborValue): boolean {
-  return typeof value === 'string' && /^[a-z0-9-]{1,32}$/.test(value)
+  return typeof value === 'string' && value.length <= 32 && /^[a-z0-9-]+$/.test(value)
 }
 
 export function isBytes(value: CborValue, least: number, most: number): boolean {

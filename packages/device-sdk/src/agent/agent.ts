@@ -18,11 +18,9 @@ import type { HttpRequest, HttpResponse } from './ports.ts'
 import { renewalTime, retryDelay } from './schedule.ts'
 
 /** How the server says that this device, or the group it belongs to, was revoked. */
-const REVOKED_REFUSAL = /^403 (device|group)_revoked/
-/** The operational identity, or its key, is no good for asking: the next attempt shows the birth certificate. */
-const DISTRUSTED = /^(est_unauth|key|est_refused: 403 certificate)/
+const REVOKED_REFUSAL = /^403 [dg][a-z]+_revoked/
 /** A new identity that ends so when it is to prove itself is thrown away. */
-const REFUSED = /^(est_unauth|key|est_refused)/
+const REFUSED = 'est_unauthorized,key_unavailable,est_refused'
 /** id-kp-clientAuth, 1.3.6.1.5.5.7.3.2: what an operational certificate is for. */
 const CLIENT_AUTH = '2b06010505070302'
 /** Leaf, two intermediates and a cross-certificate, twice over. */
@@ -124,9 +122,11 @@ export function createAgent(ports: AgentPorts, settings: AgentSettings, onEvent:
     // Readmitted, and it came to nothing.
     if (active && active.state === REVOKED) revoked = true
     if (error) {
-      if (DISTRUSTED.test(error.message)) distrusted = reenroll && !proving
+      const refused = REFUSED.indexOf(error.code) >= 0
+      // The operational identity, or its key, is no good for asking: the next attempt shows the birth certificate.
+      if (refused && (error.code !== 'est_refused' || /: 403 certificate/.test(error.message))) distrusted = reenroll && !proving
       // `path_expired`: an old request got the old certificate that it got before. Either way the next attempt starts with a new key.
-      if (pending && (error.code === 'path_expired' || (proving && REFUSED.test(error.code))))
+      if (pending && (error.code === 'path_expired' || (proving && refused)))
         try {
           discard()
         } catch (_) {

@@ -26,7 +26,7 @@ export function keepAskingForReadmission(agent: Agent, clock: Clock, rng: Rng): 
   let stopped = false
   const ask = (refusals: number): void => {
     cancel()
-    const seconds = Math.min(readmissionSecondsMin * Math.pow(2, refusals), readmissionSecondsMax)
+    const seconds = Math.min(readmissionSecondsMin << Math.min(refusals, 10), readmissionSecondsMax)
     cancel = clock.setTimer(retryDelay(0, seconds, rng.random(3)), () => {
       agent.enroll(true, error => {
         // Revoked anew while it asked: the event has set the next timer already.

@@ -25,7 +25,7 @@ export function renewalTime(hash: Hash, deviceId: string, generation: number, st
  * as long again (`random`: 3 bytes), so that devices told the same Retry-After do not return together.
  */
 export function retryDelay(failures: number, retryAfterSeconds: number, random: Bytes): number {
-  // Doubling past every number is Infinity, and a device years offline waits an hour all the same.
-  const backoff = failures ? Math.min(retrySecondsMin * Math.pow(2, failures - 1), retrySecondsMax) : 1
+  // Doubled ten times it is more than an hour already; a device years offline has failed more often.
+  const backoff = failures ? Math.min(retrySecondsMin << Math.min(failures - 1, 10), retrySecondsMax) : 1
   return Math.max(retryAfterSeconds, backoff) * (1 + fraction(random))
 }

@@ -63,7 +63,7 @@ const askAgainSeconds = 86400
 function savedTime(store: Store): number {
   const saved = store.get(RECORD)
   const text = saved && utf8Text(saved)
-  return text && /^\d{1,12}$/.test(text) ? +text : 0
+  return text && text.length < 13 && /^\d+$/.test(text) ? +text : 0
 }
 
 /** Throws `store_read`. */

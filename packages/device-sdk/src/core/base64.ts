@@ -24,10 +24,16 @@ export function base64Of(bytes: Bytes): string {
   return out
 }
 
+/** Each line ended by a line feed. */
+export function inLines(text: string, lineLength: number): string {
+  let out = ''
+  for (let i = 0; i < text.length; i += lineLength) out += text.slice(i, i + lineLength) + '\n'
+  return out
+}
+
 /** `lineLength`: characters a line, each line ended by a line feed; 0 for one line without an end. */
 export function encodeBase64(bytes: Bytes, lineLength: number): string {
-  const out = base64Of(bytes)
-  return lineLength ? out.replace(new RegExp('.{1,' + lineLength + '}', 'g'), '$&\n') : out
+  return lineLength ? inLines(base64Of(bytes), lineLength) : base64Of(bytes)
 }
 
 /** By character: its six bits, −2 for white space, −1 for anything else. */

@@ -47,7 +47,7 @@ export function readBirthIdentity(certificate: Certificate): BirthIdentity {
     // hwSerialNum is octets: as hex under a mark of its own it cannot be taken for another device's printable serial number.
     if (serialNumber === null) serialNumber = 'hw:' + hexOf(serial)
   })
-  if (!serialNumber || !/^[ -~]{1,64}$/.test(serialNumber)) fail('birth_not_idevid', 'serialNumber')
+  if (!serialNumber || serialNumber.length > 64 || !/^[ -~]+$/.test(serialNumber)) fail('birth_not_idevid', 'serialNumber')
   return { serialNumber: serialNumber as string, hardwareModuleName: hardware, certificate: certificate, path: [] }
 }
 

@@ -44,7 +44,10 @@ export function bytesOfHex(hex: string): Bytes {
 
 /** UTF-8 bytes of a string. A lone surrogate, which has none, throws URIError. */
 export function utf8Bytes(text: string): Bytes {
-  return bytesOfHex(encodeURIComponent(text).replace(/%(..)|./g, (c, hex) => hex || c.charCodeAt(0).toString(16)))
+  const coded = encodeURIComponent(text)
+  let hex = ''
+  for (let i = 0; i < coded.length; i++) hex += coded[i] === '%' ? coded[++i] + coded[++i] : coded.charCodeAt(i).toString(16)
+  return bytesOfHex(hex)
 }
 
 /**
@@ -56,7 +59,7 @@ export function utf8Text(bytes: Bytes): string | null {
   for (let i = 0; i < bytes.length; i++) {
     if (bytes[i] > 0x7f)
       try {
-        return decodeURIComponent(hexOf(bytes).replace(/../g, '%$&'))
+        return decodeURIComponent(hexOf(bytes).replace(/../g, octet => '%' + octet))
       } catch (_error) {
         return null
       }

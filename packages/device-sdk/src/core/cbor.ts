@@ -29,6 +29,8 @@ interface Reader {
 }
 
 const NUMBER_MAX = 9007199254740991
+/** By width in bytes: the least number that needs them. */
+const LEAST = [0, 24, 256, 0, 65536, 0, 0, 0, 4294967296]
 
 function malformed(at: number): never {
   return fail('cbor_malformed', 'at ' + at)
@@ -49,7 +51,7 @@ function readValue(reader: Reader, depth: number): CborValue {
     n = 0
     // Past the end a byte reads as undefined and the sum as NaN, which the comparison below refuses.
     for (let i = 0; i < width; i++) n = n * 256 + bytes[reader.at++]
-    if (!(n >= (width === 1 ? 24 : Math.pow(256, width >> 1)) && n <= NUMBER_MAX)) malformed(start)
+    if (!(n >= LEAST[width] && n <= NUMBER_MAX)) malformed(start)
   }
   if (major < 2) return major ? -1 - n : n
   if (major < 4) {

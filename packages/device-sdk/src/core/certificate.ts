@@ -2,7 +2,7 @@
 // well formed and nothing more: no signature was checked, no issuer asked, no clock read. All byte strings are views on the input.
 
 import { publicKeyOf, signatureAlgorithmOf } from './algorithm.ts'
-import { type Bytes, equalBytes, hexOf } from './bytes.ts'
+import { type Bytes, bytesOfHex, equalBytes } from './bytes.ts'
 import {
   BIT_STRING,
   bad,
@@ -153,7 +153,7 @@ export function parseCertificate(der: Bytes): Certificate {
   if (der.length > certificateBytesMax) fail('der_limit', 'certificate')
   const outer = wholeParts(der, 3, 3)
   const fields = partsOf(outer[0], SEQUENCE, 7, 10)
-  if (hexOf(encodingOf(fields[0]).subarray(0, 9)) !== 'a003020102') fail('certificate_unsupported', 'version')
+  if (!equalBytes(encodingOf(fields[0]), bytesOfHex('a003020102'))) fail('certificate_unsupported', 'version')
   const serial = integerBytes(fields[1])
   if (serial[0] > 0x7f || serial.length > 20 || (!serial[0] && serial.length < 2)) malformed('serial')
   // RFC 5280 4.1.1.2: inner and outer identifier are one and the same.

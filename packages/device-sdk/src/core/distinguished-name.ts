@@ -78,7 +78,7 @@ export function nameAttribute(name: Bytes, oid: string): string | null {
 
 /** RFC 5280 7.1: case and runs of spaces do not tell two names apart, nor does Printable against UTF-8. */
 function foldedText(text: string): string {
-  return text.toLowerCase().replace(/ +/g, ' ').replace(/^ | $/g, '')
+  return text.toLowerCase().replace(/ +/g, ' ').replace(/^ /, '').replace(/ $/, '')
 }
 
 /** A name as one folded string a relative name, so that names and name prefixes compare by `===`. */

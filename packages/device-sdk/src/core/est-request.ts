@@ -1,7 +1,7 @@
 // What an EST client sends (RFC 7030 as RFC 8951 corrects it): three operations as plain HttpRequest values. Who sends them, over which TLS
 // identity, and what the answer is worth, is said elsewhere (the Http port, est-response.ts).
 
-import { base64Of } from './base64.ts'
+import { base64Of, inLines } from './base64.ts'
 import { type Bytes, utf8Bytes } from './bytes.ts'
 import { fail } from './errors.ts'
 import type { HttpRequest } from './http-message.ts'
@@ -28,8 +28,8 @@ export const estTimeoutSeconds = 60
 
 function estRequest(label: string | null, operation: string, csr: Bytes | null): HttpRequest {
   // One path segment of unreserved characters (RFC 3986 2.3), not a dot segment: the label cannot lead elsewhere.
-  if (label !== null && !/^\w[\w.~-]{0,63}$/.test(label)) fail('est_refused', 'label')
-  const body = csr && utf8Bytes(base64Of(csr).replace(/.{1,64}/g, '$&\n'))
+  if (label !== null && (label.length > 64 || !/^\w[\w.~-]*$/.test(label))) fail('est_refused', 'label')
+  const body = csr && utf8Bytes(inLines(base64Of(csr), 64))
   const headers: HttpRequest['headers'] = { accept: 'application/pkcs7-mime' }
   if (body) headers['content-type'] = 'application/pkcs10'
   return {

@@ -40,7 +40,8 @@ function isMembership(membership: Membership): boolean {
     if (gids[i] <= last || (gids[i] & idMax) !== gids[i]) return false
     last = gids[i]
   }
-  return gids.length <= groupsMax && (membership.idx & idMax) === membership.idx && /^[a-z0-9-]{1,32}$/.test(membership.fleet)
+  const fleet = membership.fleet
+  return gids.length <= groupsMax && (membership.idx & idMax) === membership.idx && fleet.length <= 32 && /^[a-z0-9-]+$/.test(fleet)
 }
 
 /** The whole DER Extension. Throws `certificate_malformed` for a membership outside its bounds. */

@@ -18,10 +18,11 @@ const URI = 6
 const ADDRESS = 7
 
 /** Letters, digits, hyphens and dots, the last label not a number, an optional `*.` in front (RFC 5280 4.2.1.6, RFC 1123 2.1). */
-const HOST = /^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)$/i
-
 function isHostName(host: string): boolean {
-  return host.length <= 253 && HOST.test(host) && !/(^|\.)[0-9]+$/.test(host)
+  const labels = (host.slice(0, 2) === '*.' ? host.slice(2) : host).split('.')
+  const isLabel = (label: string): boolean =>
+    label.length <= 63 && /^[a-z0-9-]+$/i.test(label) && label[0] !== '-' && label[label.length - 1] !== '-'
+  return host.length <= 253 && labels.every(isLabel) && !/^[0-9]+$/.test(labels[labels.length - 1])
 }
 
 /** Whether a GeneralName has the form of its kind (RFC 5280 4.2.1.6): printable IA5 text, a host name, a Name, 4 or 16 octets. */

@@ -56,7 +56,7 @@ const POLICY_CONSTRAINTS = '551d24' // 2.5.29.36
  * Critical extensions that parsing, this file, or the absence of policies takes care of: keyUsage, subjectAltName, basicConstraints,
  * nameConstraints, extendedKeyUsage; certificatePolicies, policyMappings, inhibitAnyPolicy.
  */
-const UNDERSTOOD = /^551d(0f|11|13|1e|25|20|21|36)$/
+const UNDERSTOOD = ['551d0f', '551d11', '551d13', '551d1e', '551d25', '551d20', '551d21', '551d36']
 
 /** What is wrong with a certificate by itself, or ''. */
 function ownProblem(certificate: Certificate, rules: PathRules): DeviceErrorCode | '' {
@@ -69,7 +69,10 @@ function ownProblem(certificate: Certificate, rules: PathRules): DeviceErrorCode
     // RFC 5280 4.2.1.10: in CA certificates alone, and critical.
     if (oid === NAME_CONSTRAINTS && !(extension.critical && certificate.isCa && rules.nameConstraints))
       return 'path_name_constraint'
-    if (oid === POLICY_CONSTRAINTS || (extension.critical && !UNDERSTOOD.test(oid) && rules.understoodCritical.indexOf(oid) < 0))
+    if (
+      oid === POLICY_CONSTRAINTS ||
+      (extension.critical && UNDERSTOOD.indexOf(oid) < 0 && rules.understoodCritical.indexOf(oid) < 0)
+    )
       return 'path_critical_extension'
   }
   const purposes = certificate.extendedKeyUsage
