@@ -1,6 +1,5 @@
 // Takes the place of Moddable's `ssl/cert`: whom a TLS session believes, and as whom it shows itself. The server's chain is validated by the core,
-// strictly: anchors, purposes, CA flags, lengths, names, time. Moddable's own module passes over a certificate that the next one did not sign, asks for no
-// CA flag, and reads RSA client keys alone.
+// strictly: every link, anchors, purposes, CA flags, lengths, names, time. Moddable's own module is more lenient, and reads RSA client keys alone.
 
 import type { Verify } from '../../agent/ports.ts'
 import type { Bytes } from '../../core/bytes.ts'

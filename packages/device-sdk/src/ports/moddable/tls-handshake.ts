@@ -1,7 +1,7 @@
 // Takes the place of Moddable's `ssl/handshake`, around it: what it says to a server stays Moddable's, but for the proof of an EC client key, and what
 // it believes of a server is judged here. TLS 1.2, ECDHE with P-256, ECDSA with SHA-256, AES-128-GCM.
 //
-// Moddable's own takes a key exchange without a signature for a good one (hash `none`), hears messages in any order, and proves RSA client keys alone.
+// Moddable's own asks less of a server and of the order of messages, and proves RSA client keys alone.
 
 import { type Bytes, concatBytes } from '../../core/bytes.ts'
 import { fail } from '../../core/errors.ts'
