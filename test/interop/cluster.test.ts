@@ -19,7 +19,7 @@ import { createTestHistory, heartbeatSecret } from '../../packages/fleet-revocat
 import { quietLog } from '../../packages/fleet-revocation/src/testing/memory-bus.ts'
 import { createTestNoticeKey } from '../../packages/fleet-revocation/src/testing/notice-key.ts'
 import { fleet, until } from '../support/broker.ts'
-import { type NatsCluster, startNats } from '../support/nats.ts'
+import { type NatsCluster, startNats, usersBySubject } from '../support/nats.ts'
 import { available } from './debian.ts'
 
 const cleanups: (() => unknown)[] = []
@@ -105,7 +105,7 @@ describe.skipIf(!available({ 'nats-server': 'nats-server' }))('a cluster of thre
     const { certPem, keyPem } = servers.server()
     const cluster = await startNats({
       tls: { ca: devices.certPem + services.certPem, cert: certPem, key: keyPem },
-      subjects: [...['publisher', 'late', ...parties].map(serviceSubject), ...ids.map(deviceSubject)],
+      users: usersBySubject([...['publisher', 'late', ...parties].map(serviceSubject), ...ids.map(deviceSubject)]),
     })
     cleanups.push(() => cluster.close())
     // The first client has the cluster make its stores.

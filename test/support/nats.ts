@@ -10,7 +10,12 @@ import { freePort } from './ports.ts'
 export interface NatsNode {
   /** `mqtts://localhost:port` */
   url: string
+  /** Of NATS' own protocol, without TLS. */
+  clientPort: number
   alive(): boolean
+  /** What its configuration includes as its users, and what holds its process id. */
+  usersFile: string
+  pidFile: string
   /** As by a power cut: SIGKILL. Resolves when the process is gone. */
   kill(): Promise<void>
   log(): string
@@ -24,8 +29,13 @@ export interface NatsCluster {
 export interface NatsOptions {
   /** PEM: what client certificates must lead to; the nodes' own certificate and key. */
   tls: { ca: string; cert: string; key: string }
-  /** Of the clients admitted, as in their certificates (RFC 4514). */
-  subjects: string[]
+  /** The users to begin with, as `users: […]`: the same at each node. */
+  users: string
+}
+
+/** Clients by their certificates' subjects (RFC 4514), who may do everything. */
+export function usersBySubject(subjects: string[]): string {
+  return `users: [\n${subjects.map(subject => `{ user: ${JSON.stringify(subject)} }`).join('\n')}\n]\n`
 }
 
 /** Whether the node stores, and knows who leads the three. */
@@ -39,18 +49,18 @@ async function ready(monitor: number): Promise<boolean> {
 }
 
 /** Resolves when the three have found each other and chosen a leader: a second. */
-export async function startNats({ tls, subjects }: NatsOptions): Promise<NatsCluster> {
+export async function startNats({ tls, users }: NatsOptions): Promise<NatsCluster> {
   const folder = mkdtempSync(join(tmpdir(), 'birthmark-nats-'))
   const file = (name: string, content: string): string => {
     writeFileSync(join(folder, name), content, { mode: 0o600 })
     return join(folder, name)
   }
-  const users = subjects.map(subject => `{ user: ${JSON.stringify(subject)} }`).join('\n')
   const [ca, cert, key] = [file('ca.pem', tls.ca), file('cert.pem', tls.cert), file('key.pem', tls.key)]
   const ports = await Promise.all(Array.from({ length: 12 }, freePort))
   const routes = ports.slice(0, 3).map(port => `nats://127.0.0.1:${port}`)
   const nodes = [0, 1, 2].map(n => {
     const [route, client, mqtt, monitor] = [0, 3, 6, 9].map(i => ports[i + n])
+    const [usersFile, pidFile] = [file(`users-${n}.conf`, users), join(folder, `node-${n}.pid`)]
     const configuration = file(
       `node-${n}.conf`,
       `server_name: node-${n}
@@ -58,24 +68,26 @@ host: 127.0.0.1
 port: ${client}
 http: "127.0.0.1:${monitor}"
 log_file: "${join(folder, `node-${n}.log`)}"
+pid_file: "${pidFile}"
 jetstream { store_dir: "${join(folder, `data-${n}`)}", max_mem: 32MB, max_file: 128MB }
 cluster { name: birthmark, host: 127.0.0.1, port: ${route}, routes: ${JSON.stringify(routes)} }
 mqtt {
   host: 127.0.0.1
   port: ${mqtt}
   stream_replicas: 3
+  # Named, since a reload sets what is not to zero, and then nobody who is connected gets another message at QoS 1.
+  max_ack_pending: 100
+  ack_wait: "30s"
   tls { cert_file: "${cert}", key_file: "${key}", ca_file: "${ca}", verify_and_map: true }
 }
-accounts { fleet { jetstream: enabled, users: [
-${users}
-] } }
+accounts { fleet { jetstream: enabled, include "users-${n}.conf" } }
 `,
     )
     const child: ChildProcess = spawn('/usr/sbin/nats-server', ['-c', configuration], { stdio: 'ignore' })
     const over = new Promise<void>(resolve => child.once('exit', () => resolve()))
     const alive = (): boolean => child.exitCode === null && child.signalCode === null
     return {
-      ...{ url: `mqtts://localhost:${mqtt}`, child, monitor, alive },
+      ...{ url: `mqtts://localhost:${mqtt}`, child, monitor, alive, usersFile, pidFile, clientPort: client },
       kill: async () => {
         child.kill('SIGKILL')
         await over

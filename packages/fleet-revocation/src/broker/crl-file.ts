@@ -1,12 +1,11 @@
-// A file of certificate revocation lists for a broker's TLS layer, which refuses the handshake of whoever is on it. Written beside and put in
-// place, so that a broker that reads in between reads the old lists or the new ones; the broker is told only of a change. What is on the lists
-// is the issuer's to say; a broker whose lists have run out refuses everybody, so they are looked at well before.
+// A file of certificate revocation lists for a broker's TLS layer, which refuses the handshake of whoever is on it. What is on the lists is the
+// issuer's to say; a broker whose lists have run out refuses everybody, so they are looked at well before.
 
-import { open, readFile, rename } from 'node:fs/promises'
 import { request } from 'node:http'
 import { type Bytes, concatBytes, encodePem } from '@birthmark/device-sdk/core'
 import { RevocationError } from '../errors.ts'
 import type { Clock, Log } from '../ports.ts'
+import { createBrokerFile } from './broker-file.ts'
 
 export interface CrlFileOptions {
   path: string
@@ -28,34 +27,17 @@ export interface CrlFile {
 
 /** Resolves when the file is there for the first time. */
 export async function createCrlFile({ path, lists, reload, everySeconds = 300, clock, log }: CrlFileOptions): Promise<CrlFile> {
-  let standing = await readFile(path, 'utf8').catch(() => '')
-  let last: Promise<unknown> = Promise.resolve()
   let closed = false
   let cancel = () => {}
+  const file = await createBrokerFile({
+    ...{ path, mode: 0o644, reload },
+    content: async () => (await lists()).map(der => encodePem('X509 CRL', der)).join(''),
+  })
 
-  async function write(): Promise<boolean> {
-    const text = (await lists()).map(der => encodePem('X509 CRL', der)).join('')
-    if (text === standing) return false
-    const fresh = `${path}.new`
-    const file = await open(fresh, 'w', 0o644)
-    try {
-      await file.writeFile(text)
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-    await rename(fresh, path)
-    standing = text
-    await reload()
-    log.info({ path, bytes: text.length }, 'the broker was given new revocation lists')
-    return true
-  }
-
-  /** One after the other; who asks while one is written gets one that began after the question. */
-  function refresh(): Promise<boolean> {
-    const turn = last.then(write)
-    last = turn.catch(() => {})
-    return turn
+  async function refresh(): Promise<boolean> {
+    const changed = await file.refresh()
+    if (changed) log.info({ path }, 'the broker was given new revocation lists')
+    return changed
   }
 
   function lookLater(): void {
@@ -77,19 +59,6 @@ export async function createCrlFile({ path, lists, reload, everySeconds = 300, c
       closed = true
       cancel()
     },
-  }
-}
-
-/** SIGHUP to the process that `pidFile` names: mosquitto and nats-server read their files again. Rejects with `enforcement_refused`. */
-export function signalReload(pidFile: string): () => Promise<void> {
-  return async () => {
-    const pid = Number((await readFile(pidFile, 'utf8').catch(() => '')).trim())
-    try {
-      if (!Number.isInteger(pid) || pid <= 1) throw new Error(`${pidFile} names no process`)
-      process.kill(pid, 'SIGHUP')
-    } catch (error) {
-      throw new RevocationError('enforcement_refused', 'the broker could not be told to read its files again', error)
-    }
   }
 }
 

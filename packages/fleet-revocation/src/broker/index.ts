@@ -1,5 +1,6 @@
 // Brokers: the embedded one, and ways to use and to command one elsewhere.
 export * from './access.ts'
+export { signalReload } from './broker-file.ts'
 export * from './crl-file.ts'
 export * from './embedded-broker.ts'
 export * from './limits.ts'
