@@ -66,8 +66,11 @@ test('a trial in four commands, and the hand-over of what it made', () => {
   })
 })
 
-test('a line with its root offline, to the day’s end', () => {
+test('a line with its limits in one command, and one with its root offline, to the day’s end', () => {
   rmSync(file('factory'), { recursive: true, force: true })
+  const [init] = commands('## A line with its limits')
+  works(init.replace(/--until \S+/, `--until ${new Date().getUTCFullYear() + 2}-01-01`))
+  for (const made of ['factory', 'desk']) rmSync(file(made), { recursive: true })
   const [root, ask, sign, accept, run, close] = commands('## A line with its root offline')
   works(root)
   // The root comes another way than the grant.

@@ -53,7 +53,7 @@ const UNREACHABLE = /^(network|timeout|est_unavailable)$/
 
 /** What was typed, or what it names, has the wrong form. */
 const MALFORMED =
-  /^(serial_malformed|group_malformed|csr_malformed|manifest_malformed|handover_malformed|order_malformed|mandate_malformed|query_malformed|selector_invalid)$/
+  /^(serial_malformed|group_malformed|csr_malformed|manifest_malformed|handover_malformed|order_malformed|order_unreadable|mandate_malformed|query_malformed|selector_invalid)$/
 
 export function explain(error: unknown): CommandError {
   if (error instanceof CommandError) return error
@@ -96,10 +96,12 @@ const NEXT: Record<string, string | undefined> = {
   group_not_covered: 'revoke a group that is in those certificates, or wait until they have ended: birthmark devices',
   serial_unknown: 'see what was issued: birthmark line status',
   order_malformed: 'mend that line of the CSV; nothing was issued from it',
+  order_unreadable: 'check the path and its permissions',
   wrong_sku: 'run the order on the line of its SKU',
   wrong_station: 'ask the root’s desk for a mandate that names this station',
-  quota_spent: 'ask the root’s desk for a new issuing CA: birthmark line request',
-  window_closed: 'check the clock, or ask the root’s desk for a new issuing CA: birthmark line request',
+  quota_spent: 'ask the root’s desk for a new issuing CA, in a folder of its own: birthmark line request --dir FOLDER',
+  window_closed:
+    'check the clock, or ask the root’s desk for a new issuing CA, in a folder of its own: birthmark line request --dir FOLDER',
   clock_back: 'set the clock right; nothing is issued meanwhile',
   mandate_malformed: 'make the request again: birthmark line request',
   readback_mismatch: 'write the certificate again, or scrap the unit: birthmark line scrap SERIAL --step readback --cause mismatch',

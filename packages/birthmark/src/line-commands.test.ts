@@ -2,7 +2,7 @@
 
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { request } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -84,6 +84,46 @@ test('an order is worked through, resumed, closed; host keys are loud; openssl t
     file('c.json'),
   ]
   expect(await run(...collect)).toBe(0)
+})
+
+test('init with --sku makes root, issuing CA and station in one go, and the next SKU under the same root', async () => {
+  const init = (sku: string, ...more: string[]) =>
+    run('line', 'init', '--organization', 'Acme', '--sku', sku, '--dir', file(sku), '--desk', file('root'), ...more)
+  const limits = ['--station', 'B1', '--quota', '2', '--until', '2099-01-01']
+  expect(await init('gw-3')).toBe(2)
+  expect(printed).toContain('--station, --quota and --until')
+  expect(await init('gw-3', '--station', 'B1', '--quota', '2', '--until', '2026-01-01')).toBe(2)
+  expect(await run('line', 'init', '--organization', 'Acme', '--dir', file('t'), '--quota', '2')).toBe(2)
+  for (const sku of ['gw-3', 'gw-4']) expect(await init(sku, ...limits)).toBe(0)
+  expect(await init('gw-4', ...limits)).toBe(1)
+  expect(printed).toContain('authority_exists')
+  for (const sku of ['gw-3', 'gw-4']) {
+    const check = ['verify', '-x509_strict', '-CAfile', file('root', 'root.pem'), file(sku, 'issuing.pem')]
+    expect(execFileSync('openssl', check, { encoding: 'utf8' })).toContain('OK')
+    expect(existsSync(file(sku, 'root.key.pem'))).toBe(false)
+    expect(await run('line', 'status', '--dir', file(sku))).toBe(0)
+    expect(printed).toMatch(new RegExp(`station B1: ${sku}, 2 units, \\S+ to 2099-01-01`))
+  }
+  // A reader of the help is led to both ways.
+  expect(await run('line', '--help')).toBe(0)
+  expect(printed).toMatch(/--quota 10000 --until .*an issuing CA for one SKU, its root in \.\/desk/)
+  expect(printed).toContain('line root (once), request, sign, accept')
+})
+
+test('a quota that is spent in the middle of an order ends it with what was done, and what failed is named with its reason', async () => {
+  writeFileSync(file('u.csv'), `serial,sku\nS-0,gw-9\n${[1, 2, 3, 4, 5].map(n => `S-${n},`).join('\n')}\n`)
+  const order = ['run', '--csv', file('u.csv'), '--out', file('units'), '--simulate']
+  expect(await line(...order)).toBe(3)
+  expect(printed).toMatch(/✔ 3 good, 0 issued .* 1 failed/)
+  expect(printed).toContain('1 × issue: wrong_sku\n      S-0 is a gw-9; this CA is for gw-2')
+  expect(printed).toMatch(/error: quota_spent: .*\nnext: .*birthmark line request --dir FOLDER/)
+  expect(await line('run', '--station', 'B7', '--csv', file('u.csv'), '--simulate')).toBe(3)
+  expect(printed).toContain('wrong_station')
+  expect(await line('run', '--csv', file('none.csv'), '--simulate')).toBe(2)
+  expect(printed).toContain('order_unreadable')
+  await run('line', 'request', '--organization', 'A', '--sku', 's', '--station', 'Z', '--dir', file('z'), '--out', file('z.json'))
+  expect(await run('line', 'status', '--dir', file('z'))).toBe(1)
+  expect(printed).toMatch(/has not got it yet\nnext: .*birthmark line sign/)
 })
 
 test('units are handed over from holder to holder, and only who holds them by the chain imports them', async () => {

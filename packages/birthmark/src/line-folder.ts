@@ -15,6 +15,7 @@ import {
   writeDurably,
 } from '@birthmark/factory-line'
 import { z } from 'zod'
+import { CommandError } from './command-error.ts'
 import { lineKey } from './line-token.ts'
 
 export const systemClock = { now: () => Math.floor(Date.now() / 1000) }
@@ -61,6 +62,12 @@ export async function ensureLine(folder: string, organization: string): Promise<
 
 /** Opens the journal too: one process at a time. */
 export function openLine(folder: string): Line {
+  if (existsSync(join(folder, 'manifest.key.pem')) && !existsSync(join(folder, 'issuing.pem')))
+    throw new CommandError(
+      'authority_missing',
+      `${folder} has asked for its issuing CA and has not got it yet`,
+      'carry the request to the root’s desk (birthmark line sign), and bring the grant back: birthmark line accept',
+    )
   const issuingKey = lineKey(folder, 'issuing')
   const maker = openManufacturer(folder, issuingKey)
   const { organization, hardwareType } = readLineFile(folder)

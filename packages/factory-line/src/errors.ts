@@ -11,6 +11,7 @@ export type FactoryErrorCode =
   | 'serial_unknown'
   | 'not_in_order'
   | 'order_malformed'
+  | 'order_unreadable'
   | 'wrong_sku'
   | 'wrong_station'
   | 'quota_spent'

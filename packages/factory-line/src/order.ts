@@ -33,14 +33,14 @@ const KNOWN = ['serial', 'mac', 'sku', 'station', 'groups']
 /**
  * Opens a CSV (RFC 4180, UTF-8, a header line). Columns: `serial`, or `mac` where the address is the serial; and, if present, `sku`,
  * `station`, `groups` (`name=value` apart by `;`). Others are refused by name, since a misspelt column would silently not hold.
- * Throws `order_malformed` with the line's number.
+ * Throws `order_malformed` with the line's number, `order_unreadable`.
  */
 export function openOrder(file: string): Order {
   let fd: number
   try {
     fd = openSync(file, 'r')
   } catch (error) {
-    throw new FactoryError('order_malformed', `cannot read ${file}`, error)
+    throw new FactoryError('order_unreadable', `cannot read ${file}`, error)
   }
   let columns: string[] = []
   let offsets = new Float64Array(1024)

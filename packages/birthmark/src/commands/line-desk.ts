@@ -24,13 +24,13 @@ import { type LineKey, lineKey, readTokenFile, tokenKey, writeTokenFile } from '
 import type { Terminal } from '../terminal.ts'
 import { leaf, quoted, readInput, wholeNumber } from './common.ts'
 
-function keyType(text: string): KeyType {
+export function keyType(text: string): KeyType {
   const found = keyTypes.find(type => type.toLowerCase() === text.toLowerCase())
   if (!found) throw usageError(`no key type '${text}'`, `one of ${keyTypes.join(', ')}`)
   return found
 }
 
-const TOKEN = 'the key is in a token (PKCS#11): a file that says which, and where its PIN is (docs/factory.md)'
+export const TOKEN = 'the key is in a token (PKCS#11): a file that says which, and where its PIN is (docs/factory.md)'
 
 interface RequestOptions {
   dir: string
@@ -43,7 +43,7 @@ interface RequestOptions {
 }
 
 /** Makes something with a new software key, or with a token's whose place the folder then names. */
-async function withKey<T>(
+export async function withKey<T>(
   options: { dir: string; key: string; token?: string },
   name: string,
   work: (from: KeyType | { token: LineKey }) => Promise<T>,
@@ -61,10 +61,19 @@ async function withKey<T>(
   }
 }
 
-function day(text: string): number {
+export function day(text: string): number {
   const time = Date.parse(text)
   if (!/^\d{4}-\d\d-\d\d/.test(text) || Number.isNaN(time)) throw usageError(`'${text}' is no date`, 'write 2026-12-31')
   return Math.floor(time / 1000)
+}
+
+/** From when to when a CA may issue. A minute back, since the line's clock may be a little behind the desk's. */
+export function windowOf(from: number | undefined, until: number): { from: number; until: number } {
+  const now = systemClock.now()
+  const begin = from ?? now - 60
+  if (until <= now) throw usageError('the window is over already', 'give an --until that is to come')
+  if (until <= begin) throw usageError('the window ends before it begins', 'give an --until after --from')
+  return { from: begin, until }
 }
 
 export function defineDesk(command: Command, terminal: Terminal): void {
@@ -129,8 +138,8 @@ export function defineDesk(command: Command, terminal: Terminal): void {
           throw error
         }
       })
-      const { quota, until } = options
-      const from = options.from ?? systemClock.now() - 60
+      const { quota } = options
+      const { from, until } = windowOf(options.from, options.until)
       const certificate = await signIssuing(root, requests, { quota, from, until }, systemClock).finally(() => key.close())
       writeDurably(options.out, [certificate, root.certificate].map(der => encodePem('CERTIFICATE', der)).join(''), 0o644)
       const stations = requests.map(({ station }) => station)

@@ -27,7 +27,7 @@ import {
 import type { Command } from 'commander'
 import { CommandError, usageError } from '../command-error.ts'
 import { csrOf, openLine } from '../line-folder.ts'
-import type { Terminal } from '../terminal.ts'
+import { printable, type Terminal } from '../terminal.ts'
 import { collect, leaf, readInput } from './common.ts'
 import { takeSignals } from './until-stopped.ts'
 
@@ -99,7 +99,12 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
   })
   try {
     if (options.station && station.mandate && station.name !== options.station)
-      throw new FactoryError('wrong_station', `this folder is station ${station.name}, not ${options.station}`)
+      throw new CommandError(
+        'wrong_station',
+        `${options.dir} is station ${station.name}, not ${options.station}`,
+        `name the folder of ${options.station} with --dir`,
+        'refused',
+      )
     const here = options.station ?? station.name
     mkdirSync(options.out, { recursive: true })
     labels = openLabels(join(options.out, 'labels.csv'))
@@ -108,7 +113,9 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
       await station.note('host-keys', `allowed for the order ${options.csv.slice(-200)}`)
     }
     const counts = { good: 0, issued: 0, passed: 0, waiting: 0, elsewhere: 0, failed: 0 }
-    const causes = new Map<string, number>()
+    const causes: Causes = new Map()
+    // What is not about one unit ends the order, after the units in hand.
+    let fault: unknown = null
     const began = Date.now()
     let shown = 0
     const show = (): void => {
@@ -119,7 +126,7 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
       const bar = '█'.repeat(Math.floor((20 * done) / order.count)).padEnd(20, '░')
       const rate = (counts.good + counts.issued) / Math.max(0.001, (Date.now() - began) / 1000)
       const judged = counts.good + counts.failed
-      const failures = [...causes].map(([cause, n]) => `${cause} ${n}`).join(', ')
+      const failures = [...causes].map(([cause, { count }]) => `${cause} ${count}`).join(', ')
       terminal.progress(
         `${bar} ${done}/${order.count}  ${rate.toFixed(1)}/s  yield ${judged ? ((100 * counts.good) / judged).toFixed(1) : '–'} %${failures ? `  ✘ ${failures}` : ''}`,
       )
@@ -131,7 +138,14 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
         if (next.done) return
         const unit = next.value
         if (unit.station && unit.station !== here) counts.elsewhere++
-        else counts[await one(unit)]++
+        else
+          try {
+            counts[await one(unit)]++
+          } catch (error) {
+            fault ??= error
+            stopping = true
+            return
+          }
         show()
       }
     }
@@ -166,7 +180,10 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
         const code = unitFault(error)
         if (code === null) throw error
         const cause = `${step}: ${code}`
-        causes.set(cause, (causes.get(cause) ?? 0) + 1)
+        const alike = causes.get(cause) ?? { count: 0, first: [] }
+        alike.count++
+        if (alike.first.length < namedMax) alike.first.push({ serial, why: (error as Error).message })
+        causes.set(cause, alike)
         // A mismatch at read-back is in the journal already.
         if (code !== 'readback_mismatch') await station.fail(serial, step, code)
         return 'failed'
@@ -175,7 +192,8 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
     await Promise.all(Array.from({ length: source.lanes }, lane))
     shown = 0
     show()
-    finish(terminal, station, counts, causes, options)
+    finish(terminal, station, counts, causes, options, fault === null)
+    if (fault !== null) throw fault
     if (stopping)
       throw new CommandError('interrupted', 'stopped before the end of the order', 'run the same command again: it resumes')
   } finally {
@@ -204,26 +222,38 @@ const STOPS = new Set([
   'image_too_large',
 ])
 
+/** How often a step failed in a way, and the first units with which it did. */
+type Causes = Map<string, { count: number; first: { serial: string; why: string }[] }>
+// Enough to see what they have in common; the journal has all.
+const namedMax = 5
+
 function finish(
   terminal: Terminal,
   station: Station,
   counts: Record<string, number>,
-  causes: Map<string, number>,
+  causes: Causes,
   options: RunOptions,
+  whole: boolean,
 ): void {
   const { good, issued, passed, waiting, elsewhere, failed } = counts
   terminal.done(
     `${good} good, ${issued} issued and to be read back, ${passed} done before, ${waiting} without a request, ${failed} failed${elsewhere ? `, ${elsewhere} of other stations` : ''}`,
     options.out,
   )
-  for (const [cause, count] of causes) terminal.line(`  ✘ ${count} × ${cause}`)
+  for (const [cause, { count, first }] of causes) {
+    terminal.line(`  ✘ ${count} × ${cause}`)
+    for (const { serial, why } of first) terminal.line(`      ${why.startsWith(serial) ? '' : `${serial}: `}${printable(why)}`)
+    if (count > first.length) terminal.line(`      and ${count - first.length} more`)
+  }
+  const counted = Object.fromEntries([...causes].map(([cause, { count }]) => [cause, count]))
+  terminal.result({ station: station.name, ...counts, failures: counted, head: station.head() })
+  if (!whole) return
   terminal.commands('Next:', ['birthmark line close --out reports', 'birthmark line manifest --out manifest.jsonl'])
-  terminal.result({ station: station.name, ...counts, failures: Object.fromEntries(causes), head: station.head() })
   if (failed)
     throw new CommandError(
       'units_failed',
-      `${failed} units failed`,
-      'mend them and run the same command again: it resumes',
+      failed === 1 ? '1 unit failed' : `${failed} units failed`,
+      'mend what they failed for and run the same command again: it resumes',
       'refused',
     )
 }

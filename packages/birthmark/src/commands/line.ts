@@ -7,37 +7,39 @@ import { encodePem } from '@birthmark/device-sdk/core'
 import { birthRequest, type DeviceKey, writeDurably, writeLinesDurably } from '@birthmark/factory-line'
 import type { Command } from 'commander'
 import { usageError } from '../command-error.ts'
-import { createLine, csrOf, type Line, openLine } from '../line-folder.ts'
+import { csrOf, type Line, openLine } from '../line-folder.ts'
 import type { Terminal } from '../terminal.ts'
 import { collect, leaf, quoted, readInput } from './common.ts'
 import { defineClose } from './line-close.ts'
 import { defineDesk } from './line-desk.ts'
+import { defineInit } from './line-init.ts'
 import { defineListen } from './line-listen.ts'
 import { defineRun } from './line-run.ts'
 
 const FOLDER = 'factory'
+
+const GROUPS = {
+  'A line is made:': ['init', 'root', 'request', 'sign', 'accept'],
+  'Units are made:': ['run', 'issue', 'tester', 'listen', 'confirm', 'scrap'],
+  'What was made:': ['status', 'close', 'manifest', 'collect'],
+}
+
+const START = `
+Start here:
+  birthmark line init --organization "Acme Gateways"                     a trial: no limits, all keys in ./factory
+  birthmark line init --organization "Acme Gateways" --sku gw-2 \\
+      --station A3 --quota 10000 --until 2027-01-31                      an issuing CA for one SKU, its root in ./desk
+  birthmark line run --csv units.csv --simulate --out units              an order, with simulated devices
+  birthmark line close --out reports                                     the day's end
+
+A line whose root is offline already: line root (once), request, sign, accept. Files travel, keys do not. More: docs/factory.md`
 
 export function define(command: Command, terminal: Terminal): void {
   command.description(
     'The factory line. A unit gets a birth certificate (IDevID, IEEE 802.1AR) for the key it made; the signed manifest then tells the ' +
       'server which units exist. Issuing twice for one unit gives the same certificate; a serial or key that is taken is refused.',
   )
-  leaf(command.command('init').description('make a manufacturer root, an issuing CA and a manifest signer'), [
-    ['birthmark line init --organization "Acme Gateways"', 'in ./factory'],
-  ])
-    .option('--dir <folder>', 'folder of the line', FOLDER)
-    .requiredOption('--organization <name>', 'name of the manufacturer, at most 64 characters')
-    .action(async (options: { dir: string; organization: string }) => {
-      if (options.organization.length > 64) throw usageError('the name has more than 64 characters', 'shorten --organization')
-      await createLine(options.dir, options.organization)
-      terminal.done('root, issuing CA and manifest signer made', options.dir)
-      terminal.line(`  the root's key (${join(options.dir, 'root.key.pem')}) is not needed to issue: take it offline`)
-      terminal.commands('Next:', [
-        `birthmark line issue SN-0001 --csr device.csr --group batch=2026-W41 ${dirOption(options.dir)}`.trimEnd(),
-        `cp ${quoted(join(options.dir, 'root.pem'))} /etc/birthmark/birth-anchors.pem   # at the server`,
-      ])
-      terminal.result({ dir: options.dir, root: join(options.dir, 'root.pem'), organization: options.organization })
-    })
+  defineInit(command, terminal)
 
   leaf(
     command
@@ -117,6 +119,10 @@ export function define(command: Command, terminal: Terminal): void {
         terminal.result({ organization: line.organization, issued, reserved, good, scrapped, station: name, mandate })
       }),
     )
+
+  for (const [heading, names] of Object.entries(GROUPS))
+    for (const each of command.commands) if (names.includes(each.name())) each.helpGroup(heading)
+  command.addHelpText('after', START)
 
   interface IssueOptions {
     dir: string
