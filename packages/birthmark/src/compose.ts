@@ -47,6 +47,7 @@ import {
 import { namedBy, takesTwoKeys } from './countersigning.ts'
 import { type DeviceFolder, writeDeviceFolder } from './device-folder.ts'
 import { type EnrollmentFront, type FrontParts, openEnrollmentFront, type Standing } from './enrollment-front.ts'
+import { watchHead } from './head-watch.ts'
 import { type OpenBroker, openBroker, reachableName } from './listening.ts'
 import { openMetricsListener } from './metrics-listener.ts'
 import { type MosquittoEnforcement, openMosquittoEnforcement } from './mosquitto-enforcement.ts'
@@ -148,6 +149,8 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       close: closeBroker,
     } = await openBroker(settings, issuers, issuedBy(rollOver, status), ports, idx => desk?.onRefused(idx))
     closers.push(closeBroker)
+    // Before the publisher writes its own head there.
+    if (external) await watchHead({ bus: external, settings, store, published, onFatal: onStopped }).catch(unread(log))
 
     const noticeKeys = noticeKeysOf(settings.notices.keys)
     const secret = heartbeatSecret(join(state, 'heartbeat.key'))
@@ -321,6 +324,8 @@ async function answerQuestions(bus: OpenBroker['bus'], rest: Omit<ResponderOptio
     rest.log.warn({ err: error }, 'devices’ questions for the newest notice can not be heard'),
   )
 }
+
+const unread = (log: Log) => (error: unknown) => log.warn({ err: error }, 'the broker does not show the head that it holds')
 
 /** Whoever is cut here is cut at a broker elsewhere as well. */
 function alsoOutside(front: EnrollmentFront, outside: () => MosquittoEnforcement | null): EnrollmentFront {

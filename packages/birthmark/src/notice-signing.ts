@@ -32,6 +32,11 @@ export function noticeSpki(key: KeyObject): Bytes {
   return createPublicKey(key).export({ type: 'spki', format: 'der' })
 }
 
+/** Whose notices are ours, for a verifier. */
+export function noticeSigners(keys: KeyObject[]) {
+  return keys.map(noticeSpki).map(spki => ({ keyId: noticeKeyId(spki), algorithm: -7, spki }))
+}
+
 /** P-256 keys as signers of notices, in the order in which they are tried. */
 export function noticeKeysOf(keys: KeyObject[]): NoticeKeys {
   const [first, ...others] = keys.map(noticeKeyOf)

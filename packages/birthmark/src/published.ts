@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path'
 import { type Bytes, equalBytes } from '@birthmark/device-sdk/core'
 import type { Log, Store, StoreNumbers } from '@birthmark/est-server'
 import { writeDurably } from '@birthmark/factory-line'
-import type { Clock } from '@birthmark/fleet-revocation'
+import { type Clock, noticeFacts } from '@birthmark/fleet-revocation'
 import { z } from 'zod'
 import { CommandError } from './command-error.ts'
 
@@ -82,9 +82,18 @@ export async function olderThan(store: Store, mark: StoreNumbers): Promise<strin
     : `its audit record ${mark.audit.n} is not the one that was written here: it is a fork`
 }
 
+/** The same by the last notice that was noted: it is in the store before it is noted here. */
+async function olderThanNotices(store: Store, notices: Bytes[]): Promise<string | null> {
+  const last = notices.at(-1)
+  if (last === undefined) return null
+  const { fleet, seq } = noticeFacts(last)
+  const newest = (await store.newestNotice(fleet))?.seq ?? 0
+  return seq > newest ? `it ends at notice ${newest}, and notice ${seq} was published: it is an older copy` : null
+}
+
 export async function refuseOlderStore(state: string, store: Store): Promise<void> {
   const mark = readMark(state)
-  const why = mark && (await olderThan(store, mark))
+  const why = (mark && (await olderThan(store, mark))) || (await olderThanNotices(store, readNotices(state)))
   if (why)
     throw new CommandError(
       'store_older',

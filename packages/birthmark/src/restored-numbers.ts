@@ -12,18 +12,10 @@ import {
   type Store,
   type StoreNumbers,
 } from '@birthmark/est-server'
-import {
-  createHeartbeats,
-  type NoticeBody,
-  nodeVerify,
-  noticeKeyId,
-  noticeSha256,
-  openNotice,
-  systemClock,
-} from '@birthmark/fleet-revocation'
+import { createHeartbeats, type NoticeBody, nodeVerify, noticeSha256, openNotice, systemClock } from '@birthmark/fleet-revocation'
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
-import { heartbeatSecret, noticeKeysOf, noticeSigner, noticeSpki } from './notice-signing.ts'
+import { heartbeatSecret, noticeKeysOf, noticeSigner, noticeSigners } from './notice-signing.ts'
 import { writeMark } from './published.ts'
 import { partsOf } from './recorded-rules.ts'
 
@@ -69,7 +61,7 @@ export async function verifiedNotices(
   { notices: { keys }, fleet }: Pick<Settings, 'notices' | 'fleet'>,
   notices: Bytes[],
 ): Promise<{ verified: VerifiedNotice[]; others: number }> {
-  const signers = keys.map(noticeSpki).map(spki => ({ keyId: noticeKeyId(spki), algorithm: -7, spki }))
+  const signers = noticeSigners(keys)
   const bySeq = new Map<number, VerifiedNotice>()
   let others = 0
   for (const notice of notices)

@@ -19,14 +19,16 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createRevocation, readIssuerCertificate, type Store } from '@birthmark/est-server'
 import { createHeartbeats, createPullHandler, headTopic, ringTopic, systemClock } from '@birthmark/fleet-revocation'
+import { connectMqttBus } from '@birthmark/fleet-revocation/broker'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { startTestBroker } from '../../../test/support/broker.ts'
 import { createTestAuthority } from '../../fleet-revocation/src/testing/authority.ts'
 import { runCommandLine } from './command-line.ts'
 import { readConfiguration, type Settings } from './configuration.ts'
+import { watchHead } from './head-watch.ts'
 import { noticeKeysOf, noticeSigner, outboxOf } from './notice-signing.ts'
 import { storePath, withStore } from './open-store.ts'
-import { keepPublished, refuseOlderStore } from './published.ts'
+import { keepPublished, type Published, refuseOlderStore } from './published.ts'
 import { ensureTwoTier } from './server-certificate.ts'
 import { createTerminal } from './terminal.ts'
 
@@ -58,7 +60,7 @@ afterEach(() => rmSync(folder, { recursive: true }))
 
 /** What a running server does to its store: devices, revocations published, and the mark kept. */
 async function serve(
-  work: (at: { store: Store; settings: Settings; revoke(group: string): Promise<number> }) => Promise<void>,
+  work: (at: { store: Store; settings: Settings; published: Published; revoke(group: string): Promise<number> }) => Promise<void>,
 ): Promise<void> {
   const settings = readConfiguration(config())
   const { fleet, state } = settings
@@ -69,7 +71,7 @@ async function serve(
     const revocation = createRevocation({ store, fleet, signNotice, clock: systemClock, log })
     const outbox = outboxOf(store, fleet, systemClock.now, published)
     await work({
-      ...{ store, settings },
+      ...{ store, settings, published },
       async revoke(group) {
         const { seq } = await revocation.revokeGroup({ group, by: 'test' })
         for (const notice of await outbox.pending(10)) await outbox.delivered(notice.seq)
@@ -298,6 +300,21 @@ test('[F45] [F69] a machine that went back together with its mark learns from th
   // Whoever writes nonsense there delays nobody.
   await client.publishAsync(ringTopic('acme', 9), Buffer.from('nonsense'), { qos: 1, retain: true })
   await client.endAsync()
+
+  // A server that starts so finds out, and so does every later one, whatever the broker holds by then.
+  const settings = readConfiguration(config())
+  for (const suffix of ['', '-wal', '-shm']) rmSync(storePath(settings.state) + suffix, { force: true })
+  copyFileSync(file('backup', 'fleet.db'), storePath(settings.state))
+  await serve(async ({ store, published }) => {
+    const tls = { ca: [outside.servers.certPem], key: own.keyPem, cert: own.certPem }
+    const url = `mqtts://127.0.0.1:${outside.broker.port}`
+    const bus = connectMqttBus({ url, clientId: 'birthmark-acme', tls, log })
+    const ended = new Promise<Error>(onFatal => void watchHead({ bus, settings, store, published, onFatal }))
+    expect(await ended).toMatchObject({ code: 'store_older', message: expect.stringContaining('notice 3') })
+    await bus.close()
+  })
+  await expect(serve(async () => {})).rejects.toMatchObject({ code: 'store_older', next: expect.stringContaining('restore') })
+  rmSync(file('state', 'published-notices'))
 
   expect(await restore()).toBe(0)
   expect(printed).toMatch(/newest notice 3 — mqtts/)
