@@ -16,6 +16,7 @@ const mostMemoryMb = () => Number(/^VmHWM:\s+(\d+) kB/m.exec(readFileSync('/proc
 const quiet = { info() {}, warn() {}, error: (_: object, message: string) => process.stderr.write(`${message}\n`) }
 const fleet = 'bench'
 const lifetimeSeconds = 86_400
+const shardSize = 4096
 
 async function start({ path, folder, certificate, key }: Given) {
   const store = await openSqliteStore({ path })
@@ -50,6 +51,32 @@ async function start({ path, folder, certificate, key }: Given) {
     },
     async shard({ shard }: { shard: number }) {
       return { ms: await milliseconds(() => got(lists.shard(name, fleet, shard))), rssMb: 0 }
+    },
+    /**
+     * Certificates revoked one by one while their shard, its neighbour and the list of everything are being made: milliseconds from each record to a
+     * list that knows of it.
+     */
+    async during({ rounds, from, step }: { rounds: number; from: number; step: number }) {
+      const times: number[] = []
+      let everything: Promise<unknown> | null = null
+      let fullLists = 0
+      for (let round = 0; round < rounds; round++) {
+        everything ??= got(lists.full(name)).finally(() => {
+          everything = null
+          fullLists++
+        })
+        const start = from + round * step
+        const shard = Math.floor(start / shardSize)
+        const early = [shard, shard + 1].map(one => got(lists.shard(name, fleet, one)))
+        const { seq } = await revocation.revokeRange({ start, length: 1, by: 'bench' })
+        const recorded = performance.now()
+        const { revocations } = await got(lists.shard(name, fleet, shard))
+        times.push(performance.now() - recorded)
+        if (revocations < seq) throw new Error(`after revocation ${seq} a list of ${revocations}`)
+        await Promise.all(early)
+      }
+      await everything
+      return { times: times.toSorted((a, b) => a - b), fullLists }
     },
     /** Revokes a group and has `shards` asked for while the rest of the process is to go on. */
     async revoke({ group, shards }: { group: string; shards: number[] }) {

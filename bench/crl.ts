@@ -19,6 +19,8 @@ const repeats = 9
 /** openssl takes half a minute each time, and repeats itself within a few percent. */
 const opensslRepeats = 3
 const shardsAsked = 10
+/** Revocations while lists are being made. The third worst of them is their p99. */
+const roundsDuring = 300
 
 const fleet = 'bench'
 const revokedAt = 1_799_990_000
@@ -160,6 +162,10 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
 
     const first = Math.ceil(revokedBefore / shardSize) + 1
     const asked = Array.from({ length: shardsAsked }, (_, i) => first + i)
+    const during = await ask<{ times: number[]; fullLists: number }>('during', {
+      ...{ rounds: roundsDuring, from: (first + shardsAsked + 2) * shardSize, step: 97 },
+    })
+    const p99 = during.times[Math.ceil(roundsDuring * 0.99) - 1]
     const revoked = await ask<{ signatures: number; stallMs: number }>('revoke', { group: 'batch=now', shards: asked })
     await ask('end')
 
@@ -168,6 +174,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
       shardMs,
       millionRssMb: Math.max(...full.map(({ rssMb }) => rssMb)),
       ofOpenssl: median(openssl.map(({ ms }) => ms)) / ours,
+      duringBuildP99Ms: p99,
       revokeSigns: revoked.signatures - shardsAsked,
       maxStallMs: revoked.stallMs,
     }
@@ -179,6 +186,11 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
       line(`the same by openssl ca -gencrl, of ${openssl.length}`, median(openssl.map(({ ms }) => ms)).toFixed(0)),
       line('times faster than openssl (limit 5)', figures.ofOpenssl.toFixed(1)),
       line('the most memory of the process, MB (limit 100)', figures.millionRssMb.toFixed(0)),
+      line(
+        `a list with a revocation that came while ${during.fullLists} full ones were made, ms: p50`,
+        median(during.times).toFixed(1),
+      ),
+      line(`the same, p99 of ${roundsDuring}`, p99.toFixed(1)),
       line(`${revokedAtOnce} revoked at once: signatures beyond the ${shardsAsked} shards asked for`, String(figures.revokeSigns)),
       line('longest stall of the event loop meanwhile, ms (limit 200)', figures.maxStallMs.toFixed(1)),
     ].join('\n')
