@@ -13,9 +13,15 @@ const secondsPerCertificate = 60
 /** Devices remembered, some 100 bytes each. One that is forgotten has its full budget again: it was not asking lately. */
 const devicesMax = 32_768
 
+/** When to come again, and whether this is the first refusal since the last taken. */
+export interface OverBudget {
+  retryAfterSeconds: number
+  isFirst: boolean
+}
+
 export interface CertificateBudget {
-  /** Null: it is within its budget, and one is taken. Else when to come again, and whether this is the first refusal since the last taken. */
-  take(device: string): { retryAfterSeconds: number; isFirst: boolean } | null
+  /** Null: it is within its budget, and one is taken. */
+  take(device: string): OverBudget | null
 }
 
 /** `processes`: that issue from the store; each takes its part. */
@@ -26,8 +32,11 @@ export function createCertificateBudget(clock: Clock, processes = 1): Certificat
   return {
     take(device) {
       const now = clock.now()
-      const account = accounts.get(device) ?? { credit: creditMax, at: now, refusing: false }
-      accounts.set(device, account)
+      let account = accounts.get(device)
+      if (account === undefined) {
+        account = { credit: creditMax, at: now, refusing: false }
+        accounts.set(device, account)
+      }
       account.credit = Math.min(creditMax, account.credit + Math.max(0, now - account.at))
       account.at = now
       if (account.credit >= secondsEach) {

@@ -5,27 +5,26 @@
 const waitingMax = 64
 
 export interface Turns {
-  /** Runs `work` when every earlier turn of `id` has ended; null when too many wait. */
-  take<T>(id: string, work: () => Promise<T>): Promise<T | null>
+  /** Runs `work`, which may reject but not throw, when every earlier turn of `id` has ended: now, where none runs. Null when too many wait. */
+  take<T>(id: string, work: () => Promise<T>): Promise<T> | null
 }
 
 export function createTurns(): Turns {
-  const queues = new Map<string, { last: Promise<unknown>; waiting: number }>()
+  const queues = new Map<string, { last: Promise<void> | null; waiting: number }>()
   return {
-    async take(id, work) {
-      const queue = queues.get(id) ?? { last: Promise.resolve(), waiting: 0 }
+    take(id, work) {
+      const queue = queues.get(id) ?? { last: null, waiting: 0 }
       if (queue.waiting >= waitingMax) return null
       queue.waiting++
       queues.set(id, queue)
-      const turn = queue.last.then(work)
-      // The next turn comes whether this one succeeds or not; its failure is its caller's alone.
-      queue.last = turn.catch(() => {})
-      try {
-        return await turn
-      } finally {
+      const turn = queue.last === null ? work() : queue.last.then(work)
+      const left = () => {
         queue.waiting--
         if (queue.waiting === 0) queues.delete(id)
       }
+      // The next turn comes whether this one succeeds or not; its failure is its caller's alone.
+      queue.last = turn.then(left, left)
+      return turn
     },
   }
 }

@@ -8,7 +8,7 @@ import type { BearerTokens } from './bearer-token.ts'
 import type { Issuer } from './ca/issuer-key.ts'
 import type { Lint } from './ca/lint.ts'
 import { serialSource } from './ca/serial.ts'
-import { createCertificateBudget } from './certificate-budget.ts'
+import { createCertificateBudget, type OverBudget } from './certificate-budget.ts'
 import { csrDemand } from './csr-demand.ts'
 import { createTurns } from './device-turns.ts'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer, ShownProof } from './enrollment-request.ts'
@@ -22,12 +22,13 @@ import {
   type ProfileStanding,
   supersededError,
 } from './issue-certificate.ts'
-import { type IssuerSet, soleIssuer } from './issuer-set.ts'
+import { type IssuerSet, type IssuerStand, soleIssuer } from './issuer-set.ts'
 import { awaitApproval } from './manual-approval.ts'
 import { sha256 } from './node-crypto.ts'
 import { resolveOpenIntents } from './open-intents.ts'
 import { createPeerIdentities } from './peer-identity.ts'
 import type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
+import type { Claim } from './registrar/authenticate.ts'
 import { type Approval, decide, type Identity, isForgiven, waitsForPerson } from './registrar/decide.ts'
 import { NameError } from './registrar/name-template.ts'
 import { type ProvenCsr, prove } from './registrar/possession.ts'
@@ -110,7 +111,16 @@ interface Turn {
   identity: Identity
   csr: ProvenCsr
   note: Note
+  /** The device's, with its fleet's: what its turns and budgets are counted by. */
+  name: string
 }
+
+interface Recognised {
+  kind: 'recognised'
+  profile: EnrollmentProfile
+  identity: Identity
+}
+type Recognition = Recognised | EnrollmentOutcome
 
 const iso = (seconds: number) => new Date(seconds * 1000).toISOString()
 
@@ -144,6 +154,14 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const certificates = createCertificateBudget(clock, processes)
   const profiles = profilesByLabel(options.profiles)
   const anchorKeys = options.profiles.flatMap(profile => profile.birthAnchors.map(anchor => sha256(anchor.spki)))
+  let caKeysOf: IssuerStand | null = null
+  let caKeys: Bytes[] = []
+  const knownCaKeys = () => {
+    const stand = issuers.current()
+    if (stand !== caKeysOf) caKeys = [...stand.caKeys, ...anchorKeys]
+    caKeysOf = stand
+    return caKeys
+  }
   const at = () => Math.floor(clock.now())
 
   const noteOf =
@@ -170,8 +188,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
 
   // What a clock that runs behind the records would date, and whom it would find expired, cannot be relied on.
   let latestTime = -1
+  const isClockBehind = () => clock.now() < latestTime - clockToleranceSeconds
   async function requireForwardClock(): Promise<void> {
-    if (clock.now() >= latestTime - clockToleranceSeconds) return
     // Asked anew, since an operator may have accepted the clock meanwhile.
     latestTime = await store.lastTime()
     const now = clock.now()
@@ -179,18 +197,21 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       throw new UnavailableError('clock_regressed', 60, `the clock says ${iso(now)}, the last record is of ${iso(latestTime)}`)
   }
 
-  /** What is known of the device. Without a manifest, a birth certificate under the anchors makes it known; null when it cannot be. */
-  async function factsFor({ profile, identity, csr, note }: Turn, contentSha256: Bytes): Promise<EnrollmentFacts | null> {
-    const { fleet } = profile
-    const read = () => store.enrollmentFacts(fleet, identity.deviceId, csr.spkiSha256, contentSha256)
-    const facts = await read()
-    latestTime = facts.lastTime
-    await requireForwardClock()
-    const vouched = identity.kind === 'birth' || identity.kind === 'token'
+  const factsOf = ({ profile, identity, csr }: Turn, contentSha256: Bytes) =>
+    store.enrollmentFacts(profile.fleet, identity.deviceId, csr.spkiSha256, contentSha256)
+
+  /** Whether the profile takes a birth certificate's or a token's word for a device, and nothing is known of this one. */
+  function isToBeAdmitted({ profile, identity }: Turn, { device, latest }: EnrollmentFacts): boolean {
+    if (profile.requireManifest || (identity.kind !== 'birth' && identity.kind !== 'token')) return false
     // Pinned at first sight is the birth key of a device that has nothing yet: who holds a certificate by a secret or token is not taken over by
     // a manufacturer's certificate with the same serial number.
-    const known = facts.device && (identity.kind === 'token' || facts.device.birthSpkiSha256 || facts.latest)
-    if (!vouched || profile.requireManifest || known) return facts
+    return !(device && (identity.kind === 'token' || device.birthSpkiSha256 || latest))
+  }
+
+  /** Makes the device known; null when it cannot be. */
+  async function admit(turn: Turn, contentSha256: Bytes): Promise<EnrollmentFacts | null> {
+    const { profile, identity, note } = turn
+    const { fleet } = profile
     const by =
       identity.kind === 'birth' ? 'a birth certificate under a trusted manufacturer' : 'a bearer token of the trusted issuer'
     const audit = note('device_admitted', `${by}; the profile asks for no manifest`)
@@ -203,7 +224,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       at: at(),
       audit,
     })
-    return admitted && read()
+    return admitted && factsOf(turn, contentSha256)
   }
 
   /** Of the certificate that authenticates, or else of the device's last one. */
@@ -253,7 +274,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     // An earlier turn of the same device may have spent it.
     if (identity.kind === 'secret') identity = { ...identity, secret: (await store.secret(identity.hash)) ?? identity.secret }
     const contentSha256 = requestContent(profile, csr.spkiSha256)
-    const facts = await factsFor(turn, contentSha256)
+    let facts: EnrollmentFacts | null = await factsOf(turn, contentSha256)
+    latestTime = facts.lastTime
+    if (isClockBehind()) await requireForwardClock()
+    if (isToBeAdmitted(turn, facts)) facts = await admit(turn, contentSha256)
     if (facts === null)
       return refuse(
         request,
@@ -263,11 +287,24 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       )
     const verdict = verdictOn(identity, facts)
     const groups = profile.namesNeedGroups && facts.device ? await groupNames(fleet, facts.device.gids) : []
-    const lenientNames = request.peer.scep !== undefined
-    const approval = waitsForPerson(profile, facts.latest) ? await store.approval(fleet, deviceId, contentSha256) : null
-    const asked = { operation: request.operation, lenientNames, profile, identity, csr, contentSha256, groups, approval }
-    const caKeys = [...issuers.current().caKeys, ...anchorKeys]
-    const decision = decide<CertificateRecord>({ ...asked, ...facts, caKeys, status: verdict, now: clock.now() })
+    const decision = decide<CertificateRecord>({
+      operation: request.operation,
+      lenientNames: request.peer.scep !== undefined,
+      profile,
+      identity,
+      csr,
+      contentSha256,
+      device: facts.device,
+      latest: facts.latest,
+      same: facts.same,
+      keyHolder: facts.keyHolder,
+      birthKeyHolder: facts.birthKeyHolder,
+      groups,
+      approval: waitsForPerson(profile, facts.latest) ? await store.approval(fleet, deviceId, contentSha256) : null,
+      caKeys: knownCaKeys(),
+      status: verdict,
+      now: clock.now(),
+    })
     if (decision.kind !== 'refused' && identity.kind === 'token' && identity.use !== null) {
       // Spent before anything is signed. A crash behind this leaves the token good for this same request.
       const { use, expiresAt } = identity
@@ -306,15 +343,12 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   }
 
   /** A device in a loop is recorded once, and told when its next certificate may be had. */
-  async function requireBudget({ request, profile, identity, note }: Turn): Promise<void> {
-    const source = `${profile.fleet}/${identity.deviceId}`
-    const over = certificates.take(source)
-    if (over === null) return
+  async function turnAway({ request, profile, identity, note, name }: Turn, over: OverBudget): Promise<never> {
     const code = 'certificates_too_often'
     const detail = `device ${identity.deviceId} has had too many certificates in a short time`
     if (over.isFirst) {
       log.warn({ code, fleet: profile.fleet, device: identity.deviceId, requestId: request.requestId }, 'a device renews in a loop')
-      await budget.record(source, note('enrollment_refused', detail, code))
+      await budget.record(name, note('enrollment_refused', detail, code))
     }
     throw new UnavailableError(code, over.retryAfterSeconds, detail)
   }
@@ -324,14 +358,15 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     for (let attempt = 0; attempt < attemptsMax; attempt++) {
       const judged = await judge(turn)
       if ('kind' in judged) return judged
-      if (attempt === 0) await requireBudget(turn)
+      const over = attempt === 0 ? certificates.take(turn.name) : null
+      if (over !== null) await turnAway(turn, over)
       if (judged.device.revoked) {
         // The profile readmits by birth, or it would not be approved. What it had is superseded from here on; then it is looked at anew.
         const said = note('device_readmitted', 'by its birth certificate, as the profile allows')
         await store.readmitDevice(profile.fleet, identity.deviceId, said)
         continue
       }
-      await failpoint?.('decided' satisfies (typeof failpoints)[number])
+      if (failpoint) await failpoint('decided' satisfies (typeof failpoints)[number])
       // 4. to 9. Reserve, prepare, record the intent, sign, verify, record the certificate.
       const { operation, requestId, transaction, peer } = request
       const issued = await issue({ approval: judged, operation, requestId, note, transaction, patient: peer.scep !== undefined })
@@ -370,24 +405,30 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     })
   }
 
-  /** 1. Who is it? 401 until that is settled. */
-  async function recognise(
-    request: EnrollmentRequest,
-  ): Promise<{ kind: 'recognised'; profile: EnrollmentProfile; identity: Identity } | EnrollmentOutcome> {
-    const { operation, label, peer } = request
+  /** 1. Who is it? 401 until that is settled. At once where nothing has to be looked up. */
+  function recognise(request: EnrollmentRequest): Recognition | Promise<Recognition> {
+    const { operation, label } = request
     if (operation !== 'enroll' && operation !== 'reenroll')
       return refuse(request, '', '', refusal('operation_unknown', `no operation ${JSON.stringify(String(operation).slice(0, 32))}`))
     const profile = profiles.get(label)
     if (profile === undefined)
       return refuse(request, '', '', refusal('label_unknown', `no profile is named ${JSON.stringify(label)}`))
-    const { fleet } = profile
     const superseded = options.profileStanding?.superseded() ?? null
     if (superseded !== null) throw supersededError(superseded)
-    await requireForwardClock()
-    const claim = identities.claimOf(peer, profile)
-    if (isRefusal(claim)) return refuse(request, fleet, '', claim)
+    return isClockBehind() ? requireForwardClock().then(() => recogniseUnder(profile, request)) : recogniseUnder(profile, request)
+  }
+
+  function recogniseUnder(profile: EnrollmentProfile, request: EnrollmentRequest): Recognition | Promise<Recognition> {
+    const claim = identities.claimOf(request.peer, profile)
+    if (isRefusal(claim)) return refuse(request, profile.fleet, '', claim)
+    // Nothing of ours is on record about its credential.
+    if (claim.kind === 'birth') return { kind: 'recognised', profile, identity: claim }
+    return lookUp(claim, profile, request)
+  }
+
+  async function lookUp(claim: Claim, profile: EnrollmentProfile, request: EnrollmentRequest): Promise<Recognition> {
     const identity = await identities.identify(claim, profile)
-    if (isRefusal(identity)) return refuse(request, fleet, 'deviceId' in claim ? claim.deviceId : '', identity)
+    if (isRefusal(identity)) return refuse(request, profile.fleet, 'deviceId' in claim ? claim.deviceId : '', identity)
     return { kind: 'recognised', profile, identity }
   }
 
@@ -400,24 +441,24 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     return isRefusal(device) ? refuse(request, profile.fleet, '', device) : { ...request, peer: device }
   }
 
-  async function answer(request: EnrollmentRequest): Promise<EnrollmentOutcome> {
+  function answer(request: EnrollmentRequest, { profile, identity }: Recognised): Promise<EnrollmentOutcome> {
     const { peer } = request
-    const recognised = await recognise(request)
-    if (recognised.kind !== 'recognised') return recognised
-    const { profile, identity } = recognised
     const { fleet } = profile
     const { deviceId } = identity
     // 2. Does it hold the key it asks for? Key policy first, then one signature.
     const csr = prove(request.csr, profile.keys, peer, identities.keyMemoryOf(peer), profile.possession === 'channel', readCsr)
     if (isRefusal(csr)) return refuse(request, fleet, deviceId, csr)
+    const turn = { request, profile, identity, csr, note: noteOf(request, fleet, deviceId), name: `${fleet}/${deviceId}` }
+    if (profile.webhook === null) return inTurn(turn)
     // The owner's system may say no. Nothing was looked up yet and no turn taken, so that a slow answer holds up this request alone.
-    if (profile.webhook !== null) {
-      const denied = await askOwner(request, profile, identity, csr)
-      if (denied !== null) return refuse(request, fleet, deviceId, denied)
-    }
-    // 3. to 10. One request of a device at a time.
-    const turn = { request, profile, identity, csr, note: noteOf(request, fleet, deviceId) }
-    const outcome = await turns.take(`${fleet}/${deviceId}`, () => serve(turn))
+    return askOwner(request, profile, identity, csr).then(denied =>
+      denied === null ? inTurn(turn) : refuse(request, fleet, deviceId, denied),
+    )
+  }
+
+  /** 3. to 10. One request of a device at a time. */
+  function inTurn(turn: Turn): Promise<EnrollmentOutcome> {
+    const outcome = turns.take(turn.name, () => serve(turn))
     if (outcome === null) throw new UnavailableError('busy', 5, 'too many requests of this device are waiting')
     return outcome
   }
@@ -472,27 +513,37 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   }
 
   let ready: Promise<{ voided: number }> | null = null
+  let isReady = false
   const reconcile = () => {
-    ready ??= voidOpenIntents().catch(error => {
-      ready = null
-      throw error
-    })
+    ready ??= voidOpenIntents().then(
+      done => {
+        isReady = true
+        return done
+      },
+      error => {
+        ready = null
+        throw error
+      },
+    )
     return ready
   }
 
   return {
     async enroll(request) {
       try {
-        await reconcile()
+        if (!isReady) await reconcile()
         const own = request.proof ? await unwrapped(request) : request
-        return 'peer' in own ? await answer(own) : own
+        if ('kind' in own) return own
+        const found = recognise(own)
+        const recognised = found instanceof Promise ? await found : found
+        return recognised.kind === 'recognised' ? await answer(own, recognised) : recognised
       } catch (error) {
         return unavailable(request, error)
       }
     },
     async introduce(request, work) {
       try {
-        await reconcile()
+        if (!isReady) await reconcile()
         const recognised = await recognise(request)
         if (recognised.kind !== 'recognised') return recognised
         const { profile, identity } = recognised

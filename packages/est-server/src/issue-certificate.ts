@@ -2,13 +2,12 @@
 // is asked, and the certificate is before anybody gets it.
 
 import type { Bytes } from '@birthmark/device-sdk/core'
-import type { IssuancePermit, IssuedCertificate } from './ca/issuance.ts'
 import { EstServerError, failureCode } from './errors.ts'
-import type { IssuerSet, SigningIssuer } from './issuer-set.ts'
+import type { IssuerSet } from './issuer-set.ts'
 import type { Clock, Failpoint, Log } from './ports.ts'
 import type { Approval } from './registrar/decide.ts'
 import type { ScepTransaction } from './store/scep.ts'
-import type { AuditEntry, AuditKind, IntentConflict, Store } from './store/store.ts'
+import type { AuditEntry, AuditKind, IntentConflict, IssuanceIntent, Store } from './store/store.ts'
 import { UnavailableError } from './unavailability.ts'
 
 /** The steps at which a crash is rehearsed, in order. */
@@ -68,36 +67,19 @@ export const supersededError = (detail: string | null) =>
 /** Throws UnavailableError, and what the store and the authority throw. */
 export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promise<Issued> {
   const { store, issuers, clock, log, nextSerial } = parts
-  const pass = async (name: (typeof failpoints)[number]) => parts.failpoint?.(name)
+  // Not there but in a rehearsal: waited for only then.
+  const pass: ((name: (typeof failpoints)[number]) => unknown) | undefined = parts.failpoint
 
-  /** 7. Sign, once. 8. Verify: a faulty signature is not released. */
-  async function sign(
-    { issuer, authority }: SigningIssuer,
-    permit: IssuancePermit,
-    serial: Bytes,
-    idx: number,
-    { note, patient }: Pick<Issuing, 'note' | 'patient'>,
-  ): Promise<IssuedCertificate> {
-    try {
-      // A crash behind this leaves a signature that nobody has seen.
-      const signed = await authority.issue(permit, patient)
-      await pass('signed')
-      const certificate = authority.verify(signed)
-      await pass('verified')
-      return certificate
-    } catch (error) {
-      // The intent resolves to void here, or at the device's next request when the store does not answer either.
-      const entry = note('intent_voided', `idx ${idx} was not signed`, failureCode(error) ?? '')
-      await store.voidIntent(issuer.keyId, serial, entry).catch(() => false)
-      throw error
-    }
+  /** The intent resolves to void here, or at the device's next request when the store does not answer either. */
+  async function giveUp({ issuer, serial, idx }: IssuanceIntent, note: Note, error: unknown): Promise<void> {
+    const entry = note('intent_voided', `idx ${idx} was not signed`, failureCode(error) ?? '')
+    await store.voidIntent(issuer, serial, entry).catch(() => false)
   }
 
   type Attempt = { kind: 'conflict'; on: IntentConflict } | Issued
 
-  async function attempt(issuing: Issuing): Promise<Attempt> {
-    const { approval, operation, requestId, note, transaction } = issuing
-    const { device, gids, csr, profile, contentSha256, epoch, secret, names, consent } = approval
+  async function attempt({ approval, operation, requestId, note, transaction, patient }: Issuing): Promise<Attempt> {
+    const { device, gids, csr, profile, names } = approval
     const { spkiSha256 } = csr
     const { fleet } = profile
     const { signing } = issuers.current()
@@ -109,18 +91,25 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     // 4. Reserve serial and idx. A crash here leaves nothing behind.
     const serial = nextSerial()
     const idx = await store.reserveIdx(fleet)
-    await pass('reserved')
+    if (pass) await pass('reserved')
     // 5. Prepare: build and lint. The key is not touched; a lint failure ends here.
-    const span = { serial, notBefore, notAfter }
-    const membership = { fleet, idx, gids }
-    const { extendedKeyUsage } = profile
-    const key = { spki: csr.csr.spki, spkiSha256 }
-    const permit = authority.prepare({ ...span, deviceId: device.id, ...names, extendedKeyUsage, ...key, membership })
-    await pass('prepared')
+    const permit = authority.prepare({
+      deviceId: device.id,
+      serial,
+      notBefore,
+      notAfter,
+      spki: csr.csr.spki,
+      spkiSha256,
+      subject: names.subject,
+      alternativeNames: names.alternativeNames,
+      extendedKeyUsage: profile.extendedKeyUsage,
+      membership: { fleet, idx, gids },
+    })
+    if (pass) await pass('prepared')
     // 6. Record what will be signed. From here a crash leaves an open intent, which reconcile() or the device's next request voids.
-    const issuerId = issuer.keyId
-    const of = {
-      issuer: issuerId,
+    const intent: IssuanceIntent = {
+      issuer: issuer.keyId,
+      serial,
       fleet,
       device: device.key,
       deviceVersion: device.version,
@@ -128,41 +117,49 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
       idx,
       gids,
       spkiSha256,
-      contentSha256,
-      epoch,
-    }
-    const result = await store.recordIntent({
-      ...span,
-      ...of,
-      secret,
+      contentSha256: approval.contentSha256,
+      epoch: approval.epoch,
+      notBefore,
+      notAfter,
+      secret: approval.secret,
       requestId,
       tbs: permit.tbs,
       at,
-      consent,
-      ...(transaction && { transaction }),
-      ...(parts.profiles && { profiles: parts.profiles.hash }),
-    })
+      consent: approval.consent,
+    }
+    if (transaction) intent.transaction = transaction
+    if (parts.profiles) intent.profiles = parts.profiles.hash
+    const result = await store.recordIntent(intent)
     if (result.kind === 'conflict') return result
-    await pass('intended')
-    const { der } = await sign(signing, permit, serial, idx, issuing)
+    if (pass) await pass('intended')
+    let der: Bytes
+    try {
+      // 7. Sign, once. A crash behind this leaves a signature that nobody has seen.
+      const signing = authority.issue(permit, patient)
+      const signed = signing instanceof Promise ? await signing : signing
+      if (pass) await pass('signed')
+      // 8. Verify: a faulty signature is not released.
+      der = authority.verify(signed).der
+      if (pass) await pass('verified')
+    } catch (error) {
+      await giveUp(intent, note, error)
+      throw error
+    }
     // 9. Record the certificate. A crash after this loses the answer alone; the same request gets it again.
-    const { supersedes, supersedesSince } = approval
-    const idxFloor = approval.idxFloor === 'own' ? idx : approval.idxFloor
-    const audit = note('certificate_issued', `${operation}, idx ${idx}, serial ${hex(serial)}`)
     const recorded = await store.recordCertificate({
-      issuer: issuerId,
+      issuer: issuer.keyId,
       serial,
       der,
-      idxFloor,
-      supersedes,
-      supersedesSince,
+      idxFloor: approval.idxFloor === 'own' ? idx : approval.idxFloor,
+      supersedes: approval.supersedes,
+      supersedesSince: approval.supersedesSince,
       at,
-      audit,
+      audit: note('certificate_issued', `${operation}, idx ${idx}, serial ${hex(serial)}`),
     })
     // Another server gave this intent up meanwhile; its own attempt may have won.
     if (recorded === 'conflict') return { kind: 'stale' }
-    await pass('recorded')
-    return { kind: 'issued', certificate: der, issuer: issuerId, notBefore, notAfter }
+    if (pass) await pass('recorded')
+    return { kind: 'issued', certificate: der, issuer: issuer.keyId, notBefore, notAfter }
   }
 
   return async issuing => {

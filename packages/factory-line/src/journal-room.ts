@@ -1,8 +1,7 @@
 // The room in which a group of journal lines is put together before it is written: each line's octets go where they will stand in the file,
 // and its hash is taken there. One room for all groups, since a line is made for every step of every unit.
 
-import type { Bytes } from '@birthmark/device-sdk/core'
-import { base64Length, writeBase64 } from './base64-octets.ts'
+import { type Bytes, base64Length, writeBase64 } from '@birthmark/device-sdk/core'
 import { type FateLine, hashOf, type NoteLine, type OpenedLine } from './journal-line.ts'
 
 /** A unit before it has a certificate. */
@@ -44,7 +43,7 @@ export function journalRoom(): JournalRoom {
     const most = filled + 3 * (before.length + after.length) + (octets ? base64Length(octets.length) : 0) + 1
     if (most > room.length) room = Buffer.concat([room.subarray(0, filled)], 2 * most)
     filled += room.write(before, filled)
-    if (octets) filled = writeBase64(room, filled, octets)
+    if (octets) filled = writeBase64(room, filled, octets, 0, octets.length)
     filled += room.write(after, filled)
   }
 

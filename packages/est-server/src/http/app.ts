@@ -60,7 +60,7 @@ export function createFront({ enrollment, limits, log, unready, observer = nobod
       if (!path.startsWith(estPrefix)) return null
       try {
         if (proxies !== null) {
-          const forwarding = proxies.forwardedBy(exchange.peer, exchange.header)
+          const forwarding = proxies.forwardedBy(exchange.peer, name => exchange.header(name))
           if (forwarding.kind === 'malformed') return refuse(exchange.requestId, 'request_malformed', { detail: forwarding.detail })
           if (forwarding.kind === 'forwarded') exchange.peer = forwarding.peer
         }

@@ -105,8 +105,7 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log, obser
     const credentials = basic !== null || bearer !== null ? { basic, bearer } : null
     // Many clients show a secret only to a challenge (RFC 7030 3.2.3): this answer is the first half of their request.
     if (!credentials && !exchange.peer.chain) return challenge(requestId)
-    const type = exchange.header('content-type')?.split(';')[0].trim().toLowerCase()
-    if (type !== 'application/pkcs10') return refused(exchange, 'content_type_refused')
+    if (!isPkcs10(exchange.header('content-type'))) return refused(exchange, 'content_type_refused')
     const body = await exchange.readBody()
     if (body.kind === 'refused') return refused(exchange, body.code)
     let csr: Bytes = new Uint8Array(0)
@@ -208,6 +207,11 @@ function keyAnswer(
   key.fill(0)
   return whole
 }
+
+function isPkcs10(contentType: string | undefined): boolean {
+  return contentType === pkcs10 || contentType?.split(';')[0].trim().toLowerCase() === pkcs10
+}
+const pkcs10 = 'application/pkcs10'
 
 // RFC 7030 4.1.3 asks for the header and RFC 8951 forbids relying on it: clients of both kinds exist.
 function encoded(contentType: string): Record<string, string> {

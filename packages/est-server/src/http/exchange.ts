@@ -55,7 +55,7 @@ export interface Answer {
 export function answer(requestId: string, status: number, headers: Record<string, string>, body: Answer['body']): Answer {
   headers['x-request-id'] = requestId
   // RFC 9110 8.6: a 204 has neither length nor body.
-  if (status !== 204) headers['content-length'] = String(Buffer.byteLength(body))
+  if (status !== 204) headers['content-length'] = String(typeof body === 'string' ? Buffer.byteLength(body) : body.length)
   return { status, headers, body }
 }
 

@@ -8,7 +8,7 @@ import type { Bytes } from '@birthmark/device-sdk/core'
 import type { Peer } from '../enrollment-request.ts'
 import type { Log } from '../ports.ts'
 import type { Connection, ConnectionGate } from './connection-gate.ts'
-import { answer, type Exchange } from './exchange.ts'
+import { answer, type BodyOutcome, type Exchange } from './exchange.ts'
 import type { Limits } from './limits.ts'
 import { problem, type RequestProblemCode } from './problem.ts'
 import { readBody } from './request-body.ts'
@@ -45,6 +45,56 @@ interface Session {
   socket: Socket
   /** The last answer begun. */
   current: ServerResponse | null
+}
+
+/** One object a request, whose methods are its class's. */
+class GatedExchange implements Exchange {
+  readonly method: string
+  readonly target: string
+  peer: Peer
+  readonly requestId: string
+  readonly #request: Omit<GatedRequest, 'exchange'>
+  readonly #gate: ConnectionGate
+  readonly #bodyBytesMax: number
+  readonly #awaitsContinue: boolean
+
+  constructor(
+    request: Omit<GatedRequest, 'exchange'>,
+    requestId: string,
+    gate: ConnectionGate,
+    bodyBytesMax: number,
+    awaitsContinue: boolean,
+  ) {
+    const { incoming, connection } = request
+    this.method = incoming.method ?? ''
+    this.target = incoming.url ?? ''
+    this.peer = connection.peer as Peer
+    this.requestId = requestId
+    this.#request = request
+    this.#gate = gate
+    this.#bodyBytesMax = bodyBytesMax
+    this.#awaitsContinue = awaitsContinue
+  }
+
+  header(name: string): string | undefined {
+    return this.#request.incoming.headers[name] as string | undefined
+  }
+
+  readBody(): Promise<BodyOutcome> {
+    const { incoming, outgoing, connection } = this.#request
+    const gate = this.#gate
+    return new Promise(resolve => {
+      gate.enter(connection, 'body')
+      connection.expire = readBody(incoming, this.#bodyBytesMax, outcome => {
+        connection.expire = null
+        gate.enter(connection, 'answer')
+        // The rest of the body is in the way of a next request.
+        if (outcome.kind === 'refused' && !outgoing.headersSent) outgoing.setHeader('connection', 'close')
+        resolve(outcome)
+      })
+      if (this.#awaitsContinue) outgoing.writeContinue()
+    })
+  }
 }
 
 /** A whole answer. Header names in lower case, content-length among them. */
@@ -114,27 +164,9 @@ export function createGatedHttp(options: GatedHttpOptions): GatedHttp {
     connection.requests++
     gate.enter(connection, 'answer')
     const { headers } = incoming
-    const exchange: Exchange = {
-      method: incoming.method ?? '',
-      target: incoming.url ?? '',
-      peer: connection.peer as Peer,
-      requestId: id,
-      header: name => headers[name] as string | undefined,
-      readBody: async () => {
-        const reading = readBody(incoming, limits.bodyBytesMax)
-        gate.enter(connection, 'body')
-        connection.expire = reading.expire
-        if (awaitsContinue) outgoing.writeContinue()
-        const outcome = await reading.outcome
-        connection.expire = null
-        gate.enter(connection, 'answer')
-        // The rest of the body is in the way of a next request.
-        if (outcome.kind === 'refused' && !outgoing.headersSent) outgoing.setHeader('connection', 'close')
-        return outcome
-      },
-    }
+    const exchange = new GatedExchange({ connection, incoming, outgoing }, id, gate, limits.bodyBytesMax, awaitsContinue)
     const request = { exchange, connection, incoming, outgoing }
-    outgoing.once('finish', () => answered(session, request))
+    outgoing.on('finish', () => answered(session, request))
     if (Number(headers['content-length'] ?? 0) > limits.bodyBytesMax) {
       sendProblem(outgoing, 'body_too_large', id)
       return

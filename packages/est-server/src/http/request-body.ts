@@ -3,31 +3,33 @@
 import type { IncomingMessage } from 'node:http'
 import type { BodyOutcome } from './exchange.ts'
 
-export interface BodyReading {
-  outcome: Promise<BodyOutcome>
-  /** Called at the deadline. */
-  expire(): void
-}
-
-/** `incoming` must not have been read from. */
-export function readBody(incoming: IncomingMessage, bytesMax: number): BodyReading {
-  let settle: (outcome: BodyOutcome) => void = () => {}
-  const outcome = new Promise<BodyOutcome>(resolve => {
-    settle = resolve
-  })
-  let chunks: Buffer[] = []
+/** `incoming` must not have been read from. `done` hears the outcome, once. Returns what to call at the deadline. */
+export function readBody(incoming: IncomingMessage, bytesMax: number, done: (outcome: BodyOutcome) => void): () => void {
+  // Nearly every body comes in one piece.
+  let first: Buffer | null = null
+  let more: Buffer[] | null = null
   let length = 0
+  let isDone = false
+  const settle = (outcome: BodyOutcome) => {
+    if (isDone) return
+    isDone = true
+    first = more = null
+    done(outcome)
+  }
+  // The client went away or broke the framing: nobody is left to read the answer.
+  const broken = () => settle({ kind: 'refused', code: 'request_malformed' })
   incoming.on('data', (chunk: Buffer) => {
+    if (isDone) return
     length += chunk.length
-    if (length <= bytesMax) chunks.push(chunk)
+    if (length > bytesMax) settle({ kind: 'refused', code: 'body_too_large' })
+    else if (first === null) first = chunk
     else {
-      chunks = []
-      settle({ kind: 'refused', code: 'body_too_large' })
+      more ??= [first]
+      more.push(chunk)
     }
   })
-  incoming.on('end', () => settle({ kind: 'body', bytes: chunks.length === 1 ? chunks[0] : Buffer.concat(chunks) }))
-  // The client went away or broke the framing: nobody is left to read the answer.
-  incoming.on('error', () => settle({ kind: 'refused', code: 'request_malformed' }))
-  incoming.on('close', () => settle({ kind: 'refused', code: 'request_malformed' }))
-  return { outcome, expire: () => settle({ kind: 'refused', code: 'body_timeout' }) }
+  incoming.on('end', () => settle({ kind: 'body', bytes: more ? Buffer.concat(more) : (first ?? Buffer.alloc(0)) }))
+  incoming.on('error', broken)
+  incoming.on('close', broken)
+  return () => settle({ kind: 'refused', code: 'body_timeout' })
 }

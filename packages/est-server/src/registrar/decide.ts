@@ -450,38 +450,46 @@ export function decide<C extends CertificateFacts>(q: Question<C>, trace?: (step
   const { identity, profile, latest } = q
   // One object for all rules; that a device is there and has names is what the first rules see to.
   const c = { ...q, names: null } as object as Case
-  for (const rule of standing) {
-    const against = rule.judge(c)
-    if (against !== null) return { kind: 'refused', ...against }
-    if (trace) tell(rule, c, trace)
-  }
+  const forbidden = firstRefusal(standing, c, trace)
+  if (forbidden !== null) return { kind: 'refused', ...forbidden }
   const { device, names } = c
   const again = earlier(q, device)
   if (again) return { kind: 'again', certificate: again }
-  for (const rule of making) {
-    const against = rule.judge(c)
-    if (against !== null) return { kind: 'refused', ...against }
-    if (trace) tell(rule, c, trace)
-  }
+  const unmakable = firstRefusal(making, c, trace)
+  if (unmakable !== null) return { kind: 'refused', ...unmakable }
 
-  const approval = {
+  const epoch = q.same === null ? 0 : q.same.epoch + 1
+  const keyChange = superseding(q, device)
+  if (isRefusal(keyChange)) return { kind: 'refused', ...keyChange }
+  const word = approvalVerdict(c, epoch)
+  if (word === 'pending') return { kind: 'pending', epoch, names }
+  if (word !== null) return { kind: 'refused', ...word }
+  if (trace && waitsForPerson(profile, latest)) trace({ rule: 'approval', detail: `${q.approval?.decidedBy} approved it` })
+  const approval: Omit<Approval, typeof approved> = {
     csr: q.csr,
     contentSha256: q.contentSha256,
     profile,
     device,
-    gids: device.gids.filter(gid => !device.closedGids.includes(gid)),
+    gids: device.closedGids.length === 0 ? device.gids : device.gids.filter(gid => !device.closedGids.includes(gid)),
     names,
-    epoch: q.same === null ? 0 : q.same.epoch + 1,
+    epoch,
     secret: identity.kind === 'secret' ? identity.hash : null,
+    consent: waitsForPerson(profile, latest) ? (q.approval?.id ?? null) : null,
+    idxFloor: keyChange.idxFloor,
+    supersedes: keyChange.supersedes,
+    supersedesSince: keyChange.supersedesSince,
   }
-  const keyChange = superseding(q, device)
-  if (isRefusal(keyChange)) return { kind: 'refused', ...keyChange }
-  const word = approvalVerdict(c, approval.epoch)
-  if (word === 'pending') return { kind: 'pending', epoch: approval.epoch, names }
-  if (word !== null) return { kind: 'refused', ...word }
-  if (trace && waitsForPerson(profile, latest)) trace({ rule: 'approval', detail: `${q.approval?.decidedBy} approved it` })
-  const consent = waitsForPerson(profile, latest) ? (q.approval?.id ?? null) : null
-  return { kind: 'approved', approval: { ...approval, ...keyChange, consent } as Approval }
+  return { kind: 'approved', approval: approval as Approval }
+}
+
+/** What the first rule that has anything against it says; the trace is told of those before. */
+function firstRefusal(rules: readonly Rule[], c: Case, trace: ((step: Step) => void) | undefined): Refusal | null {
+  for (let i = 0; i < rules.length; i++) {
+    const against = rules[i].judge(c)
+    if (against !== null) return against
+    if (trace) tell(rules[i], c, trace)
+  }
+  return null
 }
 
 function tell(rule: Rule, c: Case, trace: (step: Step) => void): void {

@@ -2,7 +2,7 @@
 // Pure: bytes and text in and out, no socket, no decision about who may do what. What comes out of a request is not yet a well-formed
 // CSR, only bytes that were well encoded.
 
-import { type Bytes, decodeBase64, decodePem } from '@birthmark/device-sdk/core'
+import { type Bytes, base64Length, decodeBase64, decodePem, writeBase64 } from '@birthmark/device-sdk/core'
 
 export const estPrefix = '/.well-known/est/'
 
@@ -109,11 +109,25 @@ function certsOnly(certificates: Bytes[]): Buffer {
  * The certs-only body, in base64 with lines of 64: libest's decoder takes no longer one. In one line for those that take no line end instead.
  * `certificates`: DER, the issued one first.
  */
-export function certsOnlyBody(certificates: Bytes[], oneLine = false): string {
-  const text = certsOnly(certificates).toString('base64')
-  if (oneLine) return text
-  let out = ''
-  for (let at = 0; at < text.length; at += 64) out += text.slice(at, at + 64) + '\n'
+export function certsOnlyBody(certificates: Bytes[], oneLine = false): Buffer<ArrayBuffer> {
+  return base64Body(certsOnly(certificates), oneLine)
+}
+
+/** Octets that make a line of 64 characters. */
+const lineBytes = 48
+const newline = 0x0a
+
+function base64Body(bytes: Bytes, oneLine: boolean): Buffer<ArrayBuffer> {
+  const lines = oneLine ? 0 : Math.ceil(bytes.length / lineBytes)
+  const out = Buffer.allocUnsafe(base64Length(bytes.length) + lines)
+  if (oneLine) {
+    writeBase64(out, 0, bytes, 0, bytes.length)
+    return out
+  }
+  for (let from = 0, at = 0; from < bytes.length; from += lineBytes) {
+    at = writeBase64(out, at, bytes, from, Math.min(from + lineBytes, bytes.length))
+    out[at++] = newline
+  }
   return out
 }
 
@@ -127,12 +141,9 @@ export const keyAndCertificatesType = `multipart/mixed; boundary=${boundary}`
 
 /** RFC 7030 4.4.2: the private key, then the certificate as simpleenroll would answer it. CRLF as RFC 2046 5.1.1 has it. */
 export function keyAndCertificatesBody(key: Bytes, enveloped: boolean, certificates: Bytes[]): string {
-  const part = (type: string, body: string) =>
-    `--${boundary}\r\nContent-Type: ${type}\r\nContent-Transfer-Encoding: base64\r\n\r\n${body.replaceAll('\n', '\r\n')}`
-  const lines = Buffer.from(key)
-    .toString('base64')
-    .replace(/.{1,64}/g, '$&\n')
-  return `${part(enveloped ? envelopedKeyType : plainKeyType, lines)}${part(certsOnlyType, certsOnlyBody(certificates))}--${boundary}--\r\n`
+  const part = (type: string, body: Buffer) =>
+    `--${boundary}\r\nContent-Type: ${type}\r\nContent-Transfer-Encoding: base64\r\n\r\n${body.toString('latin1').replaceAll('\n', '\r\n')}`
+  return `${part(enveloped ? envelopedKeyType : plainKeyType, base64Body(key, false))}${part(certsOnlyType, certsOnlyBody(certificates))}--${boundary}--\r\n`
 }
 
 /** Answers that spare a small client PKCS#7, or a script the conversion: the certificate alone in DER, and a PEM chain (RFC 8555 9.1). */
