@@ -168,9 +168,19 @@ test('devices without a certificate are counted apart: no notice names them, enr
   expect(group.planned).toContain('refused     1 device without a certificate: at enrollment; no notice can name them')
   expect(group.watched).toContain('✔ broker blocked  1 device')
   expect(group.watched).toContain('✔ refused         1 device without a certificate, at enrollment')
-  expect(group.view.stages).toMatchObject({ revoked: { certificates: 1, withoutCertificate: 1 }, told: 0, blockedNotAcked: 1 })
+  expect(group.view.stages).toMatchObject({
+    revoked: { certificates: 1 },
+    blocked: { withoutCertificate: 1 },
+    told: 0,
+    blockedNotAcked: 1,
+  })
   const alone = await carryOut('id=new-3')
-  expect(alone.view.stages).toMatchObject({ revoked: { certificates: 0, withoutCertificate: 1 }, told: 0, blockedNotAcked: 0 })
+  expect(alone.view.stages).toMatchObject({
+    revoked: { certificates: 0 },
+    blocked: { withoutCertificate: 1 },
+    told: 0,
+    blockedNotAcked: 0,
+  })
   expect((await ask('new-2'))?.body).toMatch(/group_revoked|device_revoked/)
   expect((await ask('new-3'))?.body).toContain('device_revoked')
 

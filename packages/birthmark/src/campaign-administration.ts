@@ -21,7 +21,7 @@ export interface CampaignStages {
    * more, are counted apart here and below: there is nothing to block and nothing to name in a notice, and enrollment refuses them.
    */
   blocked: { at: number; devices: number; withoutCertificate: number; online: number | null; sessionsCut: number | null } | null
-  revoked: { at: number; seq: number; certificates: number; withoutCertificate: number } | null
+  revoked: { at: number; seq: number; certificates: number } | null
   /** Notices of the campaign that the broker has not confirmed; null before there are any. */
   undelivered: number | null
   /**

@@ -179,7 +179,7 @@ function createProgress(parts: CampaignDeskParts) {
     async stages(campaign: Campaign): Promise<CampaignStages> {
       const { story, plan } = campaign
       const { commit, blocked } = story
-      const certified = plan.devices.count - (commit?.withoutCertificate ?? blocked?.withoutCertificate ?? 0)
+      const certified = plan.devices.count - (blocked?.withoutCertificate ?? 0)
       const heardOf = Math.min(await toldOf(campaign), certified)
       const pending = commit === null ? [] : await store.outboxPending(fleet, pageRowsMax)
       return {
@@ -192,10 +192,7 @@ function createProgress(parts: CampaignDeskParts) {
           online: blocked.online,
           sessionsCut: blocked.sessionsCut,
         },
-        revoked: commit && {
-          ...{ at: story.at.committed ?? 0, seq: commit.seq, certificates: commit.certificates },
-          withoutCertificate: commit.withoutCertificate,
-        },
+        revoked: commit && { at: story.at.committed ?? 0, seq: commit.seq, certificates: commit.certificates },
         undelivered: commit === null ? null : pending.filter(({ seq }) => seq > (story.seqBefore ?? 0) && seq <= commit.seq).length,
         relyingParties: commit && confirmationOf(publisher.confirmations(commit.seq)),
         told: heardOf,
@@ -319,7 +316,7 @@ async function receiptOf(
     notices,
     revoked: {
       ...{ devices: plan.devices.count, certificates: commit.certificates },
-      withoutCertificate: commit.withoutCertificate,
+      withoutCertificate: stages.blocked?.withoutCertificate ?? 0,
     },
     progress: {
       ...{ asOf: Math.floor(clock.now()), sessionsCut: stages.blocked?.sessionsCut ?? null },

@@ -88,6 +88,7 @@ export interface CampaignStory {
     online: number | null
     sessionsCut: number | null
     connectionsClosed: number
+    /** Devices that no notice can name, since they have none, or none any more: closed all the same. */
     withoutCertificate: number
   } | null
   /** Refusals of its devices are on record behind it. */
@@ -97,8 +98,6 @@ export interface CampaignStory {
   commit: {
     seq: number
     certificates: number
-    /** Devices that no notice can name, since they have none, or none any more: closed all the same. */
-    withoutCertificate: number
     sessionsCut: number | null
     audit: { n: number; hash: string }
   } | null
@@ -231,6 +230,7 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
       {
         ...{ fleet, id, plan: text, planSha256: sha256, plannedAt: createdAt, expiresAt: content.expiresAt },
         ...{ issuedThrough: frozen.issuedThrough, devices: frozen.devices, certificates: frozen.certificates },
+        uncertified: frozen.uncertified,
         story: canonicalJson(emptyStory),
         audit: audit('campaign_planned', by, '', `campaign ${id}: ${frozen.count} devices (${content.select || 'all'}): ${reason}`),
       },
@@ -397,7 +397,7 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
   /** What was issued since it was frozen, in the moment before the quarantine: the same devices' and so denied with them. */
   async function certificatesNow(
     from: CampaignRecord,
-  ): Promise<{ devices: Bytes; certificates: Bytes; issuedThrough: number; isNew: boolean }> {
+  ): Promise<{ certificates: Bytes; uncertified: Bytes; issuedThrough: number; isNew: boolean }> {
     const sets = await store.campaignSets(fleet, from.id)
     if (sets === null) throw new EstServerError('store_failed', `campaign ${from.id} has lost what it froze`)
     const since = await store.certificatesSince(fleet, sets.devices, from.issuedThrough)
@@ -405,14 +405,15 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     const all = isNew
       ? packNumbers(mergeNumbers(unpackNumbers(sets.certificates), unpackNumbers(since.certificates)))
       : sets.certificates
-    return { devices: sets.devices, certificates: all, issuedThrough: since.issuedThrough, isNew }
+    return { certificates: all, uncertified: sets.uncertified, issuedThrough: since.issuedThrough, isNew }
   }
 
   async function block(from: CampaignRecord, story: CampaignStory): Promise<boolean> {
-    const { devices, certificates, issuedThrough, isNew } = await certificatesNow(from)
-    const withoutCertificate = await store.withoutCertificate(devices, now())
+    const { certificates, uncertified, issuedThrough, isNew } = await certificatesNow(from)
     const online = ports.online(numberSet(unpackNumbers(certificates)))
     const { sessionsCut, connectionsClosed } = await ports.enforce()
+    // Whoever had none may have been given one before it was denied; nobody is since.
+    const withoutCertificate = await store.withoutCertificate(uncertified, now())
     story.blocked = { at: now(), online, sessionsCut, connectionsClosed, withoutCertificate }
     const moved = await move(from, story, { issuedThrough, ...(isNew ? { certificates } : {}), audit: null })
     if (moved) await step('campaign-blocked')
@@ -440,8 +441,7 @@ export function createCampaigns(ports: CampaignPorts): Campaigns {
     const { sessionsCut } = await ports.enforce()
     story.at.committed = now()
     const certificates = unpackNumbers(sets.certificates).length
-    const withoutCertificate = await store.withoutCertificate(sets.devices, story.at.committing ?? now())
-    story.commit = { seq, certificates, withoutCertificate, sessionsCut, audit: await auditEnd() }
+    story.commit = { seq, certificates, sessionsCut, audit: await auditEnd() }
     const entry = audit('campaign_moved', '', 'committed', `campaign ${from.id}: ${asked.devices.count} devices, notice ${seq}`)
     if (await move(from, story, { state: 'committed', audit: entry })) {
       log.info({ campaign: from.id, devices: asked.devices.count, seq }, 'campaign carried out')

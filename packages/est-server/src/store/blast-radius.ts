@@ -62,9 +62,7 @@ export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], l
   const ids = createHash('sha256')
   let pending: string[] = []
   let enrolled = 0
-  let certified = 0
-  /** Whether the device that was added last has a certificate. */
-  let isCertified = false
+  const uncertified: number[] = []
   const lastSeen = { hour: 0, day: 0, week: 0, month: 0, older: 0, never: 0 }
 
   function calledOf(known: Map<string, Called>, names: Map<number, { name: string; value: string }>, text: string): Called {
@@ -103,7 +101,8 @@ export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], l
     /** In ascending order of ids. */
     add(row: SelectedRow): void {
       keys.push(row.key)
-      isCertified = false
+      // Until it turns out to have one.
+      uncertified.push(row.key)
       const { byGroups, sites, owners, isGateway } = sitesAndGateway(row)
       byGroups.count++
       for (const site of sites) increase(bySite, site)
@@ -117,8 +116,7 @@ export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], l
     /** Of the device that was added last. */
     addCertificate(idx: number): void {
       certificates.push(idx)
-      if (!isCertified) certified++
-      isCertified = true
+      if (uncertified.at(-1) === keys.at(-1)) uncertified.pop()
     },
     /** `gateways`: every gateway of the fleet's sites, as rows of the same kind. */
     finish(rest: {
@@ -147,7 +145,7 @@ export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], l
         .map(([site, gateways]) => ({ site, gateways, devices: totals.get(`${asked.site}=${site}`) ?? 0 }))
         .sort((a, b) => b.devices - a.devices)
       const radius: BlastRadius = {
-        ...{ known: count - enrolled, enrolled, fleetDevices: rest.fleetDevices, withoutCertificate: count - certified, lastSeen },
+        ...{ known: count - enrolled, enrolled, fleetDevices: rest.fleetDevices, withoutCertificate: uncertified.length, lastSeen },
         ...{ groups: largest(affectedGroups), groupCount: affectedGroups.length },
         ...{ sites: largest(sites), siteCount: sites.length, owners: largest(owners), ownerCount: owners.length },
         ...{ soleGateways: soleGateways.slice(0, radiusRowsMax), soleGatewayCount: soleGateways.length },
@@ -155,6 +153,7 @@ export function createSelectionCount(query: FreezeQuery, groups: GroupTotal[], l
       const packedCertificates = packNumbers(ascending(certificates))
       return {
         ...{ count, devices: packNumbers(devices), certificates: packedCertificates, certificateCount: certificates.length },
+        uncertified: packNumbers(ascending(uncertified)),
         ...{ issuedThrough: rest.issuedThrough, idsSha256: new Uint8Array(ids.digest()), radius },
         wholeGroups: wholeGroups.map(({ gid, name, devices }) => ({ gid, name, devices })),
       }

@@ -36,10 +36,16 @@ export interface CampaignRecord {
   story: string
 }
 
-export interface NewCampaign extends Omit<CampaignRecord, 'version' | 'state' | 'windowEndsAt'> {
+/** Packed numbers (number-set.ts). */
+export interface FrozenSets {
   /** As Hold's. */
   devices: Bytes
   certificates: Bytes
+  /** Those of the devices that had no certificate when they were frozen. */
+  uncertified: Bytes
+}
+
+export interface NewCampaign extends Omit<CampaignRecord, 'version' | 'state' | 'windowEndsAt'>, FrozenSets {
   audit: AuditEntry
 }
 
@@ -72,7 +78,7 @@ export interface CampaignQuery {
 export interface CampaignStore {
   campaigns(query: CampaignQuery): Promise<CampaignRecord[]>
   /** What it has frozen; null for an unknown one. */
-  campaignSets(fleet: string, id: string): Promise<{ devices: Bytes; certificates: Bytes } | null>
+  campaignSets(fleet: string, id: string): Promise<FrozenSets | null>
   /** Forgets plans of the fleet that have expired. `known`: it is there already. `full`: `plansMax` others are planned. Neither wrote anything else. */
   recordCampaign(campaign: NewCampaign, plansMax: number): Promise<'recorded' | 'known' | 'full'>
   /** `conflict`: it is at another version, or unknown; nothing was written. A hold begins, changes or ends with the state. */

@@ -1,6 +1,14 @@
 // Campaigns and what they hold, in PostgreSQL: the reads and writes of campaigns.ts and quarantine.ts.
 
-import { type CampaignMove, type CampaignQuery, type CampaignRecord, holdOf, type NewCampaign, requireText } from './campaigns.ts'
+import {
+  type CampaignMove,
+  type CampaignQuery,
+  type CampaignRecord,
+  type FrozenSets,
+  holdOf,
+  type NewCampaign,
+  requireText,
+} from './campaigns.ts'
 import type { Rows } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
 import { type DeviceQuarantine, type Hold, type HoldsOfFleets, holdsIn, holdsSql } from './quarantine.ts'
@@ -60,9 +68,9 @@ export function postgresCampaignReads(rows: Rows, held: PostgresHolds) {
          ORDER BY planned_at DESC, id LIMIT $4`,
         [fleet, states ?? null, id ?? null, Math.min(limit, pageRowsMax)],
       ),
-    async campaignSets(fleet: string, id: string): Promise<{ devices: Uint8Array; certificates: Uint8Array } | null> {
-      const sql = 'SELECT devices, certificates FROM campaign_sets WHERE fleet = $1 AND id = $2'
-      return (await rows<{ devices: Uint8Array; certificates: Uint8Array }>('campaign-sets', sql, [fleet, id]))[0] ?? null
+    async campaignSets(fleet: string, id: string): Promise<FrozenSets | null> {
+      const sql = 'SELECT devices, certificates, uncertified FROM campaign_sets WHERE fleet = $1 AND id = $2'
+      return (await rows<FrozenSets>('campaign-sets', sql, [fleet, id]))[0] ?? null
     },
   }
 }
@@ -87,9 +95,11 @@ export const postgresCampaignWrites = {
        VALUES ($1, $2, 'planned', 1, $3, $4, $5, $6, $7, $8)`,
       [...of, c.plan, c.planSha256, c.plannedAt, c.expiresAt, c.issuedThrough, c.story],
     )
-    await tx.run('add-sets', 'INSERT INTO campaign_sets (fleet, id, devices, certificates) VALUES ($1, $2, $3, $4)', [
-      ...[...of, c.devices, c.certificates],
-    ])
+    await tx.run(
+      'add-sets',
+      'INSERT INTO campaign_sets (fleet, id, devices, certificates, uncertified) VALUES ($1, $2, $3, $4, $5)',
+      [...[...of, c.devices, c.certificates, c.uncertified]],
+    )
     tx.audit(c.audit)
     return 'recorded'
   },

@@ -61,7 +61,8 @@ CREATE TABLE campaigns (
   window_ends_at bigint, held_since bigint, issued_through bigint NOT NULL, story text NOT NULL, PRIMARY KEY (fleet, id)
 );
 CREATE TABLE campaign_sets (
-  fleet text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, devices bytea NOT NULL, certificates bytea NOT NULL, PRIMARY KEY (fleet, id)
+  fleet text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, devices bytea NOT NULL, certificates bytea NOT NULL, uncertified bytea NOT NULL,
+  PRIMARY KEY (fleet, id)
 );
 
 -- One row from intent to certificate. der: what is to be signed while 'intent' and for ever when 'void'; the certificate when 'issued'.

@@ -83,6 +83,8 @@ export interface FrozenSelection {
   /** Indices of their certificates that have not ended and are not void, those being made included. */
   certificates: Bytes
   certificateCount: number
+  /** Keys of those that have none of these, packed; as many as radius.withoutCertificate. */
+  uncertified: Bytes
   /** Where issuance stood: certificatesSince goes on from here. */
   issuedThrough: number
   /** SHA-256 over the device ids in ascending order of their bytes, a line feed behind each. */
@@ -99,7 +101,7 @@ export interface SelectionStore {
   freeze(query: FreezeQuery): Promise<FrozenSelection>
   /** Packed indices of certificates of these devices (packed keys) that are not void and were begun behind `issuedThrough`; and where that stands now. */
   certificatesSince(fleet: string, devices: Bytes, issuedThrough: number): Promise<{ certificates: Bytes; issuedThrough: number }>
-  /** How many of these devices (packed keys) have no certificate that has not ended, those being made included. */
+  /** How many of these devices (packed keys) have no certificate that has not ended, those being made included. For those that had none just now: each of them is looked up. */
   withoutCertificate(devices: Bytes, now: number): Promise<number>
   /** Ids of these devices (packed keys), of those behind the key `after`; `next`: the key to go on after, null at the end. */
   deviceIds(devices: Bytes, after: number, limit: number): Promise<{ ids: string[]; next: number | null }>

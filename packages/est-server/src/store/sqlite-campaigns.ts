@@ -6,6 +6,7 @@ import {
   type CampaignQuery,
   type CampaignRecord,
   type CampaignState,
+  type FrozenSets,
   holdOf,
   type NewCampaign,
   requireText,
@@ -42,10 +43,7 @@ export function campaignReads(db: DatabaseSync) {
     `SELECT * FROM campaigns WHERE fleet = ?1 AND (?2 IS NULL OR state IN (SELECT value FROM json_each(?2))) AND (?3 IS NULL OR id = ?3)
      ORDER BY planned_at DESC, id LIMIT ?4`,
   )
-  const sets = prepare<{ devices: Uint8Array; certificates: Uint8Array }>(
-    db,
-    'SELECT devices, certificates FROM campaign_sets WHERE fleet = ? AND id = ?',
-  )
+  const sets = prepare<FrozenSets>(db, 'SELECT devices, certificates, uncertified FROM campaign_sets WHERE fleet = ? AND id = ?')
   const keyOf = prepare<{ key: number }>(db, 'SELECT key FROM devices WHERE fleet = ? AND id = ?')
   const remembered = rememberedHolds(db)
   const holdById = prepare<DeviceQuarantine>(
@@ -114,7 +112,7 @@ export function campaignWrites(db: DatabaseSync, audit: (entry: AuditEntry) => v
     `INSERT INTO campaigns (fleet, id, state, version, plan, plan_sha256, planned_at, expires_at, issued_through, story)
      VALUES (?, ?, 'planned', 1, ?, ?, ?, ?, ?, ?)`,
   )
-  const insertSets = prepare(db, 'INSERT INTO campaign_sets (fleet, id, devices, certificates) VALUES (?, ?, ?, ?)')
+  const insertSets = prepare(db, 'INSERT INTO campaign_sets (fleet, id, devices, certificates, uncertified) VALUES (?, ?, ?, ?, ?)')
   const move = prepare(
     db,
     `UPDATE campaigns SET state = ?1, version = version + 1, story = ?2, window_ends_at = ?3, held_since = ?4,
@@ -135,7 +133,7 @@ export function campaignWrites(db: DatabaseSync, audit: (entry: AuditEntry) => v
       if (planned.get(c.fleet)!.count >= plansMax) return 'full'
       requireText(c.plan, c.story)
       insert.run(c.fleet, c.id, c.plan, c.planSha256, c.plannedAt, c.expiresAt, c.issuedThrough, c.story)
-      insertSets.run(c.fleet, c.id, c.devices, c.certificates)
+      insertSets.run(c.fleet, c.id, c.devices, c.certificates, c.uncertified)
       audit(c.audit)
       return 'recorded'
     },

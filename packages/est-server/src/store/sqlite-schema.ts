@@ -52,7 +52,8 @@ CREATE TABLE campaigns (
   window_ends_at INTEGER, held_since INTEGER, issued_through INTEGER NOT NULL, story TEXT NOT NULL, PRIMARY KEY (fleet, id)
 ) STRICT;
 CREATE TABLE campaign_sets (
-  fleet TEXT NOT NULL, id TEXT NOT NULL, devices BLOB NOT NULL, certificates BLOB NOT NULL, PRIMARY KEY (fleet, id)
+  fleet TEXT NOT NULL, id TEXT NOT NULL, devices BLOB NOT NULL, certificates BLOB NOT NULL, uncertified BLOB NOT NULL,
+  PRIMARY KEY (fleet, id)
 ) STRICT;
 CREATE TABLE holds_version (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL) STRICT;
 INSERT INTO holds_version VALUES (1, 0);
