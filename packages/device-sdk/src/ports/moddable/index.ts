@@ -1,5 +1,7 @@
-// Moddable (XS on an ESP32 and others): keys by `crypt`, `curve` and `ecdsa`, records in `preference`, HTTP by ECMA-419. Signatures are verified by
-// the P-256 fallback, which is strict where Moddable's reader of signatures is lenient. Run on XS with simulated modules; untested on hardware.
+// Moddable (XS on an ESP32 and others): keys by `crypt`, `curve` and `ecdsa`, records in `preference`, HTTP and MQTT by ECMA-419, and what takes the place of
+// modules of its TLS so that an EC certificate can be shown (examples/esp32-js has the manifest). Signatures are verified by the P-256 fallback, which is strict
+// where Moddable's reader of signatures is lenient. CI runs it on XS with simulated modules; a desktop build ran it with Moddable's own
+// (docs/decisions/engines.md); untested on hardware.
 
 import type { Clock, Verify } from '../../agent/ports.ts'
 import { p256Verify } from '../p256-verify.ts'
