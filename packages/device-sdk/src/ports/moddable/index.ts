@@ -31,7 +31,7 @@ export { type ModdableSecure, type ModdableTlsSettings, moddableTls } from './tl
 export { ModdableCertificates, type ModdableTlsIdentity } from './tls-certificates.ts'
 export { ecHandshake } from './tls-handshake.ts'
 export type { TlsHandshake } from './tls-modules.ts'
-export { type ModdableTlsSocketOptions, moddableTlsSocket } from './tls-socket.ts'
+export { type ModdableTlsSocket, type ModdableTlsSocketOptions, moddableTlsSocket } from './tls-socket.ts'
 
 export function moddableVerify(crypto: ModdableCrypto): Verify {
   return p256Verify(moddableHash(crypto))

@@ -23,8 +23,22 @@ const TLS_1_2 = 0x303
 
 type Data = ArrayBuffer | Uint8Array
 
+export interface ModdableTlsSocket {
+  /** `number` or `buffer`. */
+  format: string
+  /** One octet where the format is `number`; otherwise as much as there is, up to a count or into a buffer. */
+  read(wanted?: number | Data): number | ArrayBuffer | undefined
+  write(data: Data, options?: object): number
+  close(): void
+}
+
 /** `Session`: Moddable's `ssl/session`. The class to pass as `socket: { io }`. */
-export function moddableTlsSocket(Session: ModdableTlsSessions, timer: ModdableTimer) {
+export function moddableTlsSocket(
+  Session: ModdableTlsSessions,
+  timer: ModdableTimer,
+): new (
+  options: ModdableTlsSocketOptions,
+) => ModdableTlsSocket {
   return class TlsSocket {
     #tcp: ModdableTcp | null = null
     #session: ModdableTlsSession
@@ -63,7 +77,6 @@ export function moddableTlsSocket(Session: ModdableTlsSessions, timer: ModdableT
       return this.#numbers ? 'number' : 'buffer'
     }
 
-    /** One octet where the format is `number`; otherwise as much as there is, up to a count or into a buffer. */
     read(wanted?: number | Data): number | ArrayBuffer | undefined {
       const length = this.#numbers
         ? 1
