@@ -17,7 +17,7 @@ import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createRevocation, readIssuerCertificate, type Store } from '@birthmark/est-server'
+import { createRevocation, createRevocationLists, issuerName, readIssuerCertificate, type Store } from '@birthmark/est-server'
 import { createHeartbeats, createPullHandler, headTopic, ringTopic, systemClock } from '@birthmark/fleet-revocation'
 import { connectMqttBus } from '@birthmark/fleet-revocation/broker'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -27,6 +27,7 @@ import { runCommandLine } from './command-line.ts'
 import { readConfiguration, type Settings } from './configuration.ts'
 import { watchHead } from './head-watch.ts'
 import { noticeKeysOf, noticeSigner, outboxOf } from './notice-signing.ts'
+import { openIssuer } from './open-issuer.ts'
 import { storePath, withStore } from './open-store.ts'
 import { keepPublished, type Published, refuseOlderStore } from './published.ts'
 import { ensureTwoTier } from './server-certificate.ts'
@@ -271,6 +272,32 @@ test('[F45] --above: no index, notice or list number at or below it is given out
   })
   expect(await run('fsck', '--config', config())).toBe(0)
   expect(await run('restore', '--in-place', '--config', config(), '--above', 'many')).toBe(2)
+})
+
+test('[F45] --crl: a list that somebody downloaded says which number its issuer has reached, if the issuer signed it', async () => {
+  await backedUp()
+  const reached = 3_000_000
+  let keyId = new Uint8Array()
+  await serve(async ({ store, settings: { issuer: configured, state } }) => {
+    const statusUrl = 'http://status.acme.test'
+    const issuer = await openIssuer(configured, { state, log, now: systemClock.now(), statusUrl })
+    keyId = new Uint8Array(issuer.keyId)
+    await store.raiseCrlNumber(keyId, reached)
+    const parts = { store, issuers: [issuer], lifetimeSeconds: 3600, folder: file('lists'), clock: systemClock, log }
+    const lists = createRevocationLists(parts)
+    const full = await lists.full(issuerName(keyId))
+    if (full.kind !== 'list') throw new Error(JSON.stringify(full))
+    copyFileSync(full.list.path, file('list.crl'))
+    await lists.close()
+  })
+  forget('published.json', 'published-notices')
+  writeFileSync(file('other.crl'), readFileSync(file('server', 'root.pem')))
+  expect(await restore('--above', '10', '--crl', file('other.crl'))).toBe(3)
+  expect(outcome()).toMatchObject({ error: { code: 'list_refused' } })
+  expect(await restore('--above', '10', '--crl', file('list.crl'))).toBe(0)
+  await serve(async ({ store }) => {
+    expect(await store.reserveCrlNumber(keyId, Math.floor(systemClock.now()))).toBeGreaterThan(reached + 1_000_000)
+  })
 })
 
 test('[F45] [F69] a machine that went back together with its mark learns from the broker outside what was published; a broker that is away stops it', async () => {
