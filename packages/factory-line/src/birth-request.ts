@@ -22,7 +22,7 @@ export interface ProvenBirthRequest {
 
 /**
  * Parses DER CSRs one after another, judges their keys and verifies their signatures. Throws `csr_malformed`, `key_refused`,
- * `csr_signature`. A request in the form of the one before is read by that form, with the same outcome at a tenth of the cost.
+ * `csr_signature`. A request in the form of one lately read is read by that form, with the same outcome at a tenth of the cost.
  */
 export function birthRequestProver(): (der: Bytes) => ProvenBirthRequest {
   const read = csrReader()

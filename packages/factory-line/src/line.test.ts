@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { duplexPair } from 'node:stream'
 import { crc32 } from 'node:zlib'
-import { anchorOf, type Bytes, checkBirthCertificate, encodePem, parseCertificate } from '@birthmark/device-sdk/core'
+import { anchorOf, type Bytes, checkBirthCertificate, decodePem, encodePem, parseCertificate } from '@birthmark/device-sdk/core'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { Manufacturer } from './authority.ts'
 import { UNASSIGNED_HARDWARE } from './birth-form.ts'
@@ -19,7 +19,7 @@ import { openOrder } from './order.ts'
 import { acceptIssuing, createRoot, readGrant, requestIssuing, signIssuing, trialManufacturer } from './root-desk.ts'
 import { generateSigningKey, type KeyType, keyTypes, sha256, sha256Hex, signatureVerifier } from './signing-key.ts'
 import { openStation, type Station } from './station.ts'
-import { labelRow, unitFile } from './unit-files.ts'
+import { labelRow, type UnitFormat, unitFile } from './unit-files.ts'
 import { yieldHtml } from './yield-page.ts'
 import { yieldReport } from './yield-report.ts'
 
@@ -54,6 +54,24 @@ afterEach(() => {
 
 const request = (serial: string, key: DeviceKey = generateSigningKey().key): Promise<Bytes> => birthRequest(serial, key)
 const anchors = (of = maker) => [anchorOf(parseCertificate(of.root.certificate))]
+
+/** The serial number in a birth certificate that the path validator takes; its error otherwise. */
+function judged(certificate: Bytes, issuers: Bytes[], from = maker): unknown {
+  let seen: unknown
+  const rules = {
+    anchors: anchors(from),
+    time: now + 60,
+    algorithms: [from.root.key.algorithm],
+    purpose: null,
+    understoodCritical: [],
+    depthMax: 4,
+    signaturesMax: 8,
+  }
+  checkBirthCertificate(parseCertificate(certificate), issuers.map(parseCertificate), rules, signatureVerifier, (error, birth) => {
+    seen = error ?? birth?.serialNumber
+  })
+  return seen
+}
 
 async function make(serial: string, at = station): Promise<Bytes> {
   const { certificate } = await at.issue({ serial, csr: await request(serial) })
@@ -110,20 +128,7 @@ test.each<[KeyType, KeyType]>(keyTypes.flatMap(type => [[type, 'P-256'] as [KeyT
     const from = await trialManufacturer({ organization: 'Example', sku: 'gw-2', station: 'A3' }, permission, clock, ca)
     const at = open(join(folder, 'keys'), from)
     const { certificate, chain } = await at.issue({ serial: 'A-1', csr: await request('A-1', generateSigningKey(device).key) })
-    let seen: unknown
-    const rules = {
-      anchors: anchors(from),
-      time: now + 60,
-      algorithms: [from.root.key.algorithm],
-      purpose: null,
-      understoodCritical: [],
-      depthMax: 4,
-      signaturesMax: 8,
-    }
-    checkBirthCertificate(parseCertificate(certificate), chain.map(parseCertificate), rules, signatureVerifier, (error, birth) => {
-      seen = error ?? birth?.serialNumber
-    })
-    expect(seen).toBe('A-1')
+    expect(judged(certificate, chain, from)).toBe('A-1')
     // Node's OpenSSL knows every kind of key; Debian's, which has no ML-DSA, checks the whole path where it can.
     const [issuing] = chain
     expect(new X509Certificate(certificate).verify(new X509Certificate(issuing).publicKey)).toBe(true)
@@ -207,6 +212,39 @@ describe('files of a unit', () => {
       }
     },
   )
+
+  test('the certificates in every output are taken by openssl and the path validator', async () => {
+    const { certificate, chain } = await station.issue({ serial: 'A-1', csr: await request('A-1') })
+    const unit = { serial: 'A-1', certificate, chain, hostKey: null }
+    const of = (format: UnitFormat, encoding: 'pem' | 'der' = 'pem') => unitFile(format, unit, { encoding, efuse: null }).content
+    const fromPem = (text: string | Bytes) => decodePem(Buffer.from(text).toString().replaceAll('\0', ''), 'CERTIFICATE', 4)
+    const tlv = (encoding: 'pem' | 'der') => {
+      const found = readPartition(of('esp', encoding) as Buffer)
+      return [1, 0].map(type => (found.find(each => each.type === type) as { data: Buffer }).data)
+    }
+    const cells = (format: UnitFormat, encoding: 'pem' | 'der', at: number, names: RegExp[]) => {
+      const rows = String(of(format, encoding)).split('\n')
+      return names.map(name => Buffer.from((rows.find(row => name.test(row)) as string).split(',')[at], 'base64'))
+    }
+    const esp = [/DEV_CERT/, /CA_CERT/]
+    const outputs: Record<string, Bytes[]> = {
+      pem: fromPem(of('pem')),
+      der: [of('der') as Bytes, ...chain],
+      'esp of PEM': tlv('pem').flatMap(fromPem),
+      'esp of DER': tlv('der'),
+      'esp-csv of DER': cells('esp-csv', 'der', 2, esp),
+      nvs: cells('nvs', 'pem', 3, [/^birth\.cert,/, /^birth\.ca\.0,/]),
+    }
+    writeFileSync(join(folder, 'root.pem'), encodePem('CERTIFICATE', maker.root.certificate))
+    for (const [name, [leaf, ...issuers]] of Object.entries(outputs)) {
+      expect([name, issuers.length]).toEqual([name, 1])
+      writeFileSync(join(folder, 'leaf.pem'), encodePem('CERTIFICATE', leaf))
+      writeFileSync(join(folder, 'issuers.pem'), issuers.map(der => encodePem('CERTIFICATE', der)).join(''))
+      const check = ['-x509_strict', '-attime', String(now + 60), '-CAfile', 'root.pem', '-untrusted', 'issuers.pem', 'leaf.pem']
+      expect(execFileSync('openssl', ['verify', ...check], { cwd: folder, encoding: 'utf8' })).toBe('leaf.pem: OK\n')
+      expect([name, judged(leaf, issuers)]).toEqual([name, 'A-1'])
+    }
+  })
 
   test('openssl reads PEM and DER; a colon stays out of file names; a label ties box and key', async () => {
     const certificate = await make('AA:BB')

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { generateKeyPairSync, sign, X509Certificate } from 'node:crypto'
+import { createHash, generateKeyPairSync, sign, X509Certificate } from 'node:crypto'
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -364,6 +364,41 @@ describe('the manifest', () => {
       { serial: 'A-2', groups: ['batch=1'], keyOrigin: 'host' },
     ])
     expect(verifyManifest(await station.manifest(['A-2']), rules()).entries).toHaveLength(1)
+  })
+
+  test('openssl verifies its signature, and every seal of the journal, from what the pages say is signed', async () => {
+    const text = Buffer.from(await manifest()).toString()
+    const { certificates } = JSON.parse(text.split('\n')[0])
+    writeFileSync(join(folder, 'signer.der'), Buffer.from(certificates[0], 'base64'))
+    writeFileSync(
+      join(folder, 'signer.pub'),
+      openssl('x509', '-inform', 'DER', '-in', join(folder, 'signer.der'), '-noout', '-pubkey'),
+    )
+    const verified = (message: Bytes, signature: string): string => {
+      writeFileSync(join(folder, 'message'), message)
+      writeFileSync(join(folder, 'signature'), Buffer.from(signature, 'base64'))
+      const names = ['-verify', 'signer.pub', '-signature', 'signature', 'message'].map(name =>
+        name.startsWith('-') ? name : join(folder, name),
+      )
+      return openssl('dgst', '-sha256', ...names)
+    }
+    const foot = text.lastIndexOf('\n', text.length - 2) + 1
+    const digest = createHash('sha256').update(text.slice(0, foot)).digest()
+    const { signature } = JSON.parse(text.slice(foot))
+    expect(verified(Buffer.concat([Buffer.from('birthmark-manifest/1\n'), digest]), signature)).toBe('Verified OK\n')
+
+    let previous = '0'.repeat(64)
+    let seals = 0
+    for (const line of readFileSync(join(folder, 'journal.jsonl'), 'utf8').trim().split('\n')) {
+      const said = JSON.parse(line)
+      expect(said.prev).toBe(previous)
+      if (said.kind === 'seal') {
+        expect(verified(Buffer.from(`birthmark-journal/1\n${said.n}\n${previous}\n`), said.signature)).toBe('Verified OK\n')
+        seals++
+      }
+      previous = createHash('sha256').update(line).digest('hex')
+    }
+    expect(seals).toBe(4)
   })
 
   test('one changed byte anywhere among the units breaks it', async () => {
