@@ -75,7 +75,7 @@ it('two workers: challenges from a CSV, GetCRL, and the RA that rolls over with 
   const [line] = /next: \{.*\}/.exec(made.stdout) ?? ['']
   expect(line).toBe('next: { certificate: scep-2/ra.pem, key: scep-2/ra.key.pem }')
   writeFileSync(s.config, readFileSync(s.config, 'utf8').replace(/^(scep: .*) \}$/m, `$1, ${line} }`))
-  await s.start()
+  const program = await s.start()
 
   const units = join(s.folder, 'units.csv')
   writeFileSync(units, 'device,groups\nr-1,batch=1\nr-2,batch=1\nr-3,\n')
@@ -129,6 +129,15 @@ it('two workers: challenges from a CSV, GetCRL, and the RA that rolls over with 
   const renewed = await ask('17', scepCsr(rsaKey(), 'r-3', null), ra, third.signer)
   expect(renewed.status, renewed.failInfoText ?? '').toBe('success')
   expect(hexOf(parseCertificate(renewed.certificates[0]).issuer)).toBe(hexOf(parseCertificate(issuing.certificate).subject))
+
+  // Then the new pair stands in the first place and the old one under previous: a client that never asked again is answered as before.
+  await program.stop()
+  const settled = `scep: { host: 127.0.0.1, port: ${port}, ${pair('scep-2')}, previous: [{ ${pair('scep')} }] }`
+  writeFileSync(s.config, readFileSync(s.config, 'utf8').replace(/^scep: .*$/m, settled))
+  await s.start()
+  expect(hexOf((await caCertificates())[0])).toBe(hexOf(nextRa))
+  const last = await s.administration.mintChallenges({ rows: [{ device: 'r-5', groups: [] }], label: null, minutes: 60 })
+  await enroll('r-5', last.minted[0].challenge, ra)
 }, 120_000)
 
 it('serve with the RA in a token: a challenge from the shell, and an enrollment', async () => {
