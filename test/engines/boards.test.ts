@@ -1,15 +1,12 @@
 // The mains of examples/esp32-js, with simulated peripherals: Moddable's on XS, Espruino's on XS and, byte for byte the same, on Duktape.
-import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type ModdableCrypto, moddableKeys, preferenceStore } from '@birthmark/device-sdk/moddable'
 import { build, type Plugin } from 'esbuild'
 import { expect, it } from 'vitest'
 import { root } from '../../tools/device-bundle.ts'
-import { es5 } from '../../tools/es5.ts'
 import { boardStart, startBoardWorld } from './board-world.ts'
+import { playOnDuktape } from './duktape.ts'
 import { type Asked, hexOf } from './recorded.ts'
 import { boardTime, espruinoBoard, moddableModules, moddableNetwork } from './simulated-boards.ts'
 import { runOnXs } from './xs.ts'
@@ -106,21 +103,5 @@ it.each([true, false])('Espruino’s main on XS and Duktape, with a secure eleme
   expect(withoutRepeats(world.said)).toEqual(element ? wholeLife : ['failed random_unavailable'])
   expect(withoutRepeats(world.seen)).toEqual(element ? wholeSight('board-2') : [])
 
-  const folder = mkdtempSync(join(tmpdir(), 'duktape-'))
-  const file = join(folder, 'board.js')
-  const replay = `
-    var transcript = ${JSON.stringify(transcript)}, at = 0
-    function hex(bytes) { var out = ''; for (var i = 0; i < bytes.length; i++) out += ('0' + bytes[i].toString(16)).slice(-2); return out }
-    function unhex(text) { var out = new Uint8Array(text.length / 2); for (var i = 0; i < out.length; i++) out[i] = parseInt(text.substr(2 * i, 2), 16); return out }
-    function lend(name, text) {
-      var line = transcript[at++] || ['', '', []], bytes = []
-      for (var i = 2; i < arguments.length; i++) bytes.push(hex(arguments[i]))
-      if (line[0] !== name || line[1] !== text || line[2].join() !== bytes.join()) throw new Error(name + ' ' + text + ' ' + bytes + ' instead of ' + line)
-      return line[3] === null ? null : unhex(line[3])
-    }`
-  writeFileSync(file, `${replay}\n${await es5(script)}\nprint(at === transcript.length)\n`)
-  const { stdout, stderr } = spawnSync('duk', [file], { encoding: 'utf8', timeout: 60_000 })
-  rmSync(folder, { recursive: true })
-  expect(stderr).toBe('')
-  expect(stdout.trim()).toBe('true')
+  await playOnDuktape(script, transcript)
 })

@@ -1,18 +1,20 @@
 // The main script for Espruino on an ESP32 with an ATECC608, behind a gateway that speaks TLS for it. Bundle it first (see README.md).
+import { gatewayHttp } from '@birthmark/device-sdk/agent'
 import {
   elementKeys,
   elementRng,
   elementVerify,
   espruinoClock,
   espruinoHash,
+  serialLink,
   stockKeys,
   storageStore,
 } from '@birthmark/device-sdk/espruino'
 import { startDevice } from '../device.js'
 
 /**
- * `board`: { element (or null), sha256, storage, timers, http, openBus, now, config, print }: what is soldered and built in, and the gateway's
- * HTTP and line to the broker. Null where no key can be made.
+ * `board`: { element (or null), sha256, storage, timers, serial (or http), openBus, now, config, print }: what is soldered and built in, the UART on whose other
+ * end a gateway listens (or an Http of the firmware's own), and its line to the broker. Null where no key can be made.
  */
 export function main(board) {
   const element = board.element
@@ -24,6 +26,7 @@ export function main(board) {
     })
     return null
   }
+  const clock = espruinoClock(board.timers, board.now)
   return startDevice(
     {
       hash: hash,
@@ -31,8 +34,8 @@ export function main(board) {
       keys: keys,
       rng: elementRng(element),
       store: storageStore(board.storage),
-      http: board.http,
-      clock: espruinoClock(board.timers, board.now),
+      http: board.http || gatewayHttp(serialLink(board.serial, clock), keys, hash, clock),
+      clock: clock,
     },
     board.openBus,
     board.config,

@@ -20,44 +20,56 @@ export function gatewayHttp(link: GatewayLink, keys: KeyStore, hash: Hash, clock
     request: (request, tls, done) => {
       const slot = tls.slot
       if (slot === null) return link.exchange(request, done)
-      const time = clock.now()
-      let cancel = (): void => {}
       let given = false
       const failed = (error: DeviceError): void => {
         cancel = clock.setTimer(0, () => done(error, null))
       }
-      if (time < 0) failed(deviceError('path_time_untrusted', 'proof'))
-      else {
-        const parts = proofParts(
-          parseCertificate(tls.chain[0]).keyAlgorithm,
-          request.path,
-          hash.sha256(request.body || new Uint8Array(0)),
-          time,
+      const send = (proof: Bytes): void => {
+        const headers: HttpRequest['headers'] = {}
+        Object.keys(request.headers).forEach(name => {
+          headers[name] = request.headers[name]
+        })
+        headers[proofHeader] = base64Of(proof)
+        cancel = link.exchange(
+          {
+            method: request.method,
+            path: request.path,
+            headers: headers,
+            body: request.body,
+            bodyBytesMax: request.bodyBytesMax,
+            timeoutSeconds: request.timeoutSeconds,
+          },
+          done,
         )
+      }
+      // In a turn of its own: certificate and signature need a stack of their own, beside that of whoever asks.
+      let cancel = clock.setTimer(0, () => {
+        const time = clock.now()
+        if (time < 0) {
+          done(deviceError('path_time_untrusted', 'proof'), null)
+          return
+        }
+        let parts: ReturnType<typeof proofParts>
+        try {
+          const body = request.body || new Uint8Array(0)
+          parts = proofParts(parseCertificate(tls.chain[0]).keyAlgorithm, request.path, hash.sha256(body), time)
+        } catch (error) {
+          done(error as DeviceError, null)
+          return
+        }
         keys.sign(slot, parts.toBeSigned, (error: DeviceError | null, signature: Bytes | null) => {
           if (given) return
-          if (!signature) {
-            failed(error || deviceError('key_unavailable'))
-            return
+          let proof: Bytes | null = null
+          let wrong = error || deviceError('key_unavailable')
+          try {
+            proof = signature && encodeProof(parts, signature, tls.chain)
+          } catch (malformed) {
+            wrong = malformed as DeviceError
           }
-          const headers: HttpRequest['headers'] = {}
-          Object.keys(request.headers).forEach(name => {
-            headers[name] = request.headers[name]
-          })
-          headers[proofHeader] = base64Of(encodeProof(parts, signature, tls.chain))
-          cancel = link.exchange(
-            {
-              method: request.method,
-              path: request.path,
-              headers: headers,
-              body: request.body,
-              bodyBytesMax: request.bodyBytesMax,
-              timeoutSeconds: request.timeoutSeconds,
-            },
-            done,
-          )
+          if (proof) send(proof)
+          else failed(wrong)
         })
-      }
+      })
       return () => {
         given = true
         cancel()

@@ -2,7 +2,9 @@
 // secure element (ATECC608 and its like); without one this port refuses to make keys. TLS is a gateway's, or a custom firmware's: the Http port is
 // the board's own. Device subset. Run on Duktape with simulated peripherals; untested on hardware.
 
+import type { GatewayLink } from '../../agent/gateway-http.ts'
 import type { Clock, Hash, KeyStore, Rng, Store, Verify } from '../../agent/ports.ts'
+import { streamLink } from '../../agent/stream-link.ts'
 import { type Bytes, bytesOfHex, concatBytes, equalBytes, hexOf } from '../../core/bytes.ts'
 import { ecdsaDerOfRaw, ecdsaRawOfDer } from '../../core/cose.ts'
 import { type DeviceErrorCode, deviceError } from '../../core/errors.ts'
@@ -157,6 +159,25 @@ export function storageStore(storage: EspruinoStorage): Store {
       storage.erase('bm.' + name)
     },
   }
+}
+
+/** A UART, as `Serial1` is: what came is a string of a character an octet. */
+export interface EspruinoSerial {
+  write(data: Bytes): void
+  on(event: 'data', callback: (data: string) => void): void
+}
+
+/** The line to a gateway, for `gatewayHttp`. */
+export function serialLink(serial: EspruinoSerial, clock: Clock): GatewayLink {
+  const link = streamLink(function (bytes) {
+    serial.write(bytes)
+  }, clock)
+  serial.on('data', function (data) {
+    const bytes = new Uint8Array(data.length)
+    for (let i = 0; i < data.length; i++) bytes[i] = data.charCodeAt(i)
+    link.receive(bytes)
+  })
+  return link
 }
 
 /** `now`: seconds since 1970, −1 until the clock was set. */

@@ -11,6 +11,8 @@ import { nodeHttp } from './http.ts'
 import type { Identity } from './identity.ts'
 import type { NodeKeyStore } from './keys.ts'
 
+export { serveStream } from './gateway-stream.ts'
+
 export interface GatewayOptions {
   /** The gateway's own, enrolled, in a group that the server's profile names under `gateways`. */
   identity: Identity
