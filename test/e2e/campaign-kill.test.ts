@@ -105,7 +105,7 @@ async function label(devices: string[], wave: string): Promise<void> {
 
 beforeAll(async () => {
   serving = await prepareServing(
-    yaml => `${yaml.replace('  services: ', '  services:\n    gateway: relying-party ')}
+    yaml => `${yaml.replace('  services: ', '  services:\n    gateway: relying-party\n    away: relying-party ')}
 revocation:
   people: [{ name: alice, key: alice.pub }, { name: bob, key: bob.pub }]
   approval: { devices: 1 }
@@ -201,6 +201,8 @@ describe('a campaign whose server is killed', () => {
         const { undelivered, relyingParties } = (await administration.campaign({ id })).stages
         return undelivered === 0 && relyingParties?.confirmed === 1
       }, 'every notice is out and in force at the gateway')
+      const { relyingParties } = (await administration.campaign({ id })).stages
+      expect(relyingParties).toEqual({ confirmed: 1, of: 2, missing: ['away'] })
       const receipt = (await administration.campaignReceipt({ id })) as Receipt
       const known = [...people.keys()].map(name => ({ name, spki: receiptKey(people.get(name) as KeyObject) }))
       expect(receiptProblems(receipt, [noticeSpki], known)).toEqual([])

@@ -44,6 +44,8 @@ export interface CampaignDeskParts {
   quarantine: QuarantineView
   front: Pick<EnrollmentFront, 'enforce'>
   publisher: Pick<Publisher, 'wake' | 'confirmations'>
+  /** By name, those that are to confirm a notice. */
+  relyingParties: readonly string[]
   broker: Pick<EmbeddedBroker, 'enforce' | 'sessions'> | null
   certificateStatus: CertificateStatus | null
   /** Signs receipts: the key that signs notices, whose public half everybody has. */
@@ -194,7 +196,7 @@ function createProgress(parts: CampaignDeskParts) {
         },
         revoked: commit && { at: story.at.committed ?? 0, seq: commit.seq, certificates: commit.certificates },
         undelivered: commit === null ? null : pending.filter(({ seq }) => seq > (story.seqBefore ?? 0) && seq <= commit.seq).length,
-        relyingParties: commit && confirmationOf(publisher.confirmations(commit.seq)),
+        relyingParties: commit && confirmationOf(publisher.confirmations(commit.seq, parts.relyingParties)),
         told: heardOf,
         blockedNotAcked: blocked === null || story.at.undone !== undefined ? 0 : certified - heardOf,
         standardConsumers: consumers.of(campaign),

@@ -185,7 +185,6 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
       clock,
       log,
       heartbeats,
-      relyingParties: relyingPartiesOf(settings),
       snapshots: snapshotsOf(settings, store, clock),
       renew: async () => {
         const seq = await revocation.renew('this server, to carry heartbeats on')
@@ -285,6 +284,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
         broker,
         certificateStatus,
       },
+      relyingParties: relyingPartiesOf(settings),
       ...{ noticeKey: settings.notices.keys[0], clock, log, ...(failpoint && { failpoint }) },
     })
     closers.push(() => desk?.close())
@@ -334,7 +334,10 @@ function alsoOutside(front: EnrollmentFront, outside: () => MosquittoEnforcement
   })
 }
 
-/** Those that the embedded broker lets in under a name, and so waits for. */
+/**
+ * Those that the embedded broker lets in under a name. The head is not shown again for one that is away: a million devices would hear it, and whoever
+ * comes back finds it retained, and confirms it.
+ */
 function relyingPartiesOf({ mqtt }: Settings): string[] {
   const services = mqtt.kind === 'embedded' ? Object.entries(mqtt.services) : []
   return services.filter(([, role]) => role === 'relying-party').map(([name]) => name)

@@ -49,8 +49,8 @@ export interface Publisher {
   /** Resolves when nothing is pending that was committed before the call; rejects when the publisher is closed first. */
   drained(): Promise<void>
   acknowledgements(): Acknowledgement[]
-  /** Those named in the options, and whoever has confirmed anything since the start: who has this notice in force, and who has not said so. */
-  confirmations(seq: number): { confirmed: string[]; missing: string[] }
+  /** Of `expected` and whoever has confirmed anything since the start: who has this notice in force, and who has not said so. */
+  confirmations(seq: number, expected: readonly string[]): { confirmed: string[]; missing: string[] }
   close(): void
 }
 
@@ -242,8 +242,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
         wake()
       }),
     acknowledgements: () => [...acks.values()],
-    confirmations(seq) {
-      const names = [...new Set([...(options.relyingParties ?? []), ...acks.keys()])].sort()
+    confirmations(seq, expected) {
+      const names = [...new Set([...expected, ...acks.keys()])].sort()
       const has = (name: string) => (acks.get(name)?.seq ?? 0) >= seq
       return { confirmed: names.filter(has), missing: names.filter(name => !has(name)) }
     },
