@@ -28,6 +28,7 @@ export interface ModdableTlsSocket {
   format: string
   /** One octet where the format is `number`; otherwise as much as there is, up to a count or into a buffer. */
   read(wanted?: number | Data): number | ArrayBuffer | undefined
+  /** How much may be written next. Throws before the handshake is over. */
   write(data: Data, options?: object): number
   close(): void
 }
@@ -39,7 +40,7 @@ export function moddableTlsSocket(
 ): new (
   options: ModdableTlsSocketOptions,
 ) => ModdableTlsSocket {
-  return class TlsSocket {
+  return class TlsSocket implements ModdableTlsSocket {
     #tcp: ModdableTcp | null = null
     #session: ModdableTlsSession
     #options: ModdableTlsSocketOptions
