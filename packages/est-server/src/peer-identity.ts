@@ -3,6 +3,7 @@
 
 import { codeOf, equalBytes, parseCertificate } from '@birthmark/device-sdk/core'
 import type { BearerTokens } from './bearer-token.ts'
+import { certificateMemory } from './certificate-memory.ts'
 import type { Peer } from './enrollment-request.ts'
 import { createVerifier } from './node-crypto.ts'
 import type { Clock } from './ports.ts'
@@ -51,6 +52,7 @@ export function createPeerIdentities(
   tokens: BearerTokens | null,
 ): PeerIdentities {
   const verifier = createVerifier()
+  const parseKnown = certificateMemory()
   const memories = new WeakMap<Peer, PeerMemory>()
 
   function memoryOf(peer: Peer): PeerMemory {
@@ -117,7 +119,7 @@ export function createPeerIdentities(
     const { claims } = memoryOf(peer)
     const known = claims.get(profile)
     if (known && stillStands(known)) return known.claim
-    const claim = claimOfChain(peer.chain, profile, issuers(), clock.now(), verifier)
+    const claim = claimOfChain(peer.chain, profile, issuers(), clock.now(), verifier, parseKnown)
     claims.set(profile, { claim, at: clock.now() })
     return claim
   }

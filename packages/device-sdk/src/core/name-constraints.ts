@@ -199,9 +199,8 @@ export function checkNameConstraints(chain: Certificate[]): string | null {
     for (let i = 0; i < chain.length; i++) {
       const own = extensionOf(chain[i], SUBJECT_ALT_NAME)
       if (!chain[i].subjectAltNames.every(isWellFormed)) return 'malformed name'
-      // 4.1.2.6: a CA has a name; anyone else without one carries it in a critical subjectAltName.
-      if (attributesOf(readWhole(chain[i].subject, SEQUENCE)).length === 0 && (chain[i].isCa || !own || !own.critical))
-        return 'no name'
+      // 4.1.2.6: a CA has a name; anyone else without one carries it in a critical subjectAltName. Parsed, only an empty SEQUENCE has no attribute.
+      if (chain[i].subject.length === 2 && (chain[i].isCa || !own || !own.critical)) return 'no name'
       const extension = extensionOf(chain[i], NAME_CONSTRAINTS)
       const problem = extension && checkBelow(chain, i, extension.value)
       if (problem) return problem

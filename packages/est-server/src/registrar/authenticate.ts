@@ -117,13 +117,14 @@ export function operationalClaim(leaf: Certificate, issuers: IssuerName[]): Extr
   return { kind: 'operational', issuerKeyId: leaf.authorityKeyId ?? issuer.keyId, serial, spkiSha256: sha256(spki) }
 }
 
-/** Judges a client certificate chain, leaf first. `verify` must answer at once. */
+/** Judges a client certificate chain, leaf first. `verify` must answer at once; `parse` is for those that others bring, too. */
 export function claimOfChain(
   chain: Bytes[],
   profile: EnrollmentProfile,
   issuers: IssuerName[],
   now: number,
   verify: Verify,
+  parse: (der: Bytes) => Certificate = parseCertificate,
 ): Claim | Refusal {
   if (chain.length > chainCertificatesMax)
     return refusal('certificate_untrusted', `${chain.length} certificates; at most ${chainCertificatesMax}`)
@@ -131,7 +132,7 @@ export function claimOfChain(
   let rest: Certificate[]
   try {
     leaf = parseCertificate(chain[0])
-    rest = chain.slice(1).map(parseCertificate)
+    rest = chain.slice(1).map(parse)
   } catch (error) {
     if (codeOf(error) === null) throw error
     return refusal('certificate_malformed', (error as Error).message)
