@@ -99,6 +99,9 @@ function sameInteger(bytes: Bytes, at: At, value: number): At {
   return read === value ? end : -1
 }
 
+/** The number of two digits. */
+const two = (bytes: Bytes, at: number) => bytes[at] * 10 + bytes[at + 1] - 528
+
 /** A UTCTime through 2049 or a GeneralizedTime after it, of `seconds` (RFC 5280 4.1.2.5). */
 function sameTime(bytes: Bytes, at: At, seconds: number): At {
   const end = endOf(bytes, at)
@@ -106,9 +109,14 @@ function sameTime(bytes: Bytes, at: At, seconds: number): At {
   const from = enterTo(bytes, at, general ? 0x18 : 0x17, end)
   if (from < 0 || end - from !== (general ? 15 : 13) || bytes[end - 1] !== 0x5a) return -1
   for (let i = from; i < end - 1; i++) if (bytes[i] < 0x30 || bytes[i] > 0x39) return -1
-  const two = (i: number) => bytes[from + i] * 10 + bytes[from + i + 1] - 528
-  const [year, rest] = general ? [two(0) * 100 + two(2), 4] : [two(0) + (two(0) < 50 ? 2000 : 1900), 2]
-  const [month, day, hour, minute, second] = [two(rest), two(rest + 2), two(rest + 4), two(rest + 6), two(rest + 8)]
+  const short = two(bytes, from)
+  const year = general ? short * 100 + two(bytes, from + 2) : short + (short < 50 ? 2000 : 1900)
+  const rest = general ? from + 4 : from + 2
+  const month = two(bytes, rest)
+  const day = two(bytes, rest + 2)
+  const hour = two(bytes, rest + 4)
+  const minute = two(bytes, rest + 6)
+  const second = two(bytes, rest + 8)
   if (month < 1 || month > 12 || day < 1 || hour > 23 || minute > 59 || second > 59) return -1
   // Date.UTC carries an excess day into the next month; the number then differs from what is meant, or it is another day's true spelling.
   if (day > 28 && new Date(Date.UTC(year, month - 1, day)).getUTCDate() !== day) return -1

@@ -19,7 +19,7 @@ import {
   parseEstPath,
   shortTypeOf,
 } from '../wire/est.ts'
-import { basicCredentials, bearerToken, withCredentials } from './client-certificate.ts'
+import { basicCredentials, bearerToken, type Credentials, withCredentials } from './client-certificate.ts'
 import { type Answer, answer, type Exchange, pathOf, refuse } from './exchange.ts'
 import type { Limits } from './limits.ts'
 import { type HttpObserver, nobody } from './observer.ts'
@@ -41,6 +41,10 @@ export interface EstService {
   /** Told when a peer with a certificate asks for anything but one: a device proves a new identity by a cacerts. */
   noteUse?(peer: Peer, label: string | null, proof?: ShownProof): Promise<void>
 }
+
+type Ask = (request: EnrollmentRequest) => Promise<EnrollmentOutcome | ServerKeyOutcome>
+
+const nothing: Bytes = new Uint8Array(0)
 
 /** Answers one request under estPrefix. What it throws is a failure of the server. */
 export type EstEndpoint = (exchange: Exchange) => Answer | Promise<Answer>
@@ -70,7 +74,7 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log, obser
   async function cacerts(exchange: Exchange, label: string | null): Promise<Answer> {
     const certificates = service.caCertificates(label)
     if (certificates.length === 0) return refused(exchange, 'label_unknown')
-    if (exchange.peer.chain) await service.noteUse?.(exchange.peer, label, proofOf(exchange, new Uint8Array(0)))
+    if (exchange.peer.chain) await service.noteUse?.(exchange.peer, label, proofOf(exchange, nothing))
     return certificatesAnswer(exchange, label, certificates)
   }
 
@@ -89,26 +93,30 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log, obser
     return whole
   }
 
-  async function enroll(
-    exchange: Exchange,
-    operation: 'enroll' | 'reenroll',
-    label: string | null,
-    ask: (request: EnrollmentRequest) => Promise<EnrollmentOutcome | ServerKeyOutcome> = request => service.enroll(request),
-  ): Promise<Answer> {
-    const { requestId } = exchange
+  function enroll(exchange: Exchange, operation: 'enroll' | 'reenroll', label: string | null, ask: Ask): Answer | Promise<Answer> {
     const encoding = exchange.header('content-encoding')
     // RFC 7030 knows no content coding, and undoing one would let 64 KB grow without bound.
     if (encoding !== undefined && encoding.toLowerCase() !== 'identity') return refused(exchange, 'content_encoding_refused')
     const authorization = exchange.header('authorization')
-    const basic = basicCredentials(authorization)
-    const bearer = basic === null ? bearerToken(authorization) : null
-    const credentials = basic !== null || bearer !== null ? { basic, bearer } : null
+    const credentials = authorization === undefined ? null : credentialsOf(authorization)
     // Many clients show a secret only to a challenge (RFC 7030 3.2.3): this answer is the first half of their request.
-    if (!credentials && !exchange.peer.chain) return challenge(requestId)
+    if (!credentials && !exchange.peer.chain) return challenge(exchange.requestId)
     if (!isPkcs10(exchange.header('content-type'))) return refused(exchange, 'content_type_refused')
+    // Beside a certificate a secret is not looked at, so that the peer stays the one that its connection is remembered by.
+    const peer = credentials && !exchange.peer.chain ? withCredentials(exchange.peer, credentials) : exchange.peer
+    return enrollAs(peer, exchange, operation, label, ask)
+  }
+
+  async function enrollAs(
+    peer: Peer,
+    exchange: Exchange,
+    operation: 'enroll' | 'reenroll',
+    label: string | null,
+    ask: Ask,
+  ): Promise<Answer> {
     const body = await exchange.readBody()
     if (body.kind === 'refused') return refused(exchange, body.code)
-    let csr: Bytes = new Uint8Array(0)
+    let csr = nothing
     let undecodable = ''
     try {
       csr = csrOfBody(body.bytes, limits.bodyBytesMax)
@@ -117,10 +125,20 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log, obser
       // The story is told all the same: it knows whether the sender may hear more than 401, and it keeps the record.
       undecodable = `the body is not the base64 of a CSR: ${(error as Error).message}`
     }
-    // Beside a certificate a secret is not looked at, so that the peer stays the one that its connection is remembered by.
-    const peer = credentials && !exchange.peer.chain ? withCredentials(exchange.peer, credentials) : exchange.peer
+    const request: EnrollmentRequest = { operation, label, csr, peer, requestId: exchange.requestId }
     const proof = proofOf(exchange, body.bytes)
-    const outcome = await ask({ operation, label, csr, peer, requestId, ...(proof && { proof }) })
+    if (proof) request.proof = proof
+    return outcomeAnswer(exchange, label, await ask(request), undecodable)
+  }
+
+  /** `undecodable`: what is wrong with the body, where the story can only say that it was no CSR. */
+  function outcomeAnswer(
+    exchange: Exchange,
+    label: string | null,
+    outcome: EnrollmentOutcome | ServerKeyOutcome,
+    undecodable: string,
+  ): Answer {
+    const { requestId } = exchange
     switch (outcome.kind) {
       case 'issued':
         if ('key' in outcome) return keyAnswer(requestId, outcome)
@@ -140,10 +158,11 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log, obser
     }
   }
 
+  const askCertificate: Ask = request => service.enroll(request)
   const operations: Record<EstOperation, (exchange: Exchange, label: string | null) => Answer | Promise<Answer>> = {
     cacerts,
-    simpleenroll: (exchange, label) => enroll(exchange, 'enroll', label),
-    simplereenroll: (exchange, label) => enroll(exchange, 'reenroll', label),
+    simpleenroll: (exchange, label) => enroll(exchange, 'enroll', label, askCertificate),
+    simplereenroll: (exchange, label) => enroll(exchange, 'reenroll', label, askCertificate),
     csrattrs,
     serverkeygen: (exchange, label) =>
       service.generateKey && exchange.header(proofHeader) === undefined
@@ -171,6 +190,13 @@ export function estEndpoint(service: EstService, limits: Limits, log: Log, obser
     const whole = given(exchange, named)
     return whole instanceof Promise ? whole.then(told) : told(whole)
   }
+}
+
+/** A secret, or else a bearer token; null for neither. */
+function credentialsOf(authorization: string): Credentials | null {
+  const basic = basicCredentials(authorization)
+  const bearer = basic === null ? bearerToken(authorization) : null
+  return basic !== null || bearer !== null ? { basic, bearer } : null
 }
 
 /** What a gateway carries in place of the device's own TLS connection (docs/gateway.md); bytes that are none are refused by the story. */
