@@ -5,6 +5,7 @@ import { request } from 'node:http'
 import { type Bytes, concatBytes, encodePem } from '@birthmark/device-sdk/core'
 import { RevocationError } from '../errors.ts'
 import type { Clock, Log } from '../ports.ts'
+import { repeat } from '../repeat.ts'
 import { createBrokerFile } from './broker-file.ts'
 
 export interface CrlFileOptions {
@@ -27,8 +28,6 @@ export interface CrlFile {
 
 /** Resolves when the file is there for the first time. */
 export async function createCrlFile({ path, lists, reload, everySeconds = 300, clock, log }: CrlFileOptions): Promise<CrlFile> {
-  let closed = false
-  let cancel = () => {}
   const file = await createBrokerFile({
     ...{ path, mode: 0o644, reload },
     content: async () => (await lists()).map(der => encodePem('X509 CRL', der)).join(''),
@@ -40,26 +39,11 @@ export async function createCrlFile({ path, lists, reload, everySeconds = 300, c
     return changed
   }
 
-  function lookLater(): void {
-    if (closed) return
-    cancel = clock.setTimer(everySeconds, () => {
-      refresh()
-        .catch((error: unknown) =>
-          log.error({ err: error, path }, 'revocation lists not renewed; the broker goes on with the old ones'),
-        )
-        .finally(lookLater)
-    })
-  }
-
   await refresh()
-  lookLater()
-  return {
-    refresh,
-    close: () => {
-      closed = true
-      cancel()
-    },
-  }
+  const close = repeat(clock, everySeconds, refresh, error =>
+    log.error({ err: error, path }, 'revocation lists not renewed; the broker goes on with the old ones'),
+  )
+  return { refresh, close }
 }
 
 // A list of a million entries.

@@ -6,6 +6,7 @@ import type { Bytes, Membership } from '@birthmark/device-sdk/core'
 import type { CertificateStatus } from '../enforcement/device-peer.ts'
 import { RevocationError } from '../errors.ts'
 import type { Clock, Log } from '../ports.ts'
+import { repeat } from '../repeat.ts'
 import { accessOf } from './access.ts'
 import { createBrokerFile } from './broker-file.ts'
 import { deviceIdForm, type Peer, type ServiceRole } from './peer.ts'
@@ -114,27 +115,10 @@ export async function createNatsUsers(options: NatsUsersOptions): Promise<NatsUs
     return turn
   }
 
-  let closed = false
-  let cancel = () => {}
-  function lookLater(): void {
-    if (closed) return
-    cancel = clock.setTimer(everySeconds, () => {
-      enforce()
-        .catch((error: unknown) => log.error({ err: error, path }, 'a node’s users are not up to date'))
-        .finally(lookLater)
-    })
-  }
-
   await enforce().catch((error: unknown) => {
     if (!(error instanceof RevocationError && error.code === 'enforcement_refused')) throw error
     log.warn({ path }, 'the node does not run yet, or may not be signalled')
   })
-  lookLater()
-  return {
-    enforce,
-    close: () => {
-      closed = true
-      cancel()
-    },
-  }
+  const close = repeat(clock, everySeconds, enforce, error => log.error({ err: error, path }, 'a node’s users are not up to date'))
+  return { enforce, close }
 }

@@ -5,6 +5,7 @@ import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { RevocationError } from '../errors.ts'
 import type { Clock, Log } from '../ports.ts'
+import { repeat } from '../repeat.ts'
 
 export interface RemoteSessions {
   /** Names of connected clients, as far as the broker tells. Rejects with `enforcement_refused`. */
@@ -150,19 +151,12 @@ export function createSessionEnder({
     return doomed.length
   }
 
-  let cancelSweep = () => {}
-  let closed = false
-  function sweepLater(): void {
-    if (closed) return
-    cancelSweep = clock.setTimer(sweepSeconds, () => {
-      sessions
-        .connected()
-        .then(endAll)
-        .catch((error: unknown) => log.error({ err: error }, 'the broker’s sessions could not be swept'))
-        .finally(sweepLater)
-    })
-  }
-  sweepLater()
+  const close = repeat(
+    clock,
+    sweepSeconds,
+    async () => endAll(await sessions.connected()),
+    error => log.error({ err: error }, 'the broker’s sessions could not be swept'),
+  )
 
   return {
     enforce: async () => {
@@ -170,9 +164,6 @@ export function createSessionEnder({
       const cut = await endAll(candidates())
       return { cut: cut + (await endAll(await sessions.connected())) }
     },
-    close: () => {
-      closed = true
-      cancelSweep()
-    },
+    close,
   }
 }
