@@ -5,12 +5,12 @@
 //
 // CONFIGURATION holds what the server's `device` folder holds (fleet.json, server-ca.pem, birth-ca.pem, operational-ca.pem), and what the factory line
 // made of this unit: birth.pem, birth.key.pem. STATE is the service's own: keys, 0600, and records. With a file `passphrase` among the credentials that
-// systemd hands over, which a TPM may have sealed, the keys are encrypted with it.
+// systemd hands over, which a TPM may have sealed, the keys are encrypted with it. With DEVICE_KEYS=tpm they are made in the TPM and stay there.
 import { createPrivateKey } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type BirthmarkError, birthChain, createIdentity, fileKeys, fileStore } from '@birthmark/device-sdk/node'
+import { type BirthmarkError, birthChain, createIdentity, fileKeys, fileStore, tpmKeys } from '@birthmark/device-sdk/node'
 import { connect, type MqttClient } from 'mqtt'
 
 const [configuration = '/etc/birthmark-device', state = process.env.STATE_DIRECTORY ?? '/var/lib/birthmark-device'] =
@@ -24,14 +24,18 @@ const fleet = JSON.parse(configured('fleet.json')) as { est: string; mqtt: strin
 // systemd hands the service files that only root may read (LoadCredential=), or the TPM opens (LoadCredentialEncrypted=).
 const credential = (name: string): string => join(process.env.CREDENTIALS_DIRECTORY ?? configuration, name)
 const passphrase = existsSync(credential('passphrase')) ? readFileSync(credential('passphrase'), 'utf8').trim() : undefined
-const keys = fileKeys(join(state, 'keys'), 'P-256', undefined, { passphrase })
+// The TPM's own keys: its resource manager and OpenSSL's provider have to be there (docs/device-keys.md).
+const tpm = process.env.DEVICE_KEYS === 'tpm'
+const keys = tpm ? tpmKeys(join(state, 'keys')) : fileKeys(join(state, 'keys'), 'P-256', undefined, { passphrase })
 const store = fileStore(join(state, 'identity'))
 if (!existsSync(join(state, 'keys', 'birth.key'))) {
   mkdirSync(join(state, 'keys'), { recursive: true, mode: 0o700 })
   store.put('birth.chain', birthChain(configured('birth.pem')))
-  const key = createPrivateKey(readFileSync(credential('birth.key.pem')))
+  const given = readFileSync(credential('birth.key.pem'), 'utf8')
   const sealed = passphrase === undefined ? {} : { cipher: 'aes-256-cbc', passphrase }
-  writeFileSync(join(state, 'keys', 'birth.key'), key.export({ type: 'pkcs8', format: 'pem', ...sealed }), { mode: 0o600 })
+  // A TPM's is wrapped as it is.
+  const kept = tpm ? given : createPrivateKey(given).export({ type: 'pkcs8', format: 'pem', ...sealed })
+  writeFileSync(join(state, 'keys', 'birth.key'), kept, { mode: 0o600 })
 }
 
 const identity = createIdentity({
