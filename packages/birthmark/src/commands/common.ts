@@ -29,6 +29,9 @@ export function withDir(folder: string): string {
   return folder === defaultState ? '' : ` --dir ${quoted(folder)}`
 }
 
+/** `1 unit`, `2 units`. */
+export const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? '' : 's'}`
+
 /** Collects a repeatable option. */
 export function collect(value: string, before: string[] = []): string[] {
   return [...before, value]

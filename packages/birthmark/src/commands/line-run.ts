@@ -28,7 +28,7 @@ import type { Command } from 'commander'
 import { CommandError, usageError } from '../command-error.ts'
 import { csrOf, openLine } from '../line-folder.ts'
 import { printable, type Terminal } from '../terminal.ts'
-import { collect, leaf, readInput } from './common.ts'
+import { collect, counted, leaf, readInput } from './common.ts'
 import { takeSignals } from './until-stopped.ts'
 
 interface RunOptions {
@@ -245,14 +245,14 @@ function finish(
     for (const { serial, why } of first) terminal.line(`      ${why.startsWith(serial) ? '' : `${serial}: `}${printable(why)}`)
     if (count > first.length) terminal.line(`      and ${count - first.length} more`)
   }
-  const counted = Object.fromEntries([...causes].map(([cause, { count }]) => [cause, count]))
-  terminal.result({ station: station.name, ...counts, failures: counted, head: station.head() })
+  const failures = Object.fromEntries([...causes].map(([cause, { count }]) => [cause, count]))
+  terminal.result({ station: station.name, ...counts, failures, head: station.head() })
   if (!whole) return
   terminal.commands('Next:', ['birthmark line close --out reports', 'birthmark line manifest --out manifest.jsonl'])
   if (failed)
     throw new CommandError(
       'units_failed',
-      failed === 1 ? '1 unit failed' : `${failed} units failed`,
+      `${counted(failed, 'unit')} failed`,
       'mend what they failed for and run the same command again: it resumes',
       'refused',
     )

@@ -9,7 +9,7 @@ import type { Command } from 'commander'
 import { usageError } from '../command-error.ts'
 import { csrOf, type Line, openLine } from '../line-folder.ts'
 import type { Terminal } from '../terminal.ts'
-import { collect, leaf, quoted, readInput } from './common.ts'
+import { collect, counted, leaf, quoted, readInput } from './common.ts'
 import { defineClose } from './line-close.ts'
 import { defineDesk } from './line-desk.ts'
 import { defineInit } from './line-init.ts'
@@ -90,7 +90,7 @@ export function define(command: Command, terminal: Terminal): void {
           return
         }
         const units = (await writeLinesDurably(options.out, lines, count => named(count - 2))) - 2
-        terminal.done(`manifest of ${units} units`, options.out)
+        terminal.done(`manifest of ${counted(units, 'unit')}`, options.out)
         terminal.commands('Next:', [`birthmark manifest import ${quoted(options.out)}`])
         terminal.result({ units, file: options.out })
       }),

@@ -20,7 +20,7 @@ import type { Command } from 'commander'
 import { CommandError, usageError } from '../command-error.ts'
 import { systemClock } from '../line-folder.ts'
 import { printable, type Terminal } from '../terminal.ts'
-import { leaf, quoted, readInput } from './common.ts'
+import { counted, leaf, quoted, readInput } from './common.ts'
 
 const ROOT = "the manufacturer's root certificate, or several"
 
@@ -101,7 +101,7 @@ export function defineOwnership(command: Command, terminal: Terminal): void {
         const owners = judgeOwners(manifest, options)
         let hostKeys = 0
         for (const { keyOrigin } of manifest.entries()) if (keyOrigin === 'host') hostKeys++
-        terminal.done(`${units} units, signed ${minute(made)}`, `sha256 ${digest.slice(0, 16)}…`)
+        terminal.done(`${counted(units, 'unit')}, signed ${minute(made)}`, `sha256 ${digest.slice(0, 16)}…`)
         if (hostKeys) terminal.line(`! ${hostKeys} of their keys were made by the line and not in the device`)
         for (const { to, made: when } of owners)
           terminal.line(`  ${minute(when)} handed over to ${printable(to.name)}  key ${sha256Hex(to.key).slice(0, 16)}…`)

@@ -13,8 +13,8 @@ import type { CampaignView } from '../campaign-administration.ts'
 import { CommandError, usageError } from '../command-error.ts'
 import { secondsOf } from '../revocation-settings.ts'
 import { printable, type Terminal } from '../terminal.ts'
-import { leaf, quoted, readInput, stateOption, wholeNumber, withDir } from './common.ts'
-import { counted, lastWord, planLines } from './revoke-lines.ts'
+import { counted, leaf, quoted, readInput, stateOption, wholeNumber, withDir } from './common.ts'
+import { lastWord, planLines } from './revoke-lines.ts'
 
 const planBytesMax = 1_048_576
 

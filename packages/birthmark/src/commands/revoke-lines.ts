@@ -3,10 +3,9 @@
 import { type CampaignPlan, type ConsumerProof, isProven } from '@birthmark/est-server'
 import type { CampaignView } from '../campaign-administration.ts'
 import { printable } from '../terminal.ts'
+import { counted } from './common.ts'
 
 const shownMax = 5
-
-export const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? '' : 's'}`
 
 export const uncertified = (count: number) => `${counted(count, 'device')} without a certificate`
 

@@ -11,9 +11,9 @@ import type { Command } from 'commander'
 import { administrationOf } from '../admin-client.ts'
 import { CommandError, usageError } from '../command-error.ts'
 import { printable, type Terminal } from '../terminal.ts'
-import { collect, leaf, quoted, readInput, stateOption } from './common.ts'
+import { collect, counted, leaf, quoted, readInput, stateOption } from './common.ts'
 import { campaignNamed } from './revoke-campaign.ts'
-import { consumersText, counted, planLines, uncertified } from './revoke-lines.ts'
+import { consumersText, planLines, uncertified } from './revoke-lines.ts'
 
 /** Notices of 4 MB in base64, and the rest. */
 const receiptBytesMax = 8 * 1024 * 1024
