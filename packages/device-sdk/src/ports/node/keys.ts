@@ -50,6 +50,20 @@ function failure(error: unknown): DeviceError {
     : Object.assign(deviceError('key_unavailable', (error as Error).message), { cause: error })
 }
 
+export type Told<T> = (error: DeviceError | null, value: T | null) => void
+
+/** Calls back outside of `f`, so that what the callback throws is not taken for a failure of the key store. */
+export function settle<T>(f: () => T, failure: (error: unknown) => DeviceError, done: Told<T>): void {
+  let value: T
+  try {
+    value = f()
+  } catch (error) {
+    done(failure(error), null)
+    return
+  }
+  done(null, value)
+}
+
 function keyStore(files: PemFiles, type: KeyType, description: object, passphrase?: string): NodeKeyStore {
   const kind = kinds[type]
   const loaded = new Map<string, KeyObject>()
@@ -71,16 +85,7 @@ function keyStore(files: PemFiles, type: KeyType, description: object, passphras
     }
   }
   const spkiOf = (key: KeyObject): Bytes => new Uint8Array(createPublicKey(key).export({ type: 'spki', format: 'der' }))
-  /** Calls back outside of `f`, so that what the callback throws is not taken for a failure of the key store. */
-  const answer = <T>(f: () => T, done: (error: DeviceError | null, value: T | null) => void) => {
-    let value: T
-    try {
-      value = f()
-    } catch (error) {
-      return done(failure(error), null)
-    }
-    done(null, value)
-  }
+  const answer = <T>(f: () => T, done: Told<T>) => settle(f, failure, done)
   return {
     algorithm: kind.algorithm,
     generate(slot, done) {

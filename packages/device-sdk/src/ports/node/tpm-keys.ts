@@ -17,7 +17,7 @@ import { type Bytes, bytesOfHex, concatBytes } from '../../core/bytes.ts'
 import { contentOf, encodeElement, encodeOid, encodeSequence, encodeUnsigned, OCTET_STRING, wholeParts } from '../../core/der.ts'
 import { type DeviceError, deviceError } from '../../core/errors.ts'
 import { type Disk, nodeDisk, openFolder } from './disk.ts'
-import type { NodeKeyStore } from './keys.ts'
+import { type NodeKeyStore, settle, type Told } from './keys.ts'
 
 /**
  * What OpenSSL inside Node has to be told at the start: `node --openssl-config=FILE`, or OPENSSL_CONF. Signatures are the TPM's where it can make and
@@ -135,15 +135,7 @@ export function tpmKeys(folder: string, disk: Disk = nodeDisk): NodeKeyStore {
     const pem = files.read(`${slot}.key`)
     return pem && Buffer.from(pem).toString('latin1')
   }
-  const answer = <T>(f: () => T, done: (error: DeviceError | null, value: T | null) => void) => {
-    let value: T
-    try {
-      value = f()
-    } catch (error) {
-      return done(failure(error), null)
-    }
-    done(null, value)
-  }
+  const answer = <T>(f: () => T, done: Told<T>) => settle(f, failure, done)
 
   return {
     algorithm: 'ecdsa-sha256',
