@@ -4,7 +4,7 @@
 // only their ratios count.
 
 import { createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign, verify } from 'node:crypto'
-import { type Bytes, COMMON_NAME, csrAssemble, csrInfo, encodeName, parseCsr } from '@birthmark/device-sdk/core'
+import { type Bytes, COMMON_NAME, csrAssemble, csrInfo, csrReader, encodeName, parseCsr } from '@birthmark/device-sdk/core'
 import { testAuthority } from '@birthmark/device-sdk/testing'
 import {
   createAuthority,
@@ -83,9 +83,10 @@ function kernelWork(): { issuerKey: KeyObject; work: (request: Request) => Promi
     gids: [3, 17],
   }
   const nextSerial = serialSource(clock, randomBytes)
+  const readCsr = csrReader()
   let idx = 0
   const work = async ({ id, csr }: Request) => {
-    const proven = prove(csr, profile.keys, channel, { spki: null, key: null })
+    const proven = prove(csr, profile.keys, channel, { spki: null, key: null }, false, readCsr)
     if ('code' in proven) throw new Error(proven.detail)
     const now = clock.now()
     const decision = decide({
