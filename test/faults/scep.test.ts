@@ -433,10 +433,11 @@ describe('[F33] what is wrong inside the envelope', () => {
         await server.service.pkiOperation({ message, label: null, address: '192.0.2.7', requestId: 'r' })
         if (round >= 20) times[i].push(performance.now() - start)
       }
-    const medians = times.map(all => all.toSorted((a, b) => a - b)[all.length >> 1])
+    // The tenth best of a hundred: what else the machine does makes some of them slower and none faster.
+    const quiet = times.map(all => all.toSorted((a, b) => a - b)[Math.floor(all.length / 10)])
     // A padding oracle by time needs microseconds; what is held here is that no path leaves out a step (an RSA operation is 0.6 ms, a look-up and
-    // its record more). The machine's own noise is of this order.
-    expect(Math.max(...medians) / Math.min(...medians), JSON.stringify(medians)).toBeLessThan(1.5)
+    // its record more).
+    expect(Math.max(...quiet) / Math.min(...quiet), JSON.stringify(quiet)).toBeLessThan(1.5)
   })
 })
 
