@@ -13,7 +13,7 @@ export interface Observer {
   /** Measurements of a device that never arrived, or arrived twice or out of order. */
   gaps(serial: string): number
   received(): number
-  /** Notices heard. */
+  /** Different notices heard: a broker may bring one twice. */
   notices(): number
   close(): Promise<void>
 }
@@ -33,7 +33,7 @@ export async function createObserver(target: DeviceFolder, folder: string): Prom
   })
   const seen = new Map<string, { last: number; gaps: number }>()
   let received = 0
-  let notices = 0
+  const notices = new Set<string>()
   await new Promise<void>((resolve, reject) => {
     bus.onConnect(resolve)
     bus.onClose(error => reject(error ?? new Error('the broker refused the observer')))
@@ -47,14 +47,14 @@ export async function createObserver(target: DeviceFolder, folder: string): Prom
     device.last = n
     seen.set(serial, device)
   })
-  await bus.subscribe(headTopic(target.fleet), () => {
-    notices++
+  await bus.subscribe(headTopic(target.fleet), (_topic, payload) => {
+    notices.add(Buffer.from(payload).toString('base64'))
   })
   return {
     last: serial => seen.get(serial)?.last ?? 0,
     gaps: serial => seen.get(serial)?.gaps ?? 0,
     received: () => received,
-    notices: () => notices,
+    notices: () => notices.size,
     close: () => bus.close(),
   }
 }
