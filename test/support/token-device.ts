@@ -3,8 +3,8 @@
 // input, both in hex, and prints what became of it as JSON.
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { createInterface } from 'node:readline'
 import { createIdentity, memoryStore, type Pkcs11Binding, tokenKeys } from '@birthmark/device-sdk/node'
+import { birthByLine } from './birth-by-line.ts'
 
 const [library, token, pin, server] = process.argv.slice(2)
 const { PKCS11 } = createRequire(new URL('../../packages/pkcs11/package.json', import.meta.url))('pkcs11js') as {
@@ -13,14 +13,7 @@ const { PKCS11 } = createRequire(new URL('../../packages/pkcs11/package.json', i
 const { url, trust } = JSON.parse(readFileSync(server, 'utf8'))
 const keys = tokenKeys({ pkcs11: new PKCS11(), library, token, pin, prefix: 'dev-' })
 const store = memoryStore()
-const spki = await new Promise<Uint8Array>((resolve, reject) =>
-  keys.generate('birth', (error, made) => (made ? resolve(made) : reject(error))),
-)
-process.stdout.write(`${Buffer.from(spki).toString('hex')}\n`)
-for await (const line of createInterface({ input: process.stdin })) {
-  store.put('birth.chain', new Uint8Array(Buffer.from(line, 'hex')))
-  break
-}
+await birthByLine(keys, store)
 const identity = createIdentity({ keys, store, server: { url }, trust })
 await identity.enroll()
 const { state, generation, deviceId } = await identity.renew()

@@ -3,22 +3,15 @@
 // from standard input, both in hex, and prints what became of it as JSON.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { connect, type TLSSocket } from 'node:tls'
 import { createIdentity, fileStore, type TlsOptions, tpmKeys } from '@birthmark/device-sdk/node'
+import { birthByLine } from './birth-by-line.ts'
 
 const [folder, server] = process.argv.slice(2)
 const { url, trust } = JSON.parse(readFileSync(server, 'utf8'))
 const keys = tpmKeys(join(folder, 'keys'))
 const store = fileStore(join(folder, 'identity'))
-const spki = await new Promise<Uint8Array>((resolve, reject) =>
-  keys.generate('birth', (error, made) => (made ? resolve(made) : reject(error))),
-)
-process.stdout.write(`${Buffer.from(spki).toString('hex')}\n`)
-for await (const line of createInterface({ input: process.stdin })) {
-  store.put('birth.chain', new Uint8Array(Buffer.from(line, 'hex')))
-  break
-}
+await birthByLine(keys, store)
 const { hostname: host, port } = new URL(url)
 const open = (tls: TlsOptions): Promise<TLSSocket> =>
   new Promise((resolve, reject) => {

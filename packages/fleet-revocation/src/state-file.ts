@@ -1,9 +1,8 @@
-// A relying party's memory in a file: written beside it, brought to the medium, then put in its place. A power cut leaves the old state or
-// the new one.
+// A relying party's memory in a file. A power cut leaves the old state or the new one.
 
-import { open, readFile, rename } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { readFile } from 'node:fs/promises'
 import type { Bytes } from '@birthmark/device-sdk/core'
+import { replaceFile } from './replaced-file.ts'
 
 /** For `createRelyingParty`'s `state`. One process at a time writes `path`; its folder must exist. */
 export function stateFile(path: string): { load(): Promise<Bytes | null>; save(state: Bytes): Promise<void> } {
@@ -16,22 +15,6 @@ export function stateFile(path: string): { load(): Promise<Bytes | null>; save(s
         throw error
       }
     },
-    save: async state => {
-      const fresh = `${path}.new`
-      const file = await open(fresh, 'w', 0o600)
-      try {
-        await file.writeFile(state)
-        await file.sync()
-      } finally {
-        await file.close()
-      }
-      await rename(fresh, path)
-      const folder = await open(dirname(path), 'r')
-      try {
-        await folder.sync()
-      } finally {
-        await folder.close()
-      }
-    },
+    save: state => replaceFile(path, state, 0o600),
   }
 }

@@ -1,8 +1,9 @@
 // A file that a broker elsewhere reads: written beside and put in place, so that a broker that reads in between reads the old one or the new
 // one; the broker is told only of a change, and again until it could be told. What is in it is the caller's.
 
-import { open, readFile, rename } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { RevocationError } from '../errors.ts'
+import { replaceFile } from '../replaced-file.ts'
 
 export interface BrokerFileOptions {
   path: string
@@ -30,15 +31,7 @@ export async function createBrokerFile({ path, mode, content, reload }: BrokerFi
   let last: Promise<unknown> = Promise.resolve()
 
   async function write(text: string): Promise<void> {
-    const fresh = `${path}.new`
-    const file = await open(fresh, 'w', mode)
-    try {
-      await file.writeFile(text)
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-    await rename(fresh, path)
+    await replaceFile(path, text, mode)
     standing = text
     told = false
   }
