@@ -28,7 +28,6 @@ import { sha256 } from './node-crypto.ts'
 import { resolveOpenIntents } from './open-intents.ts'
 import { createPeerIdentities } from './peer-identity.ts'
 import type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
-import type { Claim } from './registrar/authenticate.ts'
 import { type Approval, decide, type Identity, isForgiven, waitsForPerson } from './registrar/decide.ts'
 import { NameError } from './registrar/name-template.ts'
 import { type ProvenCsr, prove } from './registrar/possession.ts'
@@ -120,7 +119,6 @@ interface Recognised {
   profile: EnrollmentProfile
   identity: Identity
 }
-type Recognition = Recognised | EnrollmentOutcome
 
 const iso = (seconds: number) => new Date(seconds * 1000).toISOString()
 
@@ -366,7 +364,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         await store.readmitDevice(profile.fleet, identity.deviceId, said)
         continue
       }
-      if (failpoint) await failpoint('decided' satisfies (typeof failpoints)[number])
+      await failpoint?.('decided' satisfies (typeof failpoints)[number])
       // 4. to 9. Reserve, prepare, record the intent, sign, verify, record the certificate.
       const { operation, requestId, transaction, peer } = request
       const issued = await issue({ approval: judged, operation, requestId, note, transaction, patient: peer.scep !== undefined })
@@ -405,9 +403,9 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     })
   }
 
-  /** 1. Who is it? 401 until that is settled. At once where nothing has to be looked up. */
-  function recognise(request: EnrollmentRequest): Recognition | Promise<Recognition> {
-    const { operation, label } = request
+  /** 1. Who is it? 401 until that is settled. */
+  async function recognise(request: EnrollmentRequest): Promise<Recognised | EnrollmentOutcome> {
+    const { operation, label, peer } = request
     if (operation !== 'enroll' && operation !== 'reenroll')
       return refuse(request, '', '', refusal('operation_unknown', `no operation ${JSON.stringify(String(operation).slice(0, 32))}`))
     const profile = profiles.get(label)
@@ -415,18 +413,9 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       return refuse(request, '', '', refusal('label_unknown', `no profile is named ${JSON.stringify(label)}`))
     const superseded = options.profileStanding?.superseded() ?? null
     if (superseded !== null) throw supersededError(superseded)
-    return isClockBehind() ? requireForwardClock().then(() => recogniseUnder(profile, request)) : recogniseUnder(profile, request)
-  }
-
-  function recogniseUnder(profile: EnrollmentProfile, request: EnrollmentRequest): Recognition | Promise<Recognition> {
-    const claim = identities.claimOf(request.peer, profile)
+    if (isClockBehind()) await requireForwardClock()
+    const claim = identities.claimOf(peer, profile)
     if (isRefusal(claim)) return refuse(request, profile.fleet, '', claim)
-    // Nothing of ours is on record about its credential.
-    if (claim.kind === 'birth') return { kind: 'recognised', profile, identity: claim }
-    return lookUp(claim, profile, request)
-  }
-
-  async function lookUp(claim: Claim, profile: EnrollmentProfile, request: EnrollmentRequest): Promise<Recognition> {
     const identity = await identities.identify(claim, profile)
     if (isRefusal(identity)) return refuse(request, profile.fleet, 'deviceId' in claim ? claim.deviceId : '', identity)
     return { kind: 'recognised', profile, identity }
@@ -534,8 +523,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
         if (!isReady) await reconcile()
         const own = request.proof ? await unwrapped(request) : request
         if ('kind' in own) return own
-        const found = recognise(own)
-        const recognised = found instanceof Promise ? await found : found
+        const recognised = await recognise(own)
         return recognised.kind === 'recognised' ? await answer(own, recognised) : recognised
       } catch (error) {
         return unavailable(request, error)

@@ -2,6 +2,7 @@
 // is asked, and the certificate is before anybody gets it.
 
 import type { Bytes } from '@birthmark/device-sdk/core'
+import type { Authority, IssuancePermit } from './ca/issuance.ts'
 import { EstServerError, failureCode } from './errors.ts'
 import type { IssuerSet } from './issuer-set.ts'
 import type { Clock, Failpoint, Log } from './ports.ts'
@@ -67,18 +68,34 @@ export const supersededError = (detail: string | null) =>
 /** Throws UnavailableError, and what the store and the authority throw. */
 export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promise<Issued> {
   const { store, issuers, clock, log, nextSerial } = parts
-  // Not there but in a rehearsal: waited for only then.
-  const pass: ((name: (typeof failpoints)[number]) => unknown) | undefined = parts.failpoint
+  const pass = async (name: (typeof failpoints)[number]) => parts.failpoint?.(name)
 
-  /** The intent resolves to void here, or at the device's next request when the store does not answer either. */
-  async function giveUp({ issuer, serial, idx }: IssuanceIntent, note: Note, error: unknown): Promise<void> {
-    const entry = note('intent_voided', `idx ${idx} was not signed`, failureCode(error) ?? '')
-    await store.voidIntent(issuer, serial, entry).catch(() => false)
+  /** 7. Sign, once. 8. Verify: a faulty signature is not released. */
+  async function sign(
+    authority: Authority,
+    permit: IssuancePermit,
+    intent: IssuanceIntent,
+    { note, patient }: Issuing,
+  ): Promise<Bytes> {
+    try {
+      // A crash behind this leaves a signature that nobody has seen.
+      const signed = await authority.issue(permit, patient)
+      await pass('signed')
+      const { der } = authority.verify(signed)
+      await pass('verified')
+      return der
+    } catch (error) {
+      // The intent resolves to void here, or at the device's next request when the store does not answer either.
+      const entry = note('intent_voided', `idx ${intent.idx} was not signed`, failureCode(error) ?? '')
+      await store.voidIntent(intent.issuer, intent.serial, entry).catch(() => false)
+      throw error
+    }
   }
 
   type Attempt = { kind: 'conflict'; on: IntentConflict } | Issued
 
-  async function attempt({ approval, operation, requestId, note, transaction, patient }: Issuing): Promise<Attempt> {
+  async function attempt(issuing: Issuing): Promise<Attempt> {
+    const { approval, operation, requestId, note, transaction } = issuing
     const { device, gids, csr, profile, names } = approval
     const { spkiSha256 } = csr
     const { fleet } = profile
@@ -91,7 +108,7 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     // 4. Reserve serial and idx. A crash here leaves nothing behind.
     const serial = nextSerial()
     const idx = await store.reserveIdx(fleet)
-    if (pass) await pass('reserved')
+    await pass('reserved')
     // 5. Prepare: build and lint. The key is not touched; a lint failure ends here.
     const permit = authority.prepare({
       deviceId: device.id,
@@ -105,7 +122,7 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
       extendedKeyUsage: profile.extendedKeyUsage,
       membership: { fleet, idx, gids },
     })
-    if (pass) await pass('prepared')
+    await pass('prepared')
     // 6. Record what will be signed. From here a crash leaves an open intent, which reconcile() or the device's next request voids.
     const intent: IssuanceIntent = {
       issuer: issuer.keyId,
@@ -131,20 +148,8 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     if (parts.profiles) intent.profiles = parts.profiles.hash
     const result = await store.recordIntent(intent)
     if (result.kind === 'conflict') return result
-    if (pass) await pass('intended')
-    let der: Bytes
-    try {
-      // 7. Sign, once. A crash behind this leaves a signature that nobody has seen.
-      const signing = authority.issue(permit, patient)
-      const signed = signing instanceof Promise ? await signing : signing
-      if (pass) await pass('signed')
-      // 8. Verify: a faulty signature is not released.
-      der = authority.verify(signed).der
-      if (pass) await pass('verified')
-    } catch (error) {
-      await giveUp(intent, note, error)
-      throw error
-    }
+    await pass('intended')
+    const der = await sign(authority, permit, intent, issuing)
     // 9. Record the certificate. A crash after this loses the answer alone; the same request gets it again.
     const recorded = await store.recordCertificate({
       issuer: issuer.keyId,
@@ -158,7 +163,7 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     })
     // Another server gave this intent up meanwhile; its own attempt may have won.
     if (recorded === 'conflict') return { kind: 'stale' }
-    if (pass) await pass('recorded')
+    await pass('recorded')
     return { kind: 'issued', certificate: der, issuer: issuer.keyId, notBefore, notAfter }
   }
 

@@ -40,17 +40,15 @@ export interface Authority {
   /** Throws `lint_failed`, `issuer_unusable` when the issuer's own time is over, `issuer_failed` when its key is known to be away. Uses no key. */
   prepare(details: CertificateDetails): IssuancePermit
   /**
-   * Throws `permit_spent` for a permit that this authority did not give or has taken already, and throws `issuer_failed`, or rejects with it, when
-   * the key does not answer. At once where the key signs at once. `patient`: as Issuer's.
+   * Rejects with `permit_spent` for a permit that this authority did not give or has taken already, `issuer_failed` when the key does not answer.
+   * `patient`: as Issuer's.
    */
-  issue(permit: IssuancePermit, patient?: boolean): SignedCertificate | Promise<SignedCertificate>
+  issue(permit: IssuancePermit, patient?: boolean): Promise<SignedCertificate>
   /** Throws `signature_wrong`. A faulty signature may give the key away: it leaves this process neither in a certificate nor in a log. */
   verify(certificate: SignedCertificate): IssuedCertificate
 }
 
 const noUnusedBits = new Uint8Array(1)
-
-const keyFailed = (cause: unknown) => new EstServerError('issuer_failed', 'the issuer key did not sign', cause)
 
 /** A certificate that would live shorter is not worth having: the issuer is about to end. */
 const lifetimeSecondsMin = 60
@@ -98,13 +96,6 @@ export function createAuthority(issuer: Issuer, lints: readonly Lint[] = []): Au
   const lint = createLinter(issuer, lints, parse)
   const permits = {}
   const unverified = {}
-  // `shown` is the permit's copy: what is to be verified stays out of reach.
-  const signedWith = (tbs: Bytes, signature: Bytes, shown: Bytes) =>
-    new Sealed(unverified, { tbs, signature }, shown) as object as SignedCertificate
-  const signedLater = async (tbs: Bytes, signing: Promise<Bytes>, shown: Bytes) => {
-    const signature = await signing.catch(error => Promise.reject(keyFailed(error)))
-    return signedWith(tbs, signature, shown)
-  }
   rehearse(issuer, details => parse(template(details)))
   return {
     prepare(details) {
@@ -123,17 +114,17 @@ export function createAuthority(issuer: Issuer, lints: readonly Lint[] = []): Au
       return new Sealed(permits, tbs, tbs.slice()) as object as IssuancePermit
     },
 
-    issue(given, patient) {
+    async issue(given, patient) {
       // Spent before the key is asked: a failure is answered by a new permit, never by a second try of this one.
       const tbs = Sealed.take<Bytes>(given, permits)
       if (tbs === null) throw new EstServerError('permit_spent', 'not a permit of this authority, or one that was used')
-      let signature: Bytes | Promise<Bytes>
+      let signature: Bytes
       try {
-        signature = issuer.sign(tbs, patient)
+        signature = await issuer.sign(tbs, patient)
       } catch (error) {
-        throw keyFailed(error)
+        throw new EstServerError('issuer_failed', 'the issuer key did not sign', error)
       }
-      return signature instanceof Promise ? signedLater(tbs, signature, given.tbs) : signedWith(tbs, signature, given.tbs)
+      return new Sealed(unverified, { tbs, signature }, given.tbs) as object as SignedCertificate
     },
 
     verify(given) {
