@@ -19,7 +19,7 @@ const repeats = 9
 /** openssl takes half a minute each time, and repeats itself within a few percent. */
 const opensslRepeats = 3
 const shardsAsked = 10
-/** Revocations while lists are being made. The third worst of them is their p99. */
+/** Revocations while lists are being made. */
 const roundsDuring = 300
 
 const fleet = 'bench'

@@ -5,14 +5,15 @@
 //   stall                       the first one reads no more      → stall
 //   expect MARK COUNT           COUNT notices that end in MARK   → ready, then: heard LAST
 //
-// Every one of ten thousand devices has a processor of its own and hears what it is sent while another acknowledges. Here they share one, so
-// an acknowledgement waits while anything is left to read: else what one sends would be in the others' time, whatever the broker.
+// Every one of ten thousand devices has a processor of its own and hears what it is sent while another acknowledges. Here a thread acknowledges
+// what another has read: at once, so that the broker has acknowledgements to read while it still sends, and not in the time of whoever hears.
 //
 // Times are CLOCK_MONOTONIC in milliseconds. A failure ends the process with a message.
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,8 @@ static long expected;
 #define UNACKNOWLEDGED_MAX 65536
 static struct { int fd; uint8_t id[2]; } unacknowledged[UNACKNOWLEDGED_MAX];
 static unsigned heard_count, acknowledged_count;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t something_heard = PTHREAD_COND_INITIALIZER;
 
 static void die(const char *what) {
   perror(what);
@@ -95,15 +98,31 @@ static void subscribe(int port, char **topics, int count) {
 }
 
 static void acknowledge_later(int fd, const uint8_t *id) {
+  pthread_mutex_lock(&lock);
   if (heard_count - acknowledged_count == UNACKNOWLEDGED_MAX) die("too many unacknowledged");
   unsigned at = heard_count++ % UNACKNOWLEDGED_MAX;
   unacknowledged[at].fd = fd;
   memcpy(unacknowledged[at].id, id, 2);
+  pthread_cond_signal(&something_heard);
+  pthread_mutex_unlock(&lock);
 }
 
-static void acknowledge_one(void) {
-  unsigned at = acknowledged_count++ % UNACKNOWLEDGED_MAX;
-  send_packet(unacknowledged[at].fd, 0x40, unacknowledged[at].id, 2);
+static void *acknowledge(void *unused) {
+  for (;;) {
+    pthread_mutex_lock(&lock);
+    while (heard_count == acknowledged_count) pthread_cond_wait(&something_heard, &lock);
+    unsigned begin = acknowledged_count, end = heard_count;
+    pthread_mutex_unlock(&lock);
+    // What stands between the two is this thread's until it says that it is done.
+    for (unsigned i = begin; i != end; i++) {
+      unsigned at = i % UNACKNOWLEDGED_MAX;
+      send_packet(unacknowledged[at].fd, 0x40, unacknowledged[at].id, 2);
+    }
+    pthread_mutex_lock(&lock);
+    acknowledged_count = end;
+    pthread_mutex_unlock(&lock);
+  }
+  return unused;
 }
 
 // Every PUBLISH of a round came whole: a notice on an idle connection. What was retained came with another mark.
@@ -148,12 +167,12 @@ int main(void) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   setvbuf(stdin, NULL, _IONBF, 0);
   epoll_fd = epoll_create1(0);
+  pthread_t acknowledging;
+  if (pthread_create(&acknowledging, NULL, acknowledge, NULL)) die("thread");
   struct epoll_event event = {.events = EPOLLIN, .data.fd = 0}, events[256];
   epoll_ctl(epoll_fd, EPOLL_CTL_ADD, 0, &event);
   for (;;) {
-    int waiting = heard_count != acknowledged_count;
-    int count = epoll_wait(epoll_fd, events, 256, waiting ? 0 : -1);
-    if (count == 0 && waiting) acknowledge_one();
+    int count = epoll_wait(epoll_fd, events, 256, -1);
     for (int i = 0; i < count; i++) {
       if (events[i].data.fd != 0) hear(events[i].data.fd);
       else {

@@ -23,7 +23,7 @@ const secondsMax = 120
 export function compileSubscribers(): { path: string; close(): void } {
   const folder = mkdtempSync(join(tmpdir(), 'birthmark-subscribers-'))
   const path = join(folder, 'subscribers')
-  execFileSync('cc', ['-O2', '-o', path, join(import.meta.dirname, 'fanout-clients.c')])
+  execFileSync('cc', ['-O2', '-pthread', '-o', path, join(import.meta.dirname, 'fanout-clients.c')])
   return { path, close: () => rmSync(folder, { recursive: true }) }
 }
 

@@ -20,9 +20,6 @@ const perRound = 400
 // V8 compiles what a line does for good within some thousand units; an order has a hundred times as many.
 const warmup = 5000
 const inFlight = 32
-// Before each phase and outside of what is measured: neither side pays for the garbage that the other left. What is born within a phase is
-// collected at its own expense.
-const collect = globalThis.gc ?? (() => {})
 
 async function ofRaw(): Promise<LineSpeed> {
   const folder = mkdtempSync(join(tmpdir(), 'bm-line-'))
@@ -56,11 +53,8 @@ async function ofRaw(): Promise<LineSpeed> {
   const seen: { ratio: number; raw: number; line: number }[] = []
   for (let round = 0; round < rounds; round++) {
     // Half before and half after: a neighbour on the machine that comes or goes meets both.
-    collect()
     const before = raw.measure(perRound / 2).answer
-    collect()
     const line = await issue(perRound)
-    collect()
     const limit = (before + raw.measure(perRound / 2).answer) / 2
     seen.push({ ratio: limit / line, raw: limit, line })
   }

@@ -13,15 +13,15 @@ import type { LineSpeed } from './line-speed.ts'
 const kills = 100
 
 /** A program of this folder in a process as `birthmark line run` makes it; what it prints. */
-async function asLine<T>(file: string, more: string[] = []): Promise<T> {
+async function asLine<T>(file: string): Promise<T> {
   const program = fileURLToPath(new URL(file, import.meta.url))
-  const flags = [...lineFlags, ...more, '--conditions=source', '--disable-warning=ExperimentalWarning']
+  const flags = [...lineFlags, '--conditions=source', '--disable-warning=ExperimentalWarning']
   const { stdout } = await promisify(execFile)(process.execPath, [...flags, program], { env: serverEnvironment(process.env) })
   return JSON.parse(stdout) as T
 }
 
 export async function run(): Promise<{ table: string; figures: Record<string, number> }> {
-  const speed = await asLine<LineSpeed>('line-speed.ts', ['--expose-gc'])
+  const speed = await asLine<LineSpeed>('line-speed.ts')
   process.stderr.write(`of raw ${speed.ratio.toFixed(3)}\n`)
   const million = await asLine<LineMillion>('line-million.ts')
   process.stderr.write(`a million: ${million.rssMb.toFixed(0)} MB\n`)
