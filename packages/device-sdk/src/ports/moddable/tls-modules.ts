@@ -61,6 +61,8 @@ export interface ModdableTlsSession {
   /** The message that came last; −1 once the client has answered it. */
   handshakeProcess: number
   alert?: unknown
+  /** Of a record that came, until `read` hands it out. */
+  applicationData?: unknown
   initiateHandshake(): void
   /** One step; true: over, for better or worse. */
   handshake(tcp: ModdableTcp): boolean

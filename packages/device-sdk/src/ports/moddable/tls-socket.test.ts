@@ -10,22 +10,26 @@ interface Events {
 }
 
 /** Moddable's session and TCP, played by hand: `steps` are what a handshake's steps come to, `records` what comes after it. */
-function opened(steps: (true | false | 'alert' | 'throws')[], records: (Bytes | null | 'throws')[] = []) {
+function opened(steps: (true | false | 'alert' | 'throws' | 'data')[], records: (Bytes | null | 'throws')[] = []) {
   const told: unknown[] = []
   let events = {} as Events
   const tcp = { readable: 0, writable: 0, closed: 0, close: () => void tcp.closed++ }
   class Session {
     handshakeProcess = 0
     alert: unknown
+    applicationData?: Bytes
     initiateHandshake() {}
     handshake(open: ModdableTcp): boolean {
       const step = steps.shift() ?? false
       open.readable = 0
       if (step === 'throws') throw new Error('not believed')
       if (step === 'alert') this.alert = {}
-      return step !== false
+      if (step === 'data') this.applicationData = new Uint8Array(0)
+      return step === true || step === 'alert'
     }
     read(open: ModdableTcp): Bytes | null | undefined {
+      // What lies there goes out first, as Moddable has it.
+      if (this.applicationData) return this.applicationData
       const record = records.shift()
       if (!records.length) open.readable = 0
       if (record === 'throws') throw new Error('bad tag')
@@ -75,6 +79,15 @@ it.each(['throws', 'alert'] as const)('a handshake that %s is an error, told onc
   expect(told).toEqual(['error'])
   expect(tcp.closed).toBe(1)
   expect(() => socket.write(new Uint8Array(3))).toThrow('not open')
+})
+
+it('[RFC 5246 7.4.9] application data within the handshake is an error, and never handed on', () => {
+  const { socket, tcp, events, told } = opened([false, 'data', true], [Uint8Array.of(1)])
+  events.onWritable(500)
+  events.onReadable(90)
+  events.onReadable(90)
+  expect(told).toEqual(['error'])
+  expect([tcp.closed, socket.read()]).toEqual([1, undefined])
 })
 
 it.each(['throws', null] as const)('a session that ends by %s is an error', record => {

@@ -1,5 +1,5 @@
 // ECMA-419's TLS socket over Moddable's TLS session. Whatever goes wrong, an alert included, ends in `onError` and a closed connection: nothing
-// is thrown into the engine's event loop, and nothing of the application leaves before the handshake is over.
+// is thrown into the engine's event loop, and nothing of the application leaves, or is taken, before the handshake is over.
 
 import type { ModdableTimer } from './modules.ts'
 import type { ModdableTcp, ModdableTlsSession, ModdableTlsSessions } from './tls-modules.ts'
@@ -141,6 +141,8 @@ export function moddableTlsSocket(
         this.#ready = session.handshake(tcp)
         // Moddable ends a handshake that came to an alert as it ends a good one.
         if (session.alert) throw new Error('TLS alert')
+        // RFC 5246 7.4.9: application data only after the other side's Finished, whose step reads nothing behind it. Moddable keeps what came earlier.
+        if (session.applicationData !== undefined) throw new Error('TLS: application data in the handshake')
       } while (
         !this.#ready &&
         (tcp.readable > 0 || session.handshakeProcess === SERVER_HELLO_DONE || session.handshakeProcess === FINISHED)
