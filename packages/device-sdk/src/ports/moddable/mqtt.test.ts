@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest'
 import { utf8Bytes } from '../../core/bytes.ts'
-import { type ModdableMqttHandlers, moddableMqtt } from './mqtt.ts'
+import { type ModdableMqttHandlers, type ModdableMqttLimits, moddableMqtt } from './mqtt.ts'
 
-function opened(limits?: { payloadBytesMax: number; waitingMax: number }) {
+function opened(limits?: ModdableMqttLimits) {
   const told: unknown[] = []
   let incoming = new Uint8Array(0)
   let room = 0
@@ -59,7 +59,7 @@ it('what is published before the session is open waits, and goes out in order as
 })
 
 it('no more waits than the limit, and nothing after the end', () => {
-  const { session, told, handlers, connect } = opened({ payloadBytesMax: 10, waitingMax: 1 })
+  const { session, told, handlers, connect } = opened({ payloadBytesMax: 10, waitingMax: 1, packetBytesMax: 100 })
   connect(0)
   expect([session.publish('a', new Uint8Array(1)), session.publish('a', new Uint8Array(1))]).toEqual([true, false])
   handlers.onError()
@@ -70,8 +70,25 @@ it('no more waits than the limit, and nothing after the end', () => {
   expect(told).toEqual(['online', 'close', 'closed'])
 })
 
+it('a message that no socket could take is refused, before the session is open too, and those behind it go out', () => {
+  const { session, told, connect } = opened({ payloadBytesMax: 10, waitingMax: 2, packetBytesMax: 100 })
+  expect(session.publish('a', new Uint8Array(90))).toBe(false)
+  expect(session.publish('a', new Uint8Array(89))).toBe(true)
+  connect(100)
+  expect([session.publish('a', new Uint8Array(6000)), session.publish('a', new Uint8Array(1))]).toEqual([false, true])
+  expect(told).toEqual(['online', ...[89, 1].map(length => ['write', length, { topic: 'a', QoS: 1 }])])
+})
+
+it('a subscription takes as many packets as its topics need', () => {
+  const { session, told, connect } = opened({ payloadBytesMax: 10, waitingMax: 4, packetBytesMax: 60 })
+  connect(60)
+  session.subscribe(['fr/1/acme/head', 'fr/1/acme/n/1', 'fr/1/acme/n/2', 'fr/1/acme/n/3'])
+  const asked = (...topics: string[]) => ['write', 0, { operation: 8, items: topics.map(topic => ({ topic, QoS: 1 })) }]
+  expect(told).toEqual(['online', asked('fr/1/acme/head', 'fr/1/acme/n/1', 'fr/1/acme/n/2'), asked('fr/1/acme/n/3')])
+})
+
 it('a message arrives whole however it came; one beyond the limit is read over', () => {
-  const { told, connect, receive, left } = opened({ payloadBytesMax: 10, waitingMax: 1 })
+  const { told, connect, receive, left } = opened({ payloadBytesMax: 10, waitingMax: 1, packetBytesMax: 100 })
   connect(100)
   receive('head', 10, 3)
   receive('head', 11, 4)

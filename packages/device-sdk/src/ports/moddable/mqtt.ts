@@ -30,7 +30,7 @@ export interface BusEvents {
 export interface BusSession {
   /** Notices come with quality of service 1. */
   subscribe(topics: string[]): void
-  /** With quality of service 1. False: not taken, the session is over or too much is waiting. */
+  /** With quality of service 1. False: not taken, the session is over, too much is waiting, or it is longer than one packet may be. */
   publish(topic: string, payload: Bytes): boolean
   close(): void
 }
@@ -46,6 +46,11 @@ export interface ModdableMqttLimits {
   payloadBytesMax: number
   /** Messages that wait to be written. */
   waitingMax: number
+  /**
+   * Of a packet that is written, which has to fit into the room of a socket with nothing under way: a longer one would wait for good, and all others behind
+   * it. The default is for the smallest send buffer that ESP-IDF can be set to, 2,440 octets, with what TLS and the client keep of it.
+   */
+  packetBytesMax: number
 }
 
 interface Waiting {
@@ -58,7 +63,7 @@ interface Waiting {
 export function moddableMqtt(
   open: (handlers: ModdableMqttHandlers) => ModdableMqttClient,
   events: BusEvents,
-  limits: ModdableMqttLimits = { payloadBytesMax: 8192, waitingMax: 8 },
+  limits: ModdableMqttLimits = { payloadBytesMax: 8192, waitingMax: 8, packetBytesMax: 2048 },
 ): BusSession {
   let over = false
   let online = false
@@ -82,7 +87,7 @@ export function moddableMqtt(
     }
   }
   const send = (data: Bytes | null, options: object, length: number): boolean => {
-    if (over || waiting.length >= limits.waitingMax) return false
+    if (over || waiting.length >= limits.waitingMax || length + packetOverhead > limits.packetBytesMax) return false
     waiting.push({ data, options, length: length + packetOverhead })
     flush()
     return !over
@@ -118,8 +123,20 @@ export function moddableMqtt(
   })
   return {
     subscribe(topics) {
-      const items = topics.map(one => ({ topic: one, QoS: 1 }))
-      send(null, { operation: SUBSCRIBE, items }, topics.join('').length + 3 * topics.length)
+      let items: { topic: string; QoS: number }[] = []
+      let length = 0
+      const ask = (): void => {
+        if (items.length) send(null, { operation: SUBSCRIBE, items }, length)
+        items = []
+        length = 0
+      }
+      for (const topic of topics) {
+        // All of a ring's topics may be wanted at once: as many packets as that takes.
+        if (length + topic.length + 3 + packetOverhead > limits.packetBytesMax) ask()
+        items.push({ topic, QoS: 1 })
+        length += topic.length + 3
+      }
+      ask()
     },
     publish: (to, data) => send(data, { topic: to, QoS: 1 }, to.length + data.length),
     close() {
