@@ -44,6 +44,18 @@ it('[F20] keeps no more of a frame than its bound, and reads the next one', () =
   expect(seen).toEqual(['next'])
 })
 
+it.each(['valueOf', '__proto__', 'toString', true, null, [1], new Uint8Array([49])])(
+  'an answer numbered %o is passed over',
+  number => {
+    const link = streamLink(() => {}, fakeClock(1_800_000_000))
+    const ended: unknown[] = []
+    link.exchange(request, error => ended.push(error))
+    const frame = encodeFrame([number, 200, [], new Uint8Array(0)])
+    expect(() => link.receive(frame)).not.toThrow()
+    expect(ended).toEqual([])
+  },
+)
+
 it('matches answers to requests by number, gives up by time, and takes neither a late answer nor one that is too long', async () => {
   const clock = fakeClock(1_800_000_000)
   const sent: CborValue[] = []

@@ -44,7 +44,7 @@ export function streamLink(write: (bytes: Bytes) => void, clock: Clock): StreamL
   const waiting: { [number: string]: (response: HttpResponse) => void } = {}
   let last = 0
   const receive = frameReader(frameBytesMax, message => {
-    if (!Array.isArray(message) || message.length !== 4) return
+    if (!Array.isArray(message) || message.length !== 4 || typeof message[0] !== 'number') return
     const answered = waiting['' + message[0]]
     const status = message[1]
     const headers = headersOf(message[2])
