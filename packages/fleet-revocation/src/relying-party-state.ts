@@ -2,6 +2,7 @@
 // read by this version and its successors only; where it is kept is the caller's.
 
 import { type Bytes, type CborValue, decodeCbor, encodeCbor } from '@birthmark/device-sdk/core'
+import type { Word } from './acknowledger.ts'
 import { RevocationError } from './errors.ts'
 import { listSpanMax } from './list-model.ts'
 import { ringSize } from './notice.ts'
@@ -27,21 +28,38 @@ export interface RelyingPartyState {
   head: { seq: number; issuedAt: number; maxAge: number; anchor: Bytes } | null
   rules: Rule[]
   floor: number
+  /** What was last said of it, or was about to be when it was saved: the same is said after a restart. */
+  word: Word | null
+  /** Sessions that were closed since. */
+  unsaidCut: number
+  /** Sessions that the rules deny may still be open. */
+  uncut: boolean
 }
 
 /** What a bus can still show: the ring. An older number with something new to say is found by that. */
 export const recentMax = ringSize
 
-const version = 3
+const version = 4
 // Group bounds are one entry but for those with a reason (five values each), a shard of certificates is one or two.
 const limits = { depthMax: 4, itemsMax: 6 << 20 }
 
 export function emptyState(): RelyingPartyState {
-  return { through: 0, recent: [], beyond: [], forked: false, head: null, rules: [], floor: 0 }
+  return {
+    through: 0,
+    recent: [],
+    beyond: [],
+    forked: false,
+    head: null,
+    rules: [],
+    floor: 0,
+    word: null,
+    unsaidCut: 0,
+    uncut: false,
+  }
 }
 
 export function encodeRelyingPartyState(fleet: string, state: RelyingPartyState): Bytes {
-  const { head } = state
+  const { head, word } = state
   return encodeCbor([
     version,
     fleet,
@@ -52,6 +70,9 @@ export function encodeRelyingPartyState(fleet: string, state: RelyingPartyState)
     head ? [head.seq, head.issuedAt, head.maxAge, head.anchor] : null,
     packRules(state.rules).map(ruleToCbor),
     state.floor,
+    word ? [word.seq, word.appliedAt, word.sessionsClosed] : null,
+    state.unsaidCut,
+    state.uncut,
   ])
 }
 
@@ -79,9 +100,9 @@ export function decodeRelyingPartyState(bytes: Bytes, fleet: string): RelyingPar
     throw new RevocationError('state_malformed', 'not the bytes that were saved', error)
   }
   const fields = list(value)
-  if (fields.length !== 9 || fields[0] !== version) throw new RevocationError('state_malformed', 'of another version')
+  if (fields.length !== 12 || fields[0] !== version) throw new RevocationError('state_malformed', 'of another version')
   if (fields[1] !== fleet) throw new RevocationError('state_malformed', 'of another fleet')
-  const head = fields[6] === null ? null : list(fields[6])
+  const [head, word] = [fields[6], fields[9]].map(field => (field === null ? null : list(field)))
   return {
     through: count(fields[2]),
     recent: list(fields[3]).map(octets),
@@ -97,5 +118,8 @@ export function decodeRelyingPartyState(bytes: Bytes, fleet: string): RelyingPar
       return rule
     }),
     floor: count(fields[8]),
+    word: word && { seq: count(word[0]), appliedAt: count(word[1]), sessionsClosed: count(word[2]) },
+    unsaidCut: count(fields[10]),
+    uncut: fields[11] === true,
   }
 }

@@ -12,9 +12,11 @@ import { headTopic, heartbeatTopic, type NoticeBody, type NoticeProblem, openNot
 import type { Bus, Clock, Log } from './ports.ts'
 import type { Pulled } from './pull.ts'
 import { decodeRelyingPartyState, emptyState, encodeRelyingPartyState, recentMax } from './relying-party-state.ts'
+import { repeat } from './repeat.ts'
 import { certificatesNamed, type Rule } from './rule.ts'
 import { unpackRules } from './rule-packing.ts'
 import { createRuleSet, type RuleSet, type Status, statusOf } from './rule-set.ts'
+import { createSettlement } from './settlement.ts'
 import { noticeSha256 } from './sign-notice.ts'
 import type { NoticeSigner } from './signed.ts'
 import { openSnapshot, type SnapshotBody, snapshotTopic } from './snapshot.ts'
@@ -58,7 +60,10 @@ export type Receipt =
 
 export interface RelyingParty {
   readonly rules: RuleSet
-  /** Judges one notice from anywhere. Rejects with `state_not_saved`: then it is denied in memory and not acknowledged. */
+  /**
+   * Judges one notice from anywhere. Rejects with `state_not_saved` or as `enforce` did: then it is denied in memory and not acknowledged, and what
+   * failed is done again by itself, and when a notice comes.
+   */
   receive(notice: Bytes): Promise<Receipt>
   /** Judges one shard of a snapshot, as `receive` does a notice. Once every shard is there, its notice counts as taken in. */
   receiveSnapshot(snapshot: Bytes): Promise<Receipt>
@@ -75,6 +80,8 @@ export interface RelyingParty {
 const queueMax = 256
 // What a revocation may take where nothing pushes it.
 const pullSecondsAlone = 5
+// A disk that was full has room again, a broker answers its management.
+const makeUpSeconds = 5
 // Notices held beyond a gap.
 const beyondMax = 1024
 
@@ -97,11 +104,17 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
   /** By shard, the newest of its snapshots that was merged since the start. */
   const shards = new Map<number, { seq: number; of: number; sha256: Bytes }>()
   let cancelWatch = () => {}
-  const before = state.through === 0 ? null : { seq: state.through, appliedAt: clock.now(), sessionsClosed: 0 }
-  const acknowledger = options.bus ? createAcknowledger({ fleet, name: options.name, bus: options.bus, before, clock, log }) : null
-  let saidSeq = state.through
-  /** Sessions that were closed since the last word. */
-  let unsaidCut = 0
+  const acknowledger = options.bus
+    ? createAcknowledger({ fleet, name: options.name, bus: options.bus, before: state.word, clock, log })
+    : null
+  const settlement = createSettlement({
+    ...{ state, save, enforce: options.enforce, clock },
+    say: word => acknowledger?.say(word),
+    onSettled(settled) {
+      emit({ type: 'applied', ...settled })
+      watch()
+    },
+  })
 
   function tooMuchForOne({ rules: told, floor }: { rules: Rule[]; floor: number }): boolean {
     const { oneSignature } = options
@@ -155,6 +168,12 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     return state.recent.at(seq - state.through - 1) ?? null
   }
 
+  /** Says nothing new; what could not be done when it did is done now. */
+  async function heardBefore(seq: number): Promise<Receipt> {
+    await settlement.makeUp()
+    return { kind: 'known', seq }
+  }
+
   async function apply(notice: Bytes, body: NoticeBody): Promise<Receipt> {
     const { seq } = body
     const sha256 = noticeSha256(notice)
@@ -167,7 +186,7 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
       const other = before === null ? grew : !equalBytes(before, sha256)
       // Known from a snapshot, but its heartbeats are not.
       const unheard = seq > (state.head?.seq ?? 0)
-      if ((!other || (state.forked && !grew)) && !unheard) return { kind: 'known', seq }
+      if ((!other || (state.forked && !grew)) && !unheard) return heardBefore(seq)
       if (other) fork(seq)
     } else if (body.unknownRules > 0) {
       // What it revokes can't be said, so it doesn't count as taken in: the gap stays until a newer version reads it again.
@@ -181,11 +200,7 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
       provenAt = Math.max(provenAt, body.issuedAt)
       link = { i: 0, bytes: state.head.anchor }
     }
-    const [{ cut }] = await Promise.all([grew && options.enforce ? options.enforce() : { cut: 0 }, save()])
-    acknowledge(cut)
-    emit({ type: 'applied', seq, grew, cut })
-    watch()
-    return { kind: 'applied', seq, cut }
+    return { kind: 'applied', seq, cut: (await settlement.settle(seq, grew)).cut }
   }
 
   /** The notice up to which every shard is complete, and what it is known by; null while a shard is missing. */
@@ -199,7 +214,7 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
 
   async function applySnapshot(body: SnapshotBody): Promise<Receipt> {
     const { seq, shard } = body
-    if ((shards.get(shard)?.seq ?? 0) >= seq && state.through >= seq) return { kind: 'known', seq }
+    if ((shards.get(shard)?.seq ?? 0) >= seq && state.through >= seq) return heardBefore(seq)
     const grew = rules.merge(body.rules, body.floor)
     if (body.unknownRules > 0) alarm('unsupported', { seq, shard })
     else if (seq >= (shards.get(shard)?.seq ?? 0)) shards.set(shard, { seq, of: body.shards, sha256: body.noticeSha256.slice() })
@@ -215,12 +230,8 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
       newest = Math.max(newest, covered.seq)
       advance()
     }
-    if (!grew && !reached) return { kind: 'known', seq }
-    const [{ cut }] = await Promise.all([grew && options.enforce ? options.enforce() : { cut: 0 }, save()])
-    acknowledge(cut)
-    emit({ type: 'applied', seq, grew, cut })
-    watch()
-    return { kind: 'applied', seq, cut }
+    if (!grew && !reached) return heardBefore(seq)
+    return { kind: 'applied', seq, cut: (await settlement.settle(seq, grew)).cut }
   }
 
   async function save(): Promise<void> {
@@ -231,15 +242,6 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     } catch (error) {
       throw new RevocationError('state_not_saved', 'the rules are in force, and would be forgotten by a restart', error)
     }
-  }
-
-  /** What is in force without a gap: who counts must not take a notice that lies beyond one for those before it as well. */
-  function acknowledge(cut: number): void {
-    unsaidCut += cut
-    if (state.through <= saidSeq) return
-    acknowledger?.say({ seq: state.through, appliedAt: clock.now(), sessionsClosed: unsaidCut })
-    saidSeq = state.through
-    unsaidCut = 0
   }
 
   function refuse(problem: NoticeProblem, bytes: number): Receipt {
@@ -253,7 +255,7 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
   }
 
   /** One after the other, so that a save never holds an older state than the save before it. */
-  function inTurn(work: () => Promise<Receipt>): Promise<Receipt> {
+  function inTurn<T>(work: () => Promise<T>): Promise<T> {
     const turn = last.then(work)
     last = turn.catch(() => {})
     return turn
@@ -332,6 +334,13 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     })
   }
 
+  const endMakingUp = repeat(
+    clock,
+    makeUpSeconds,
+    async () => settlement.owes() && inTurn(settlement.makeUp),
+    (error: unknown) => log.error({ err: error }, 'what is denied is not cut and saved yet; trying again'),
+  )
+
   const snapshots = snapshotTopic(fleet, '+').slice(0, -1)
   function onMessage(topic: string, payload: Bytes): void {
     if (topic === heartbeatTopic(fleet)) heartbeat(payload)
@@ -369,6 +378,7 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
       closed = true
       cancelWatch()
       cancelPull()
+      endMakingUp()
       acknowledger?.close()
     },
   }

@@ -1,0 +1,145 @@
+import type { Bytes } from '@birthmark/device-sdk/core'
+import { describe, expect, it } from 'vitest'
+import { decodeAcknowledgement } from './acknowledgement.ts'
+import { createRelyingParty, type RelyingPartyEvent } from './relying-party.ts'
+import { createTestHistory, historyStart } from './testing/history.ts'
+import { createManualClock, settle } from './testing/manual-clock.ts'
+import { createMemoryBus, quietLog } from './testing/memory-bus.ts'
+import { createTestNoticeKey } from './testing/notice-key.ts'
+
+const key = createTestNoticeKey()
+const topic = 'fr/1/acme/ack/gateway'
+const rule = { kind: 'group', gid: 7, bound: 5 } as const
+const revoked = { fleet: 'acme', idx: 4, gids: [7] }
+
+/** A medium and sessions that outlive the party; each start is the process anew. */
+function gateway() {
+  const clock = createManualClock(historyStart)
+  const world = { saved: null as Bytes | null, full: false, sessions: 2, unreachable: false, cutSeconds: 0 }
+  const events: RelyingPartyEvent[] = []
+  async function enforce(): Promise<{ cut: number }> {
+    if (world.cutSeconds > 0) await new Promise<void>(resolve => clock.setTimer(world.cutSeconds, resolve))
+    if (world.unreachable) throw new Error('the broker does not answer')
+    const cut = world.sessions
+    world.sessions = 0
+    return { cut }
+  }
+  async function save(bytes: Bytes): Promise<void> {
+    if (world.full) throw new Error('disk full')
+    world.saved = bytes
+  }
+  async function start() {
+    const bus = createMemoryBus()
+    const party = await createRelyingParty({
+      ...{ name: 'gateway', fleet: 'acme', signers: [key.signer], bus, clock, log: quietLog, enforce },
+      ...{ state: { load: async () => world.saved, save }, onEvent: event => events.push(event) },
+    })
+    const heard = () => bus.published.filter(one => one.topic === topic).map(({ payload }) => decodeAcknowledgement(payload))
+    return { ...party, bus, heard }
+  }
+  return { clock, world, events, start }
+}
+
+const word = (seq: number, sessionsClosed: number, at = historyStart) => ({
+  ...{ relyingParty: 'gateway', seq, appliedAt: at, sessionsClosed },
+})
+
+describe('a relying party', () => {
+  it('[F68] that could not save a notice saves and acknowledges it when it is shown again, with the sessions that it cut', async () => {
+    const { world, start } = gateway()
+    const { receive, heard } = await start()
+    const notice = await createTestHistory(key).add([rule])
+    world.full = true
+    await expect(receive(notice)).rejects.toMatchObject({ code: 'state_not_saved' })
+    await expect(receive(notice)).rejects.toMatchObject({ code: 'state_not_saved' })
+    expect(heard()).toEqual([])
+    world.full = false
+    expect((await receive(notice)).kind).toBe('known')
+    expect(heard()).toEqual([word(1, 2)])
+    expect((await receive(notice)).kind).toBe('known')
+    expect(heard()).toHaveLength(1)
+    expect((await (await start()).receive(notice)).kind).toBe('known')
+  })
+
+  it('[F68] that could not save a notice does so by itself once there is room, and says what it did', async () => {
+    const { clock, world, events, start } = gateway()
+    const { receive, heard } = await start()
+    world.full = true
+    await expect(receive(await createTestHistory(key).add([rule]))).rejects.toMatchObject({ code: 'state_not_saved' })
+    await clock.advance(60)
+    expect(heard()).toEqual([])
+    world.full = false
+    await clock.advance(10)
+    expect(heard()).toMatchObject([{ seq: 1, sessionsClosed: 2 }])
+    expect(events.filter(({ type }) => type === 'applied')).toEqual([{ type: 'applied', seq: 1, grew: true, cut: 2 }])
+    expect((await start()).status(revoked, null)).toBe('revoked')
+  })
+
+  it('[F68] counts the sessions of a notice that it could not save with those of the next', async () => {
+    const { world, start } = gateway()
+    const { receive, heard } = await start()
+    const history = createTestHistory(key)
+    world.full = true
+    await expect(receive(await history.add([rule]))).rejects.toMatchObject({ code: 'state_not_saved' })
+    Object.assign(world, { full: false, sessions: 3 })
+    await receive(await history.add([{ ...rule, gid: 8 }]))
+    expect(heard()).toEqual([word(2, 5)])
+  })
+
+  it('that could not cut has saved what it denies, and acknowledges nothing until it has cut', async () => {
+    const { clock, world, start } = gateway()
+    const { receive, heard } = await start()
+    world.unreachable = true
+    await expect(receive(await createTestHistory(key).add([rule]))).rejects.toThrow('the broker does not answer')
+    expect((await start()).status(revoked, null)).toBe('revoked')
+    expect(heard()).toEqual([])
+    world.unreachable = false
+    await clock.advance(10)
+    expect(heard()).toMatchObject([{ seq: 1, sessionsClosed: 2 }])
+  })
+
+  it('[F44] that died while a broker took its time to cut denies after the restart, cuts, and only then acknowledges', async () => {
+    const { clock, world, start } = gateway()
+    const first = await start()
+    world.cutSeconds = 8
+    void first.receive(await createTestHistory(key).add([rule]))
+    await settle(20)
+    await clock.advance(2)
+    first.close()
+    world.cutSeconds = 0
+    const { status, bus, heard } = await start()
+    expect(status(revoked, null)).toBe('revoked')
+    bus.restart()
+    await clock.advance(3)
+    expect(heard()).toEqual([])
+    await clock.advance(3)
+    expect(heard()).toMatchObject([{ seq: 1, sessionsClosed: 2 }])
+  })
+
+  it('[F44] says after a restart what it said before, and not what nobody did', async () => {
+    const { clock, start } = gateway()
+    const first = await start()
+    await first.receive(await createTestHistory(key).add([rule]))
+    expect(first.heard()).toEqual([word(1, 2)])
+    first.close()
+    await clock.advance(3600)
+    const { bus, heard } = await start()
+    bus.restart()
+    await clock.advance(3)
+    expect(heard()).toEqual([word(1, 2)])
+  })
+
+  it('[F44] keeps the sessions that it cut for a notice beyond a gap, over a restart, until it may speak of it', async () => {
+    const { start } = gateway()
+    const history = createTestHistory(key)
+    const [first, second] = [await history.add([rule]), await history.add([{ ...rule, gid: 8 }])]
+    const before = await start()
+    await before.receive(second)
+    await settle()
+    expect(before.heard()).toEqual([])
+    before.close()
+    const { receive, heard } = await start()
+    await receive(first)
+    expect(heard()).toEqual([word(2, 2)])
+  })
+})

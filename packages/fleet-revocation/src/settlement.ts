@@ -1,0 +1,102 @@
+// What a relying party owes for a notice that it denies in memory: its sessions cut, its state on the medium, and then the word that says so. It
+// promises that none of the three is forgotten because one could not be done: it is owed until it is done, over a restart as well. When to try again
+// is the caller's, and so is that one attempt ends before the next begins.
+
+import type { Word } from './acknowledger.ts'
+import type { Clock } from './ports.ts'
+import type { RelyingPartyState } from './relying-party-state.ts'
+
+/** `cut`: sessions, at all attempts together. */
+export interface Settled {
+  seq: number
+  grew: boolean
+  cut: number
+}
+
+export interface Settlement {
+  owes(): boolean
+  /** `grew`: more is denied than before. Resolves when nothing is owed any more; rejects as cutting or saving did, and then all that is left is. */
+  settle(seq: number, grew: boolean): Promise<Settled>
+  /** The same for what was left. */
+  makeUp(): Promise<void>
+}
+
+// A broker elsewhere may take many seconds to cut. Who dies meanwhile must not begin again without the rules.
+const unsavedSecondsMax = 1
+
+export function createSettlement(parts: {
+  /** As it was loaded; what it says of words and sessions is kept here. */
+  state: RelyingPartyState
+  /** Writes `state`. */
+  save(): Promise<void>
+  enforce: (() => Promise<{ cut: number }>) | undefined
+  say(word: Word): void
+  onSettled(settled: Settled): void
+  clock: Clock
+}): Settlement {
+  const { state, save, enforce, say, onSettled, clock } = parts
+  const isWordOwed = () => state.through > (state.word?.seq ?? 0)
+  let owed: Settled | null = state.uncut || isWordOwed() ? { seq: state.through, grew: true, cut: 0 } : null
+
+  async function cutSessions(debt: Settled): Promise<void> {
+    if (!state.uncut) return
+    const { cut } = enforce ? await enforce() : { cut: 0 }
+    state.uncut = false
+    debt.cut += cut
+    state.unsaidCut += cut
+  }
+
+  function endsSoon(work: Promise<unknown>): Promise<boolean> {
+    return new Promise(resolve => {
+      const cancel = clock.setTimer(unsavedSecondsMax, () => resolve(false))
+      void work.then(() => {
+        cancel()
+        resolve(true)
+      })
+    })
+  }
+
+  /** With what may be said once it is on the medium: the newest notice without a gap, since who counts takes it for those before it as well. */
+  async function saveWithWord(): Promise<void> {
+    const { word, unsaidCut } = state
+    const next = isWordOwed() ? { seq: state.through, appliedAt: Math.floor(clock.now()), sessionsClosed: unsaidCut } : null
+    if (next) Object.assign(state, { word: next, unsaidCut: 0 })
+    try {
+      await save()
+    } catch (error) {
+      Object.assign(state, { word, unsaidCut })
+      throw error
+    }
+    if (next) say(next)
+  }
+
+  async function work(debt: Settled): Promise<Settled> {
+    const cutting = cutSessions(debt).then(
+      () => null,
+      (error: unknown) => ({ error }),
+    )
+    // Whether it succeeded, the one below tells.
+    if (!(await endsSoon(cutting))) await save().catch(() => {})
+    const failed = await cutting
+    if (failed) {
+      await save()
+      throw failed.error
+    }
+    await saveWithWord()
+    owed = null
+    onSettled(debt)
+    return debt
+  }
+
+  return {
+    owes: () => owed !== null,
+    settle(seq, grew) {
+      state.uncut ||= grew
+      owed = { seq: Math.max(seq, owed?.seq ?? 0), grew: grew || owed?.grew === true, cut: owed?.cut ?? 0 }
+      return work(owed)
+    },
+    async makeUp() {
+      if (owed) await work(owed)
+    },
+  }
+}
