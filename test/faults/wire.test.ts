@@ -22,6 +22,7 @@ import {
   encodeName,
   encodePem,
   encodeSequence,
+  GENERALIZED_TIME,
   hexOf,
   membershipOf,
   nameAttribute,
@@ -36,6 +37,7 @@ import {
   SEQUENCE,
   SERIAL_NUMBER,
   tpmNameOf,
+  UTC_TIME,
   utf8Bytes,
 } from '@birthmark/device-sdk/core'
 import { describe, expect, it } from 'vitest'
@@ -263,6 +265,19 @@ describe('hostile DER', () => {
     expect(
       inTime(() => parseCertificate(madeCertificate({ serial: encodeElement(2, [new Uint8Array(12_000).fill(0x7f)]) })), 200),
     ).toBe('certificate_malformed')
+  })
+
+  it('[F1] a validity in a spelling that engines read and DER does not have', () => {
+    for (const [tag, text] of [
+      [GENERALIZED_TIME, '2024-01-01T00:00:00.000Z'],
+      [UTC_TIME, '24-01-01T00:00:00.000Z'],
+      [GENERALIZED_TIME, '+020240-01-01T00:00:00.000Z'],
+      [GENERALIZED_TIME, '-000001-01-01T00:00:00.000Z'],
+    ] as const)
+      for (const part of ['notBefore', 'notAfter'])
+        expect(ownErrors(() => parseCertificate(madeCertificate({ [part]: encodeElement(tag, [utf8Bytes(text)]) })))).toBe(
+          'der_malformed',
+        )
   })
 
   it('[F2] BER where DER is due: indefinite and long lengths, trailing bytes', () => {

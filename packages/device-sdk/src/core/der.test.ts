@@ -1,3 +1,4 @@
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { bytesOfHex, hexOf, utf8Bytes } from './bytes.ts'
 import {
@@ -30,6 +31,23 @@ function outcome(read: () => unknown): unknown {
   } catch (error) {
     return codeOf(error)
   }
+}
+
+const time = (tag: number, text: string) => outcome(() => timeValue(readWhole(encodeElement(tag, [utf8Bytes(text)]), tag)))
+
+/** What a time says, by the letter of RFC 5280 4.1.2.5.1 and .2 and the Gregorian calendar; asks no engine what a date is. */
+function grammarTime(tag: number, text: string): number | 'der_malformed' {
+  const fields = (tag === UTC_TIME ? /^(..)(..)(..)(..)(..)(..)Z$/ : /^(....)(..)(..)(..)(..)(..)Z$/).exec(text)?.slice(1)
+  if (!fields?.every(field => /^[0-9]+$/.test(field))) return 'der_malformed'
+  const [written, month, day, hour, minute, second] = fields.map(Number)
+  const year = tag === UTC_TIME ? written + (written < 50 ? 2000 : 1900) : written
+  const leap = (of: number) => of % 4 === 0 && (of % 100 !== 0 || of % 400 === 0)
+  const months = [31, leap(year) ? 29 : 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+  if (!(day >= 1 && day <= months[month - 1] && hour < 24 && minute < 60 && second < 60)) return 'der_malformed'
+  // Leap days before the first of January, counted as if they began with year 0; 719,528 days lie between that and 1970.
+  const leapDays = year === 0 ? 0 : 1 + Math.floor((year - 1) / 4) - Math.floor((year - 1) / 100) + Math.floor((year - 1) / 400)
+  const days = 365 * year + leapDays - 719_528 + months.slice(0, month - 1).reduce((sum, length) => sum + length, 0) + day - 1
+  return ((days * 24 + hour) * 60 + minute) * 60 + second
 }
 
 describe('reading DER', () => {
@@ -77,7 +95,6 @@ describe('reading DER', () => {
   })
 
   it('[RFC 5280 4.1.2.5] times have one form, and name a moment that was', () => {
-    const time = (tag: number, text: string) => outcome(() => timeValue(readWhole(encodeElement(tag, [utf8Bytes(text)]), tag)))
     for (const [text, at] of [
       ['19700101000000Z', 0],
       ['20000229120000Z', Date.UTC(2000, 1, 29, 12)],
@@ -107,10 +124,60 @@ describe('reading DER', () => {
       '20230101000000+0000',
       ' 0230101000000Z',
       '2023010100000٠Z',
+      '230101000000Z',
+      '020230101000000Z',
+      '20230101000000Z\n',
+      '',
     ])
       expect([text, time(GENERALIZED_TIME, text)]).toEqual([text, 'der_malformed'])
     for (const text of ['2301010000Z', '230101000000', '20230101000000Z', '230230000000Z'])
       expect([text, time(UTC_TIME, text)]).toEqual([text, 'der_malformed'])
+  })
+
+  it('[F1] [RFC 5280 4.1.2.5] what an engine reads as a date is no time of DER', () => {
+    const spellings = ['2024-01-01T00:00:00.000Z', '+020240-01-01T00:00:00.000Z', '-000001-01-01T00:00:00.000Z', 'Mon, 01 Jan 2024']
+    // Also without what a UTCTime's century would stand in for.
+    for (const text of spellings.concat(spellings.map(text => text.slice(2))))
+      for (const tag of [UTC_TIME, GENERALIZED_TIME]) expect([tag, text, time(tag, text)]).toEqual([tag, text, 'der_malformed'])
+  })
+
+  it('[F1] [RFC 5280 4.1.2.5] takes a time in that grammar alone, whatever else its octets are', () => {
+    const digits = (length: number, least: number, most: number) =>
+      fc.integer({ min: least, max: most }).map(value => String(value).padStart(length, '0'))
+    // At and beyond the borders of each field.
+    const fields = [digits(2, 0, 99), digits(2, 0, 13), digits(2, 0, 32), digits(2, 0, 25), digits(2, 0, 61), digits(2, 0, 61)]
+    const der = fc.tuple(fc.constantFrom('', '00', '19', '20', '99'), ...fields).map(parts => `${parts.join('')}Z`)
+    const moment = fc.date({ min: new Date(-8.64e15), max: new Date(8.64e15), noInvalidDate: true })
+    const spoken = moment.chain(date =>
+      fc.constantFrom(
+        date.toISOString(),
+        date.toISOString().slice(2),
+        date.toISOString().replace('.000', ''),
+        date.toUTCString(),
+        String(date),
+      ),
+    )
+    const anything = fc.string({ unit: fc.constantFrom(...'0123456789Z+-:.,T \u0660'), maxLength: 28 })
+    const change = fc.record({
+      at: fc.nat(28),
+      put: fc.string({ unit: fc.constantFrom(...'019Z-:+ '), maxLength: 2 }),
+      instead: fc.nat(2),
+    })
+    const changed = fc
+      .tuple(der, fc.array(change, { maxLength: 2 }))
+      .map(([text, changes]) =>
+        changes.reduce((before, { at, put, instead }) => before.slice(0, at) + put + before.slice(at + instead), text),
+      )
+    let read = 0
+    fc.assert(
+      fc.property(fc.constantFrom(UTC_TIME, GENERALIZED_TIME), fc.oneof(der, spoken, anything, changed), (tag, text) => {
+        const expected = grammarTime(tag, text)
+        if (typeof expected === 'number') read++
+        expect([text, time(tag, text)]).toEqual([text, expected])
+      }),
+      { numRuns: 20_000 },
+    )
+    expect(read).toBeGreaterThan(500)
   })
 })
 

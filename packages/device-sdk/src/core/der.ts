@@ -167,13 +167,12 @@ export function timeValue(element: Element): number {
   const short = element.tag === UTC_TIME
   const text = utf8Text(contentOf(short ? element : expectTag(element, GENERALIZED_TIME))) || ''
   // Two digits stand for 1950 to 2049.
-  const iso = ((short ? (text < '5' ? '20' : '19') : '') + text).replace(
-    /^(\d\d\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/,
-    '$1-$2-$3T$4:$5:$6.000Z',
-  )
+  const full = (short ? (text < '5' ? '20' : '19') : '') + text
+  const iso = full.replace(/^(\d\d\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/, '$1-$2-$3T$4:$5:$6.000Z')
   const time = Date.parse(iso)
-  // Engines differ over 30 February, month 13, 24:00 and what is no date at all: only a moment that reads the same again is one.
-  return new Date(time).toJSON() === iso ? time / 1000 : bad(element.head)
+  // Engines differ over 30 February, month 13, 24:00 and what is no date at all: only a moment that reads the same again is one. The length is
+  // asked for because what the pattern does not match stays as it was, and may be ISO's own spelling, of 24 or 27 characters.
+  return full.length === 15 && new Date(time).toJSON() === iso ? time / 1000 : bad(element.head)
 }
 
 /** Encodes one element. `content` is the parts of its content, concatenated. */
