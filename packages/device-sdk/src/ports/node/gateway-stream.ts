@@ -28,8 +28,11 @@ export function serveStream(gateway: Gateway, line: Duplex): () => void {
     if (body !== null && !(body instanceof Uint8Array)) return
     underWay++
     const answer = (status: number, said: Record<string, string>, content: Uint8Array) => {
-      underWay--
-      if (line.writable) line.write(encodeFrame([number, status, headerList(said), new Uint8Array(content)]))
+      if (!line.writable) return
+      // Under way until the line has taken it: who asks and does not read is heard no more, and nothing piles up.
+      line.write(encodeFrame([number, status, headerList(said), new Uint8Array(content)]), () => {
+        underWay--
+      })
     }
     gateway.forward({ method, path, headers, body }).then(
       response => {
