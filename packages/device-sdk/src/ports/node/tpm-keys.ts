@@ -143,13 +143,14 @@ export function tpmKeys(folder: string, disk: Disk = nodeDisk): NodeKeyStore {
       makeKey().then(
         pem =>
           answer(() => {
-            // A key that this process cannot use is not kept.
+            // A key that this process cannot use, or of another kind, is not kept.
             const key = createPrivateKey(pem)
+            const spki = spkiOf(pem)
             files.replace(`${slot}.key`, Buffer.from(pem))
             contexts.delete(slot)
             loaded.set(slot, key)
             collectGarbage()
-            return spkiOf(pem)
+            return spki
           }, done),
         error => done(failure(error), null),
       )
