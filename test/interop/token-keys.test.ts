@@ -120,6 +120,8 @@ test('a TPM by OpenSSL’s provider: keys that no power cut locks, mutual TLS as
   )
   expect(told).toMatchObject({ state: 'active', generation: 3, deviceId: 'token-1' })
   expect(told.answers).toBe(Array(41).fill('200').join(' '))
+  // Of two identities, each for two trusts.
+  expect(told.contexts).toBe(4)
   const operational = 'CN=token-1\nserialNumber=token-1'
   const connections = Array(20).fill(['cacerts', operational, 200])
   const renewed = [

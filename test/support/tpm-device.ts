@@ -1,5 +1,5 @@
-// A device whose keys are a TPM's: born, enrolled, connected twenty times, renewed while a connection is open, connected twenty times more. A process of its
-// own, since OpenSSL is told of the TPM at the start. Arguments: a folder, and a file with { url, trust }. Prints its birth key, takes its birth certificate
+// A device whose keys are a TPM's: born, enrolled, connected twenty times, renewed while a connection is open, connected twenty times more, by turns to
+// what trusts one CA more. A process of its own, since OpenSSL is told of the TPM at the start. Arguments: a folder, and a file with { url, trust }. Prints its birth key, takes its birth certificate
 // from standard input, both in hex, and prints what became of it as JSON.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -33,16 +33,23 @@ const asked = async (socket: TLSSocket, keep: boolean) => {
   answers.push(await ask(socket))
   if (!keep) socket.destroy()
 }
-for (let i = 0; i < 20; i++) await asked(await open(identity.tlsOptions()), false)
+const more = { trust: [trust.server, trust.birth] }
+const contexts = new Set<unknown>()
+const connected = async (turn: number) => {
+  const tls = identity.tlsOptions(turn & 1 ? more : {})
+  contexts.add(tls.secureContext)
+  await asked(await open(tls), false)
+}
+for (let i = 0; i < 20; i++) await connected(i)
 const old = await open(identity.tlsOptions())
 await identity.renew()
 const fresh = await open(identity.tlsOptions())
 await asked(fresh, false)
 await asked(old, false)
-for (let i = 0; i < 19; i++) await asked(await open(identity.tlsOptions()), false)
+for (let i = 0; i < 19; i++) await connected(i)
 await identity.renew()
 const { state, generation, deviceId } = identity.status()
 const shown = JSON.stringify([keys, identity.tlsOptions()])
-process.stdout.write(JSON.stringify({ state, generation, deviceId, answers: answers.join(' '), shown }))
+process.stdout.write(JSON.stringify({ state, generation, deviceId, answers: answers.join(' '), contexts: contexts.size, shown }))
 identity.close()
 process.exit(0)

@@ -6,10 +6,9 @@ import type { HttpRequest, HttpResponse } from '../../agent/ports.ts'
 import { proofHeader } from '../../core/device-proof.ts'
 import { estBodyBytesMax, estTimeoutSeconds } from '../../core/est-request.ts'
 import { type Anchors, certificates } from './anchors.ts'
-import { BirthmarkError } from './errors.ts'
-import { nodeHttp } from './http.ts'
+import { BirthmarkError, birthmarkError } from './errors.ts'
+import { httpsExchange, httpsServer } from './https-exchange.ts'
 import type { Identity } from './identity.ts'
-import type { NodeKeyStore } from './keys.ts'
 
 export { serveStream } from './gateway-stream.ts'
 
@@ -34,15 +33,8 @@ const enrolls = /^\/\.well-known\/est\/([\w~-][\w.~-]{0,63}\/)?simple(re)?enroll
 const carried = ['accept', 'content-type', proofHeader]
 
 export function createGateway({ identity, server, trust }: GatewayOptions): Gateway {
-  // The gateway's key, whichever is in use, by the one name that is asked for.
-  const keys = {
-    tlsKey() {
-      const { key, privateKeyEngine, privateKeyIdentifier, secureContext } = identity.tlsOptions()
-      if (secureContext) return { secureContext }
-      return key === undefined ? { privateKeyEngine, privateKeyIdentifier } : { key }
-    },
-  } as unknown as NodeKeyStore
-  const http = nodeHttp(server, certificates('trust', trust), keys)
+  const target = httpsServer(server)
+  const anchors = certificates('trust', trust)
   return {
     forward: ({ method, path, headers, body }) =>
       new Promise((resolve, reject) => {
@@ -55,17 +47,12 @@ export function createGateway({ identity, server, trust }: GatewayOptions): Gate
         if ((body?.length ?? 0) > estBodyBytesMax || Boolean(body) !== enrolling) return refuse('its body')
         const kept: Record<string, string> = {}
         for (const name of carried) if (headers[name] !== undefined) kept[name] = headers[name]
-        let chain: Uint8Array[]
-        try {
-          identity.tlsOptions()
-          chain = identity.chain()
-        } catch (error) {
-          return reject(error)
-        }
-        http.request(
+        httpsExchange(
+          target,
           { method, path, headers: kept, body, bodyBytesMax: estBodyBytesMax, timeoutSeconds: estTimeoutSeconds },
-          { slot: 'gateway', chain },
-          (error, response) => (response ? resolve(response) : reject(error)),
+          // Whichever identity is in use by now.
+          { credentials: () => identity.tlsOptions({ trust: anchors }) },
+          (error, response) => (response ? resolve(response) : reject(birthmarkError(error))),
         )
       }),
   }

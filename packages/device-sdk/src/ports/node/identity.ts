@@ -32,7 +32,7 @@ export interface TlsOptions {
   key?: string
   privateKeyEngine?: string
   privateKeyIdentifier?: string
-  /** Of a TPM's key, in place of it: made once for an identity. */
+  /** Of a TPM's key, in place of it: made once for an identity and whom it trusts, so that a `ca` of yours beside it would say nothing. */
   secureContext?: SecureContext
   cert: string
   ca: string[]
@@ -152,8 +152,11 @@ export interface Identity {
   status(): IdentityStatus
   /** Returns how to stop listening. */
   on<T extends keyof IdentityEvents>(type: T, listener: (event: IdentityEvents[T]) => void): () => void
-  /** The operational identity for TLS. Ask again at every connection: it changes at renewal. Throws `identity_missing`, `identity_expired`, `revoked`. */
-  tlsOptions(): TlsOptions
+  /**
+   * The operational identity for TLS. Ask again at every connection: it changes at renewal. `trust`: whom the other end must chain to, such as a broker
+   * under a CA of its own; `trust.server` unless told. Throws `identity_missing`, `identity_expired`, `revoked`.
+   */
+  tlsOptions(options?: { trust?: Anchors | undefined }): TlsOptions
   /** The operational certificate and its intermediates, DER, leaf first; [] without an identity in use. */
   chain(): Uint8Array[]
   /** From here on by itself: enrolls, renews when the server said (`Renew-After`) or at two thirds of the life, retries with backoff, listens for notices. Never throws; see the events. */
@@ -217,9 +220,9 @@ export function createIdentity(options: IdentityOptions): Identity {
     scheduled: seconds => tell('scheduled', { seconds }),
   }
 
-  const tlsOf = (identity: SlotIdentity): TlsOptions => {
+  const tlsOf = (identity: SlotIdentity, anchors = serverAnchors): TlsOptions => {
     const chain = identity.chain.map(certificate => certificate.der)
-    const tls = tlsCredentials(serverAnchors, keys, { slot: slotOf(identity), chain }) as TlsOptions
+    const tls = tlsCredentials(anchors, keys, { slot: slotOf(identity), chain }) as TlsOptions
     const shown = () => ({ cert: tls.cert, key: '[private key]' })
     return Object.defineProperties(tls, {
       toJSON: { value: shown },
@@ -350,16 +353,16 @@ export function createIdentity(options: IdentityOptions): Identity {
       listeners.set(type, set.add(listener as (event: never) => void))
       return () => void set.delete(listener as (event: never) => void)
     },
-    tlsOptions() {
+    tlsOptions({ trust } = {}) {
       const { state } = agent.status()
       const active = agent.identity()
       if (state === 'revoked') throw new BirthmarkError('revoked', 'this identity was revoked')
       if (!active) throw new BirthmarkError('identity_missing', 'not enrolled yet')
       if (agent.status().notAfter < time.now()) throw new BirthmarkError('identity_expired', 'the operational certificate is over')
       try {
-        return tlsOf(active)
+        return tlsOf(active, trust === undefined ? serverAnchors : certificates('trust', trust))
       } catch (error) {
-        throw birthmarkError(error)
+        throw error instanceof TypeError ? error : birthmarkError(error)
       }
     },
     chain: () => (agent.identity()?.chain ?? []).map(certificate => certificate.der),

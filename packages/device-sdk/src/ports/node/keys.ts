@@ -17,8 +17,8 @@ export interface NodeKeyStore extends KeyStore {
    */
   tlsKey(slot: string): { key: string } | { privateKeyEngine: string; privateKeyIdentifier: string } | null
   /**
-   * In place of `tlsKey` for keys whose every loading takes room in a chip: a context with the slot's key and `options`, the same one as long as neither
-   * changes. Null when the slot is empty. Throws as `tlsKey`.
+   * In place of `tlsKey` for keys whose every loading takes room in a chip: a context with the slot's key and `options`, which say who and whom to trust; the
+   * same one for the same. Null when the slot is empty. Throws as `tlsKey`.
    */
   tlsContext?(slot: string, options: SecureContextOptions): SecureContext | null
   toJSON(): object

@@ -4,11 +4,11 @@
 // would count as a wrong password, and after some the TPM would refuse to sign.
 
 import { execFile } from 'node:child_process'
-import { createHash, createPrivateKey, type KeyObject, sign } from 'node:crypto'
+import { createPrivateKey, type KeyObject, sign } from 'node:crypto'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls'
+import { createSecureContext } from 'node:tls'
 import { promisify } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -18,6 +18,7 @@ import { contentOf, encodeElement, encodeOid, encodeSequence, encodeUnsigned, OC
 import { type DeviceError, deviceError } from '../../core/errors.ts'
 import { type Disk, nodeDisk, openFolder } from './disk.ts'
 import { type NodeKeyStore, settle, type Told } from './keys.ts'
+import { tlsContexts } from './tls-contexts.ts'
 
 /**
  * What OpenSSL inside Node has to be told at the start: `node --openssl-config=FILE`, or OPENSSL_CONF. Signatures are the TPM's where it can make and
@@ -129,7 +130,7 @@ function collectGarbage(): void {
 export function tpmKeys(folder: string, disk: Disk = nodeDisk): NodeKeyStore {
   const files = openFolder(folder, disk)
   const loaded = new Map<string, KeyObject>()
-  const contexts = new Map<string, { of: string; context: SecureContext }>()
+  const contexts = tlsContexts(createSecureContext, collectGarbage)
 
   const pemOf = (slot: string): string | null => {
     const pem = files.read(`${slot}.key`)
@@ -147,7 +148,7 @@ export function tpmKeys(folder: string, disk: Disk = nodeDisk): NodeKeyStore {
             const key = createPrivateKey(pem)
             const spki = spkiOf(pem)
             files.replace(`${slot}.key`, Buffer.from(pem))
-            contexts.delete(slot)
+            contexts.drop(slot)
             loaded.set(slot, key)
             collectGarbage()
             return spki
@@ -174,20 +175,11 @@ export function tpmKeys(folder: string, disk: Disk = nodeDisk): NodeKeyStore {
       const pem = pemOf(slot)
       return pem === null ? null : { key: pem }
     },
-    tlsContext(slot, options: SecureContextOptions) {
+    tlsContext(slot, options) {
       const key = pemOf(slot)
       if (key === null) return null
-      const of = createHash('sha256')
-        .update(JSON.stringify([key, options]))
-        .digest('hex')
-      const kept = contexts.get(slot)
-      if (kept?.of === of) return kept.context
-      contexts.delete(slot)
-      collectGarbage()
       try {
-        const context = createSecureContext({ ...options, key })
-        contexts.set(slot, { of, context })
-        return context
+        return contexts.of(slot, key, options)
       } catch (error) {
         throw failure(error)
       }
