@@ -186,6 +186,18 @@ export function revokedListsContract(name: string, driverOf: () => Driver): void
         { idx: a, gids: [1] },
         { idx: b, gids: [1] },
       ])
+      const other = new Uint8Array(20).fill(9)
+      const c = await issue('c', { issuer: other })
+      const placed = await store.placedIssuers({ fleet, from: 0, to: 4096, since: at })
+      expect(placed.map(one => [one.idx, octetsOf(one.issuer)])).toEqual(
+        [
+          [a, issuer],
+          [b, issuer],
+          [c, other],
+        ].map(([idx, by]) => [idx, octetsOf(by as Uint8Array)]),
+      )
+      expect(await store.placedIssuers({ fleet, from: b, to: c, since: at })).toHaveLength(1)
+      expect(await store.placedIssuers({ fleet, from: 0, to: 4096, since: Number.MAX_SAFE_INTEGER })).toEqual([])
       expect(await store.deviceCount(fleet)).toBe(3)
     })
   })

@@ -36,7 +36,7 @@ export interface CampaignStages {
   standardConsumers: ConsumerStage
 }
 
-/** `waiting`: it is not carried out, or they are being asked. `unavailable`: a list cannot be had now; they are asked again. */
+/** `waiting`: it is not carried out, or they are being asked. `unavailable`: a list cannot be had now. That, and what isProven denies, is asked again. */
 export type ConsumerStage = { kind: 'not offered' } | { kind: 'waiting' } | ConsumerAnswer
 
 export interface CampaignView {

@@ -1,47 +1,72 @@
-// What a campaign shows of standard consumers: asked once after it was carried out, of the lists and answers that they get, and remembered. Asking
-// again would sign nothing new and find the same: what is revoked stays so.
+// What a campaign shows of standard consumers: asked after it was carried out, of the lists and answers that they get, until they prove it. That is
+// remembered: asking again would sign nothing new and find the same, for what is revoked stays so. Anything less is asked again.
 
-import { type Campaign, type Log, type Store, unpackNumbers } from '@birthmark/est-server'
+import { type Campaign, isProven, type Log, type Store, unpackNumbers } from '@birthmark/est-server'
+import type { Clock } from '@birthmark/fleet-revocation'
 import type { ConsumerStage } from './campaign-administration.ts'
 import type { CertificateStatus } from './certificate-status.ts'
 
 export interface ConsumerView {
   /** What is known now. */
   of(campaign: Campaign): ConsumerStage
-  /** Resolves when they have been asked, or when there is nothing to ask. Never rejects. */
+  /** Resolves when they have been asked, or when there is nothing to ask, or nothing to ask again yet. Never rejects. */
   ask(campaign: Campaign): Promise<void>
 }
 
 /** Campaigns whose answer is remembered; others are asked about anew. */
 const rememberedMax = 64
+/** What was not proven is asked again after so many times as long as asking took: looks in a row cost at most a tenth of the time, whatever the fleet. */
+const restPerAsking = 9
+/** Longer than asking ever takes, unless the clock was set meanwhile. */
+const restSecondsMax = 300
+
+interface Known {
+  stage: ConsumerStage
+  proven: boolean
+  /** Since when, in seconds since 1970, and for how many seconds it is not asked again. */
+  at: number
+  rest: number
+}
 
 export function createConsumerView({
   store,
   fleet,
   certificateStatus,
+  clock,
   log,
 }: {
   store: Pick<Store, 'campaignSets'>
   fleet: string
   certificateStatus: Pick<CertificateStatus, 'prove'> | null
+  clock: Pick<Clock, 'now'>
   log: Log
 }): ConsumerView {
-  const known = new Map<string, ConsumerStage>()
+  const known = new Map<string, Known>()
   const asking = new Map<string, Promise<void>>()
 
   async function askNow(id: string): Promise<void> {
     const sets = await store.campaignSets(fleet, id)
     if (certificateStatus === null || sets === null) return
-    const answer = await certificateStatus.prove(fleet, unpackNumbers(sets.certificates))
+    const began = clock.now()
+    const stage = await certificateStatus.prove(fleet, unpackNumbers(sets.certificates))
+    const at = clock.now()
     const [oldest] = known.keys()
-    if (known.size >= rememberedMax) known.delete(oldest)
-    known.set(id, answer)
+    if (known.size >= rememberedMax && !known.has(id)) known.delete(oldest)
+    const proven = stage.kind === 'seen' && isProven(stage.proof)
+    known.set(id, { stage, proven, at, rest: Math.min(restSecondsMax, restPerAsking * (at - began)) })
+  }
+
+  function isSettled(id: string): boolean {
+    const before = known.get(id)
+    if (before === undefined) return false
+    const waited = clock.now() - before.at
+    return before.proven || (waited >= 0 && waited < before.rest)
   }
 
   return {
-    of: ({ id }) => (certificateStatus === null ? { kind: 'not offered' } : (known.get(id) ?? { kind: 'waiting' })),
+    of: ({ id }) => (certificateStatus === null ? { kind: 'not offered' } : (known.get(id)?.stage ?? { kind: 'waiting' })),
     ask({ id, state }) {
-      if (state !== 'committed' || certificateStatus === null || known.get(id)?.kind === 'seen') return Promise.resolve()
+      if (state !== 'committed' || certificateStatus === null || isSettled(id)) return Promise.resolve()
       const before = asking.get(id)
       if (before) return before
       const done = askNow(id)

@@ -32,10 +32,13 @@ export interface ListProof {
 export interface ConsumerProof {
   /** When they were asked. */
   at: number
-  /** Certificates that have not ended, on the lists that were read; and how many of these the lists name. */
+  /** Certificates asked about that have not ended; and those of them on no list of this server, whose issuer has none here: nobody is told of them. */
+  live: number
+  unlisted: number
+  /** Of those that have not ended, the ones on the lists that were read; and how many of these the lists name. */
   certificates: number
   listed: number
-  /** Lists that speak of the certificates; of many, `read` evenly chosen ones were read, and as many OCSP answers. */
+  /** Lists that speak of the certificates, one for each issuer and shard; of many, `read` evenly chosen ones were read, and as many OCSP answers. */
   lists: number
   read: number
   ocspRevoked: number
@@ -52,7 +55,7 @@ const shownMax = 8
 const pieceIndices = 1024
 
 export interface ConsumerProofParts {
-  store: Pick<Store, 'placedSerials'>
+  store: Pick<Store, 'placedSerials' | 'placedIssuers'>
   issuers: readonly Issuer[]
   lists: Pick<RevocationLists, 'shard'>
   ocsp: Pick<OcspResponder, 'answer'>
@@ -67,18 +70,37 @@ export async function proveToConsumers(
 ): Promise<ConsumerAnswer> {
   const now = Math.floor(clock.now())
   const wanted = numberSet(indices)
-  const shards = [...new Set(Array.from(indices, shardOf))]
+  const known = new Map(issuers.map(issuer => [hexOf(issuer.keyId), issuer]))
 
-  /** Serials of the wanted certificates of an issuer in a shard. */
-  async function serialsOf(issuer: Issuer, shard: number): Promise<Bytes[]> {
-    const found: Bytes[] = []
+  /** What the store says piece by piece of the wanted certificates in a shard. */
+  async function inShard<T extends { idx: number }>(
+    shard: number,
+    ask: (piece: { fleet: string; from: number; to: number; since: number }) => Promise<T[]>,
+  ): Promise<T[]> {
+    const found: T[] = []
     const start = shard << shardBits
     for (let from = start; from < start + 2 ** shardBits; from += pieceIndices) {
-      const placed = await store.placedSerials({ issuer: issuer.keyId, fleet, from, to: from + pieceIndices, since: now })
-      for (const { idx, serial } of placed) if (wanted.has(idx)) found.push(serial)
+      for (const one of await ask({ fleet, from, to: from + pieceIndices, since: now })) if (wanted.has(one.idx)) found.push(one)
       await nextTurn()
     }
     return found
+  }
+
+  /** Every list that speaks of a wanted certificate, by what the store has issued and not by whose keys are here. */
+  async function placesOf(): Promise<{ places: { issuer: Issuer; shard: number }[]; live: number; unlisted: number }> {
+    const places: { issuer: Issuer; shard: number }[] = []
+    let [live, unlisted] = [0, 0]
+    for (const shard of new Set(Array.from(indices, shardOf))) {
+      const here = new Set<Issuer>()
+      for (const { issuer } of await inShard(shard, piece => store.placedIssuers(piece))) {
+        live++
+        const listing = known.get(hexOf(issuer))
+        if (listing) here.add(listing)
+        else unlisted++
+      }
+      places.push(...issuers.filter(issuer => here.has(issuer)).map(issuer => ({ issuer, shard })))
+    }
+    return { places, live, unlisted }
   }
 
   async function answered(issuer: Issuer, serial: Bytes): Promise<Pick<ListProof, 'ocsp' | 'ocspThisUpdate'>> {
@@ -92,39 +114,40 @@ export async function proveToConsumers(
   }
 
   const proofs: ListProof[] = []
-  const chosen = evenly(shards, listsMax)
-  for (const shard of chosen)
-    for (const issuer of issuers) {
-      const serials = await serialsOf(issuer, shard)
-      if (serials.length === 0) continue
-      const name = issuerName(issuer.keyId)
-      const given = await lists.shard(name, fleet, shard)
-      if (given.kind !== 'list') {
-        const why = given.kind === 'unavailable' ? given.detail : 'no such list'
-        return { kind: 'unavailable', detail: `CRL ${name}/${fleet}/${shard}: ${why}` }
-      }
-      const { number, thisUpdate } = given.list
-      const named = listedSerials(given.list)
-      const listed = serials.reduce((count, serial) => count + (named.has(hexOf(serial)) ? 1 : 0), 0)
-      const about = { issuer: name, shard, crlNumber: number, thisUpdate, certificates: serials.length, listed }
-      proofs.push({ ...about, ...(await answered(issuer, serials[0])) })
+  const { places, live, unlisted } = await placesOf()
+  for (const { issuer, shard } of evenly(places, listsMax)) {
+    const placed = await inShard(shard, piece => store.placedSerials({ ...piece, issuer: issuer.keyId }))
+    // An intent that was given up since.
+    if (placed.length === 0) continue
+    const name = issuerName(issuer.keyId)
+    const given = await lists.shard(name, fleet, shard)
+    if (given.kind !== 'list') {
+      const why = given.kind === 'unavailable' ? given.detail : 'no such list'
+      return { kind: 'unavailable', detail: `CRL ${name}/${fleet}/${shard}: ${why}` }
     }
+    const { number, thisUpdate } = given.list
+    const named = listedSerials(given.list)
+    const listed = placed.reduce((count, { serial }) => count + (named.has(hexOf(serial)) ? 1 : 0), 0)
+    const about = { issuer: name, shard, crlNumber: number, thisUpdate, certificates: placed.length, listed }
+    proofs.push({ ...about, ...(await answered(issuer, placed[0].serial)) })
+  }
   const sum = (of: (proof: ListProof) => number) => proofs.reduce((total, proof) => total + of(proof), 0)
   return {
     kind: 'seen',
     proof: {
-      at: now,
+      ...{ at: now, live, unlisted },
       ...{ certificates: sum(proof => proof.certificates), listed: sum(proof => proof.listed) },
-      ...{ lists: proofs.length + shards.length - chosen.length, read: proofs.length },
+      ...{ lists: places.length, read: proofs.length },
       ocspRevoked: sum(proof => (proof.ocsp === 'revoked' ? 1 : 0)),
       shown: evenly(proofs, shownMax),
     },
   }
 }
 
-/** Whether everybody who was asked said so. */
-export function isProven({ certificates, listed, read, ocspRevoked }: ConsumerProof): boolean {
-  return listed === certificates && ocspRevoked === read
+/** Whether no certificate is left that nobody here could tell of, and everybody who was asked said so. Where none is left at all, nothing is to be said. */
+export function isProven({ live, unlisted, certificates, listed, read, ocspRevoked }: ConsumerProof): boolean {
+  if (live === 0) return true
+  return unlisted === 0 && read > 0 && listed === certificates && ocspRevoked === read
 }
 
 /** Content octets of the serials on a list that this process has made or verified, in hex. */

@@ -55,8 +55,15 @@ export function lastWord(view: CampaignView): string {
 }
 
 /** A list and what is said of it: `CRL acme/0 number 12 of 2026-11-23T03:24:51Z`. */
-export function consumersText({ certificates, listed, lists, read, ocspRevoked, shown }: ConsumerProof, fleet: string): string {
-  if (read === 0) return 'it has no certificate that has not ended'
+function consumersText(proof: ConsumerProof, fleet: string): string {
+  const { live, unlisted, read } = proof
+  if (live === 0) return 'it has no certificate that has not ended'
+  const untold = `${unlisted} of ${counted(live, 'certificate')} on no list here: another CA issued ${unlisted === 1 ? 'it' : 'them'}`
+  if (read === 0) return unlisted > 0 ? untold : `none of ${counted(live, 'certificate')} was found on a list`
+  return unlisted > 0 ? `${untold}; ${listsText(proof, fleet)}` : listsText(proof, fleet)
+}
+
+function listsText({ certificates, listed, lists, read, ocspRevoked, shown }: ConsumerProof, fleet: string): string {
   const [first] = shown
   const which = `${read === 1 ? '' : 'such as '}${fleet}/${first.shard} number ${first.crlNumber} of ${iso(first.thisUpdate)}`
   const some = read < lists ? ` (${read} of ${lists} lists read)` : ''
@@ -68,16 +75,12 @@ export function consumersText({ certificates, listed, lists, read, ocspRevoked, 
   return `${found} on ${counted(read, 'CRL')}, ${which}${some}; OCSP says ${said}${asked}`
 }
 
-function consumersLine(
-  stage: CampaignView['stages']['standardConsumers'],
-  fleet: string,
-  line: (done: boolean, name: string, what: string) => string,
-): string {
-  const name = 'CRL and OCSP'
-  if (stage.kind === 'not offered') return line(false, name, 'not offered here')
-  if (stage.kind === 'waiting') return line(false, name, '')
-  if (stage.kind === 'unavailable') return line(false, name, `cannot be had now: ${printable(stage.detail)}`)
-  return line(isProven(stage.proof), name, consumersText(stage.proof, fleet))
+/** What CRLs and OCSP say of a campaign, and whether that is all that they should. */
+export function consumersSaid(stage: CampaignView['stages']['standardConsumers'], fleet: string): { done: boolean; what: string } {
+  if (stage.kind === 'not offered') return { done: false, what: 'not offered here' }
+  if (stage.kind === 'waiting') return { done: false, what: '' }
+  if (stage.kind === 'unavailable') return { done: false, what: `cannot be had now: ${printable(stage.detail)}` }
+  return { done: isProven(stage.proof), what: consumersText(stage.proof, fleet) }
 }
 
 function partiesText({ confirmed, of, missing }: NonNullable<CampaignView['stages']['relyingParties']>): string {
@@ -100,6 +103,7 @@ export function stageLines(
   const left = windowEndsAt === null ? 0 : Math.max(0, Math.ceil(windowEndsAt - now))
   const said = words.map(({ what, by }) => `${what} ${printable(by)}`).join(', ')
   const cut = blocked?.sessionsCut ?? null
+  const consumers = consumersSaid(stages.standardConsumers, plan.fleet)
   return [
     line(true, 'planned', counted(plan.devices.count, 'device')),
     line(state !== 'planned' && state !== 'submitted', 'agreed', state === 'submitted' ? 'waits for a second person' : said),
@@ -135,6 +139,6 @@ export function stageLines(
       'acked',
       `${relyingParties === null ? '' : partiesText(relyingParties)}${stages.told === 1 ? '1 device was' : `${stages.told} devices were`} told, ${stages.blockedNotAcked} blocked and not acked`,
     ),
-    consumersLine(stages.standardConsumers, plan.fleet, line),
+    line(consumers.done, 'CRL and OCSP', consumers.what),
   ]
 }

@@ -13,7 +13,7 @@ import { CommandError, usageError } from '../command-error.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { collect, counted, leaf, quoted, readInput, stateOption } from './common.ts'
 import { campaignNamed } from './revoke-campaign.ts'
-import { consumersText, planLines, uncertified } from './revoke-lines.ts'
+import { consumersSaid, planLines, uncertified } from './revoke-lines.ts'
 
 /** Notices of 4 MB in base64, and the rest. */
 const receiptBytesMax = 8 * 1024 * 1024
@@ -106,8 +106,9 @@ function verify(file: string, options: ReceiptOptions, terminal: Terminal): void
   const { withoutCertificate } = body.revoked
   if (withoutCertificate > 0) terminal.done(uncertified(withoutCertificate), 'refused at enrollment')
   terminal.done(`${counted(body.progress.told, 'device')} told`, `${body.progress.blockedNotAcked} blocked and not acked`)
-  const { standardConsumers: consumers } = body
-  if (consumers.kind === 'seen') terminal.done('CRL and OCSP', consumersText(consumers.proof, body.plan.fleet))
+  const consumers = consumersSaid(body.standardConsumers, body.plan.fleet)
+  if (consumers.done) terminal.done('CRL and OCSP', consumers.what)
+  else if (consumers.what !== '') terminal.line(`· CRL and OCSP — ${consumers.what}`)
   terminal.result({ verified: true, id: body.id, words: body.words, revoked: body.revoked })
 }
 

@@ -1,6 +1,7 @@
 // `birthmark revoke watch`: how far a campaign is, stage by stage. On a terminal the lines stay where they are and change; elsewhere they are
 // printed when something has changed. It only looks: who stops looking, or loses the server, changes nothing.
 
+import { isProven } from '@birthmark/est-server'
 import type { Command } from 'commander'
 import { administrationOf } from '../admin-client.ts'
 import type { Administration } from '../administration.ts'
@@ -103,9 +104,9 @@ function lookingAt(id: string, options: WatchOptions, terminal: Terminal): () =>
 
 const viewOf = (administration: Administration, id: string): Promise<CampaignView | undefined> => administration.campaign({ id })
 
-/** The broker has the notices, and lists and OCSP were asked. Relying parties and devices answer when they can. */
-function isEverybodyAsked({ stages }: CampaignView): boolean {
-  return stages.undelivered === 0 && stages.standardConsumers.kind !== 'waiting'
+/** The broker has the notices, and lists and OCSP tell of it. Relying parties and devices answer when they can. */
+function isEverybodyAsked({ stages: { undelivered, standardConsumers: consumers } }: CampaignView): boolean {
+  return undelivered === 0 && (consumers.kind === 'not offered' || (consumers.kind === 'seen' && isProven(consumers.proof)))
 }
 
 function cameToNothing({ id, state, undone }: CampaignView): void {

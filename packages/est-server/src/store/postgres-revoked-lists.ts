@@ -1,5 +1,6 @@
 // Certificates revoked otherwise than by group, in PostgreSQL: the reads and writes of revoked-lists.ts.
 
+import type { Bytes } from '@birthmark/device-sdk/core'
 import { type BitBlock, blockOf, blocksOfRange, hasNumber, orBits, packBits, unpackBits } from './bit-blocks.ts'
 import type { SerialQuery } from './crl.ts'
 import { heldAgainst, type Rows } from './postgres-rows.ts'
@@ -90,6 +91,14 @@ export function postgresRevokedListReads(
         `SELECT idx, gids, serial FROM issuances
          WHERE fleet = $1 AND idx >= $2 AND idx < $3 AND issuer = $4 AND state <> 'void' AND not_after >= $5 ORDER BY idx`,
         [fleet, from, to, issuer, since],
+      ),
+
+    placedIssuers: ({ fleet, from, to, since }: Omit<SerialQuery, 'issuer'>): Promise<{ idx: number; issuer: Bytes }[]> =>
+      rows(
+        'placed-issuers',
+        `SELECT idx, issuer FROM issuances
+         WHERE fleet = $1 AND idx >= $2 AND idx < $3 AND state <> 'void' AND not_after >= $4 ORDER BY idx`,
+        [fleet, from, to, since],
       ),
 
     async deviceCount(fleet) {

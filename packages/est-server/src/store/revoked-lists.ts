@@ -113,6 +113,8 @@ export interface RevokedListStore {
   readmitDevice(fleet: string, id: string, audit: AuditEntry): Promise<boolean>
   /** As CrlStore.serials, certificate by certificate. */
   placedSerials(query: SerialQuery): Promise<PlacedSerial[]>
+  /** Of the same certificates, whoever issued them: which issuer did. */
+  placedIssuers(query: Omit<SerialQuery, 'issuer'>): Promise<{ idx: number; issuer: Bytes }[]>
   /** Devices that are known. */
   deviceCount(fleet: string): Promise<number>
   /** Indices that were ever given to certificates of any of these groups, or of an issuer (by key identifier), ascending, in a part of the fleet of at most 4,096. */

@@ -69,6 +69,11 @@ export function revokedListReads(
     `SELECT idx, gids, serial FROM issuances
      WHERE fleet = ? AND idx >= ? AND idx < ? AND issuer = ? AND state <> 'void' AND not_after >= ? ORDER BY idx`,
   )
+  const placedBy = prepare<{ idx: number; issuer: Uint8Array }>(
+    db,
+    `SELECT idx, issuer FROM issuances
+     WHERE fleet = ? AND idx >= ? AND idx < ? AND state <> 'void' AND not_after >= ? ORDER BY idx`,
+  )
   const count = prepare<{ devices: number }>(db, 'SELECT count(*) AS devices FROM devices WHERE fleet = ?')
   const ofGroup = prepare<{ idx: number }>(
     db,
@@ -113,6 +118,7 @@ export function revokedListReads(
       placed
         .all(fleet, from, to, issuer, since)
         .map(({ idx, gids, serial }) => ({ idx, gids: JSON.parse(gids) as number[], serial })),
+    placedIssuers: ({ fleet, from, to, since }: Omit<SerialQuery, 'issuer'>) => placedBy.all(fleet, from, to, since),
     deviceCount: (fleet: string): number => count.get(fleet)?.devices ?? 0,
     indicesOf({ fleet, gids = [], issuer, from, to }: Parameters<RevokedListStore['indicesOf']>[0]): number[] {
       const rows = issuer ? ofIssuer.all(fleet, from, to, issuer) : ofGroup.all(fleet, from, to, JSON.stringify(gids))

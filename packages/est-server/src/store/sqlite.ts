@@ -383,6 +383,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     datedSets: (fleet, after) => readAlone(() => sets.datedSets(fleet, after)),
     readmitDevice: (fleet, id, audit) => write('readmitDevice', { fleet, id, audit }),
     placedSerials: query => read(() => sets.placedSerials(query)),
+    placedIssuers: query => read(() => sets.placedIssuers(query)),
     deviceCount: fleet => read(() => sets.deviceCount(fleet)),
     indicesOf: query => read(() => sets.indicesOf(query)),
     adoptNotice: adopted => write('adoptNotice', adopted),

@@ -1,0 +1,34 @@
+import type { ConsumerProof } from '@birthmark/est-server'
+import { expect, test } from 'vitest'
+import { consumersSaid } from './revoke-lines.ts'
+
+const one = { issuer: 'e474ef53d7e5486a', shard: 0, crlNumber: 7, thisUpdate: 1_800_000_000, certificates: 2, listed: 2 }
+const proof: ConsumerProof = {
+  ...{ at: 1_800_000_000, live: 2, unlisted: 0, certificates: 2, listed: 2, lists: 1, read: 1, ocspRevoked: 1 },
+  shown: [{ ...one, ocsp: 'revoked', ocspThisUpdate: 1_800_000_000 }],
+}
+const said = (more: Partial<ConsumerProof> = {}) => consumersSaid({ kind: 'seen', proof: { ...proof, ...more } }, 'acme')
+const nothing = { certificates: 0, listed: 0, lists: 0, read: 0, ocspRevoked: 0, shown: [] }
+const all = '2 certificates on 1 CRL, acme/0 number 7 of 2027-01-15T08:00:00Z; OCSP says revoked, as of 2027-01-15T08:00:00Z'
+
+test('CRL and OCSP are done where every certificate that has not ended was found, or none is left', () => {
+  expect(said()).toEqual({ done: true, what: all })
+  expect(said({ ...nothing, live: 0 })).toEqual({ done: true, what: 'it has no certificate that has not ended' })
+})
+
+test('CRL and OCSP are not done where certificates are on no list here, whether or not others are', () => {
+  expect(said({ ...nothing, live: 1, unlisted: 1 })).toEqual({
+    done: false,
+    what: '1 of 1 certificate on no list here: another CA issued it',
+  })
+  expect(said({ live: 5, unlisted: 3 })).toEqual({
+    done: false,
+    what: `3 of 5 certificates on no list here: another CA issued them; ${all}`,
+  })
+  expect(said(nothing)).toEqual({ done: false, what: 'none of 2 certificates was found on a list' })
+})
+
+test('of more lists than are read it says how many', () => {
+  expect(said({ lists: 140, read: 64, ocspRevoked: 64 }).what).toContain('on 64 CRLs, such as acme/0')
+  expect(said({ lists: 140, read: 64, ocspRevoked: 64 }).what).toContain('(64 of 140 lists read)')
+})
