@@ -46,6 +46,11 @@ test('an order is worked through, resumed, closed; host keys are loud; openssl t
   const order = ['run', '--station', 'A3', '--csv', file('u.csv'), '--out', file('units')]
   expect(await line(...order, '--simulate')).toBe(3)
   expect(printed).toContain('wrong_sku')
+  // What to type next is for this line's folder and needs nothing added to it.
+  const at = `--dir ${file('factory')}`
+  expect(printed).toContain(`birthmark line close --out reports ${at}\n`)
+  expect(printed).toContain(`birthmark line manifest --out manifest.jsonl ${at}\n`)
+  expect(printed).toMatch(new RegExp(`birthmark line scrap SERIAL --step issue --cause WHY ${at}\n`))
   const check = [
     'verify',
     '-CAfile',

@@ -9,6 +9,7 @@ import { CommandError } from '../command-error.ts'
 import { openLine, systemClock } from '../line-folder.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { leaf, readInput } from './common.ts'
+import { lineFolder } from './line-option.ts'
 
 export function defineClose(command: Command, terminal: Terminal): void {
   leaf(
@@ -18,7 +19,7 @@ export function defineClose(command: Command, terminal: Terminal): void {
       .description('read-back: compare the certificate that a device holds with the one it was issued'),
     [['birthmark line confirm SN-0001 --held readback.der', 'then the unit is good']],
   )
-    .option('--dir <folder>', 'folder of the line', 'factory')
+    .option('--dir <folder>', 'folder of the line', lineFolder)
     .requiredOption('--held <file>', 'what was read from the device, PEM or DER')
     .action(async (serial: string, options: { dir: string; held: string }) => {
       const line = openLine(options.dir)
@@ -34,7 +35,7 @@ export function defineClose(command: Command, terminal: Terminal): void {
   leaf(command.command('scrap').argument('<serials...>').description('take units out for good'), [
     ['birthmark line scrap SN-0007 --step test --cause "no radio"', 'it is in no manifest afterwards'],
   ])
-    .option('--dir <folder>', 'folder of the line', 'factory')
+    .option('--dir <folder>', 'folder of the line', lineFolder)
     .requiredOption('--step <name>', 'where it failed')
     .requiredOption('--cause <name>', 'why')
     .action(async (serials: string[], options: { dir: string; step: string; cause: string }) => {
@@ -51,7 +52,7 @@ export function defineClose(command: Command, terminal: Terminal): void {
   leaf(command.command('close').description('the day’s end: every unit good, scrapped, or named as unaccounted (exit 3)'), [
     ['birthmark line close --out reports', 'yield.html and yield.json'],
   ])
-    .option('--dir <folder>', 'folder of the line', 'factory')
+    .option('--dir <folder>', 'folder of the line', lineFolder)
     .option('--out <folder>', 'where the report goes', '.')
     .action(async (options: { dir: string; out: string }) => {
       const line = openLine(options.dir)

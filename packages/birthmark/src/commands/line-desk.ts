@@ -23,6 +23,7 @@ import { systemClock, writeLineFile } from '../line-folder.ts'
 import { type LineKey, lineKey, readTokenFile, tokenKey, writeTokenFile } from '../line-token.ts'
 import type { Terminal } from '../terminal.ts'
 import { leaf, quoted, readInput, wholeNumber } from './common.ts'
+import { atLine, lineFolder } from './line-option.ts'
 
 export function keyType(text: string): KeyType {
   const found = keyTypes.find(type => type.toLowerCase() === text.toLowerCase())
@@ -96,7 +97,7 @@ export function defineDesk(command: Command, terminal: Terminal): void {
   leaf(command.command('request').description('make the keys of a station and ask the root’s desk for its issuing CA'), [
     ['birthmark line request --organization "Acme Gateways" --sku gw-2 --station A3', 'in ./factory'],
   ])
-    .option('--dir <folder>', 'folder of the line', 'factory')
+    .option('--dir <folder>', 'folder of the line', lineFolder)
     .requiredOption('--organization <name>', 'name of the manufacturer')
     .requiredOption('--sku <name>', 'what will be made')
     .requiredOption('--station <name>', 'who will make it')
@@ -151,7 +152,7 @@ export function defineDesk(command: Command, terminal: Terminal): void {
   leaf(command.command('accept').argument('<grant>', 'what the desk signed').description('take the issuing CA into the line'), [
     ['birthmark line accept issuing-grant.pem --root /media/usb/root.pem', 'checked against the root that you know'],
   ])
-    .option('--dir <folder>', 'folder of the line', 'factory')
+    .option('--dir <folder>', 'folder of the line', lineFolder)
     .option('--root <file>', 'the root’s certificate, come by another way than the grant')
     .action(async (file: string, options: { dir: string; root?: string }) => {
       const grant = readGrant(readInput(file, 65_536).toString('utf8'))
@@ -161,7 +162,9 @@ export function defineDesk(command: Command, terminal: Terminal): void {
       const { mandate, station } = await acceptIssuing(options.dir, parts, systemClock).finally(() => issuingKey.close())
       terminal.done(`station ${station} may issue ${mandate.sku}`, options.dir)
       if (!options.root) terminal.line('  the root came with the grant: compare it with the one you know, or give --root')
-      terminal.commands('Next:', [`birthmark line run --station ${station} --csv units.csv --csr-folder requests --out units`])
+      terminal.commands('Next:', [
+        `birthmark line run --station ${station} --csv units.csv --csr-folder requests --out units${atLine(options.dir)}`,
+      ])
       terminal.result({ station, mandate })
     })
 }

@@ -20,6 +20,7 @@ import { lineKey } from '../line-token.ts'
 import type { Terminal } from '../terminal.ts'
 import { leaf, quoted, wholeNumber } from './common.ts'
 import { day, keyType, TOKEN, windowOf, withKey } from './line-desk.ts'
+import { atLine, lineFolder } from './line-option.ts'
 
 interface InitOptions {
   dir: string
@@ -51,7 +52,7 @@ export function defineInit(command: Command, terminal: Terminal): void {
     ],
     'Where the root is offline already, files travel and keys do not: birthmark line root, request, sign, accept (docs/factory.md).',
   )
-    .option('--dir <folder>', 'folder of the line', 'factory')
+    .option('--dir <folder>', 'folder of the line', lineFolder)
     .requiredOption('--organization <name>', 'name of the manufacturer, at most 64 characters')
     .option('--sku <name>', 'what will be made')
     .option('--station <name>', 'who will make it')
@@ -73,7 +74,7 @@ async function makeTrial(options: InitOptions, terminal: Terminal): Promise<void
   if ([station, quota, from, until, token].some(each => each !== undefined))
     throw usageError('--station, --quota, --from, --until and --token go with --sku', 'birthmark line init --help')
   await createLine(dir, organization)
-  const at = dir === 'factory' ? '' : ` --dir ${quoted(dir)}`
+  const at = atLine(dir)
   terminal.done('root, issuing CA and manifest signer made: a trial without limits', dir)
   terminal.line(`  the root's key (${join(dir, 'root.key.pem')}) is not needed to issue: take it offline`)
   terminal.commands('Next:', [
@@ -105,7 +106,7 @@ async function makeLine(options: InitOptions, sku: string, terminal: Terminal): 
   }
   terminal.done(known ? 'root that was there' : 'root made: take this folder offline, nothing here needs it', desk)
   terminal.done(`issuing CA for ${sku}: station ${station}, ${quota} units`, dir)
-  const at = dir === 'factory' ? '' : ` --dir ${quoted(dir)}`
+  const at = atLine(dir)
   terminal.commands('Next:', [
     `birthmark line run --station ${station} --csv units.csv --csr-folder requests --out units${at}`,
     `cp ${quoted(join(dir, 'root.pem'))} /etc/birthmark/birth-anchors.pem   # at the server`,

@@ -11,13 +11,14 @@ import { openLine } from '../line-folder.ts'
 import { ensureServerCertificate, ensureServiceCertificate, ensureTwoTier } from '../server-certificate.ts'
 import type { Terminal } from '../terminal.ts'
 import { collect, leaf, quoted, wholeNumber } from './common.ts'
+import { lineFolder } from './line-option.ts'
 import { untilStopped } from './until-stopped.ts'
 
 export function defineListen(command: Command, terminal: Terminal): void {
   leaf(command.command('tester').argument('<name>').description('make a certificate for a tester that uses line listen'), [
     ['birthmark line tester T1', 'factory/tls/T1.pem and T1.key.pem'],
   ])
-    .option('--dir <folder>', 'folder of the line', 'factory')
+    .option('--dir <folder>', 'folder of the line', lineFolder)
     .action(async (name: string, options: { dir: string }) => {
       if (!MANDATE_NAME.test(name)) throw usageError('a tester is 1 to 32 of A-Z a-z 0-9 . _ -', 'birthmark line tester T1')
       const folder = join(options.dir, 'tls')
@@ -30,7 +31,7 @@ export function defineListen(command: Command, terminal: Terminal): void {
   leaf(command.command('listen').description('issue to testers over HTTPS with mutual TLS, until stopped'), [
     ['birthmark line listen --csv units.csv --host 10.0.0.5 --port 8443', 'units of an order, at this address'],
   ])
-    .option('--dir <folder>', 'folder of the line', 'factory')
+    .option('--dir <folder>', 'folder of the line', lineFolder)
     .option('--csv <file>', 'the order; without it any serial is taken')
     .option('--group <name=value>', 'group that every unit is in, such as lot=42; repeat', collect, [])
     .option('--host <address>', 'address to listen on', '127.0.0.1')

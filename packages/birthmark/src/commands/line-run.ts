@@ -29,6 +29,7 @@ import { CommandError, usageError } from '../command-error.ts'
 import { csrOf, openLine } from '../line-folder.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { collect, counted, leaf, readInput } from './common.ts'
+import { atLine, lineFolder } from './line-option.ts'
 import { takeSignals } from './until-stopped.ts'
 
 interface RunOptions {
@@ -65,7 +66,7 @@ export function defineRun(command: Command, terminal: Terminal): void {
     ['birthmark line run --csv units.csv --device /dev/ttyUSB0 --out units', 'devices one after another on a serial port'],
     ['birthmark line run --csv units.csv --simulate --out units', 'without hardware'],
   ])
-    .option('--dir <folder>', 'folder of the line', 'factory')
+    .option('--dir <folder>', 'folder of the line', lineFolder)
     .option('--station <name>', 'the station that this has to be')
     .requiredOption('--csv <file>', 'the order: serial or mac, and sku, station, groups (name=value;…)')
     .option('--group <name=value>', 'group that every unit of this order is in, such as lot=42; repeat', collect, [])
@@ -248,12 +249,15 @@ function finish(
   const failures = Object.fromEntries([...causes].map(([cause, { count }]) => [cause, count]))
   terminal.result({ station: station.name, ...counts, failures, head: station.head() })
   if (!whole) return
-  terminal.commands('Next:', ['birthmark line close --out reports', 'birthmark line manifest --out manifest.jsonl'])
+  terminal.commands('Next:', [
+    `birthmark line close --out reports${atLine(options.dir)}`,
+    `birthmark line manifest --out manifest.jsonl${atLine(options.dir)}`,
+  ])
   if (failed)
     throw new CommandError(
       'units_failed',
       `${counted(failed, 'unit')} failed`,
-      'mend what they failed for and run the same command again: it resumes',
+      `mend what they failed for and run the same command again: it resumes. What cannot be mended: birthmark line scrap SERIAL --step issue --cause WHY${atLine(options.dir)}`,
       'refused',
     )
 }

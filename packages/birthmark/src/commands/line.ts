@@ -14,9 +14,8 @@ import { defineClose } from './line-close.ts'
 import { defineDesk } from './line-desk.ts'
 import { defineInit } from './line-init.ts'
 import { defineListen } from './line-listen.ts'
+import { atLine, lineFolder } from './line-option.ts'
 import { defineRun } from './line-run.ts'
-
-const FOLDER = 'factory'
 
 const GROUPS = {
   'A line is made:': ['init', 'root', 'request', 'sign', 'accept'],
@@ -51,7 +50,7 @@ export function define(command: Command, terminal: Terminal): void {
       ['birthmark line issue SN-0002 --make-key --out units/', 'the line makes it (recorded as such)'],
     ],
   )
-    .option('--dir <folder>', 'folder of the line', FOLDER)
+    .option('--dir <folder>', 'folder of the line', lineFolder)
     .option('--csr <file>', 'PKCS#10 request from the device, PEM or DER')
     .option('--make-key', 'make the key here instead; whoever reads the file is the device')
     .option('--group <name=value>', 'group the unit belongs to; repeat for up to 8', collect, [])
@@ -68,7 +67,7 @@ export function define(command: Command, terminal: Terminal): void {
       ['birthmark line manifest SN-0001 SN-0002', 'two of them, to stdout'],
     ],
   )
-    .option('--dir <folder>', 'folder of the line', FOLDER)
+    .option('--dir <folder>', 'folder of the line', lineFolder)
     .option('--out <file>', 'file to write; stdout without it')
     .action(async (serials: string[], options: { dir: string; out?: string }) =>
       withLine(options.dir, async line => {
@@ -102,7 +101,7 @@ export function define(command: Command, terminal: Terminal): void {
   defineListen(command, terminal)
 
   leaf(command.command('status').description('count what was issued'), [['birthmark line status', 'of ./factory']])
-    .option('--dir <folder>', 'folder of the line', FOLDER)
+    .option('--dir <folder>', 'folder of the line', lineFolder)
     .action((options: { dir: string }) =>
       withLine(options.dir, async line => {
         const { issued, reserved } = line.station.count()
@@ -150,7 +149,7 @@ export function define(command: Command, terminal: Terminal): void {
         `${serial} ${birth.again ? 'was issued before: its certificate once more' : 'has its birth certificate'}`,
         files.certificate,
       )
-      terminal.commands('Next:', [`birthmark line manifest --out manifest.jsonl ${dirOption(options.dir)}`.trimEnd()])
+      terminal.commands('Next:', [`birthmark line manifest --out manifest.jsonl${atLine(options.dir)}`])
       terminal.result({
         serial,
         again: birth.again,
@@ -160,10 +159,6 @@ export function define(command: Command, terminal: Terminal): void {
       })
     })
   }
-}
-
-function dirOption(folder: string): string {
-  return folder === FOLDER ? '' : `--dir ${quoted(folder)}`
 }
 
 async function withLine(folder: string, work: (line: Line) => Promise<void>): Promise<void> {

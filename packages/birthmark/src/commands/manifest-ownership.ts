@@ -21,6 +21,7 @@ import { CommandError, usageError } from '../command-error.ts'
 import { systemClock } from '../line-folder.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { counted, leaf, quoted, readInput } from './common.ts'
+import { lineFolder } from './line-option.ts'
 
 const ROOT = "the manufacturer's root certificate, or several"
 
@@ -127,7 +128,7 @@ export function defineOwnership(command: Command, terminal: Terminal): void {
     .requiredOption('--to <file>', 'public key or certificate of the new holder')
     .requiredOption('--name <text>', 'who that is')
     .option('--key <file>', 'private key of the holder; without it the line of --dir hands over')
-    .option('--dir <folder>', 'folder of the line', 'factory')
+    .option('--dir <folder>', 'folder of the line', lineFolder)
     .option('--owners <file>', 'the chain so far, and where it is continued', 'owners.jsonl')
     .action(async (file: string, options: HandoverOptions) => {
       const { digest, signerKey } = withManifest(file, options.root, manifest => manifest)
