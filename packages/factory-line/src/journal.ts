@@ -13,7 +13,6 @@ import {
   linkSync,
   openSync,
   readFileSync,
-  readSync,
   rmSync,
   writeFileSync,
   writeSync,
@@ -23,17 +22,9 @@ import { type Bytes, signatureAlgorithmIdentifier } from '@birthmark/device-sdk/
 import type { Authority } from './authority.ts'
 import { assembleCertificate } from './certificate-form.ts'
 import { FactoryError } from './errors.ts'
-import {
-  type FateLine,
-  GENESIS,
-  journalLineBytesMax,
-  type Line,
-  type OpenedLine,
-  type ReservedLine,
-  readJournal,
-  sealInput,
-} from './journal-line.ts'
+import { type FateLine, GENESIS, type Line, type OpenedLine, type ReservedLine, readJournal, sealInput } from './journal-line.ts'
 import { journalRoom, type NewLine, type NewUnit } from './journal-room.ts'
+import { lineReader } from './line-reader.ts'
 import { verifySignature } from './signing-key.ts'
 import { fingerprintIndex, fingerprintOf, fingerprintOfHex, GOOD, ISSUED, SCRAPPED, unitTable } from './unit-index.ts'
 
@@ -127,20 +118,12 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
   let certificates = 0
   let latest = 0
 
-  // One buffer for all: a buffer a line outruns the collector where a million units are read.
-  const scratch = Buffer.alloc(journalLineBytesMax * 2)
-  const lineAt = (offset: number): Line => {
-    for (let length = 2048; length <= journalLineBytesMax; length *= 4) {
-      const read = readSync(fd, scratch, 0, length, offset)
-      const end = scratch.subarray(0, read).indexOf(0x0a)
-      if (end >= 0) return JSON.parse(scratch.toString('utf8', 0, end)) as Line
-    }
-    throw new FactoryError('journal_corrupt', `no line at ${offset} of ${file}`)
-  }
+  const lineAt = lineReader(fd, file)
+  const reservedLine = (index: number) => lineAt(table.reservedAt(index)) as Line & ReservedLine
   const reservedUnit = (index: number): NewUnit => {
     const unit = waiting.get(index)
     if (unit) return unit
-    const { serial, spki, groups, origin, tbs } = lineAt(table.reservedAt(index)) as Line & ReservedLine
+    const { serial, spki, groups, origin, tbs } = reservedLine(index)
     return { serial, spkiSha256: spki, groups, keyOrigin: origin, toBeSigned: Buffer.from(tbs, 'base64') }
   }
   const unitOf = (index: number, reserved: NewUnit): Unit => {
@@ -153,18 +136,13 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
       state: STATES[table.state(index)],
     }
   }
-  const bySerial = (serial: string): Unit | null => {
-    let unit: NewUnit | null = null
-    const index = serials.find(fingerprintOf(serial), candidate => {
-      unit = reservedUnit(candidate)
-      return unit.serial === serial
-    })
-    return index < 0 || unit === null ? null : unitOf(index, unit)
-  }
+  const serialOf = (index: number): string => (waiting.get(index) ?? reservedLine(index)).serial
+  /** −1 for a serial that is not known. */
+  const indexOf = (serial: string): number => serials.find(fingerprintOf(serial), index => serialOf(index) === serial)
   // Serials whose fingerprint another has, too. Practically none: for all others a reader of the sealed journal need not look twice.
   const ambiguous = new Set<string>()
   const sealedIndexOf = (serial: string): number =>
-    serials.find(fingerprintOf(serial), candidate => ambiguous.size === 0 || reservedUnit(candidate).serial === serial)
+    serials.find(fingerprintOf(serial), candidate => ambiguous.size === 0 || serialOf(candidate) === serial)
   const enter = (serial: string, spkiSha256: string): number => {
     const print = fingerprintOf(serial)
     if (serials.find(print, () => true) >= 0) ambiguous.add(serial)
@@ -319,7 +297,14 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
 
   return {
     id,
-    bySerial,
+    bySerial(serial) {
+      let unit: NewUnit | null = null
+      const index = serials.find(fingerprintOf(serial), candidate => {
+        unit = reservedUnit(candidate)
+        return unit.serial === serial
+      })
+      return index < 0 || unit === null ? null : unitOf(index, unit)
+    },
     byKey(spkiSha256) {
       let unit: NewUnit | null = null
       const index = keys.find(fingerprintOfHex(spkiSha256), candidate => {
@@ -339,9 +324,9 @@ function open(options: Parameters<typeof openJournal>[0], unlock: () => void): J
     fate(fate, at) {
       // A failure may be about a unit that never got as far as a reservation.
       if (fate.kind === 'failed') return append(fate, at, -1)
-      const unit = bySerial(fate.serial)
-      if (!unit) return Promise.reject(new FactoryError('serial_unknown', `${fate.serial} was not issued here`))
-      return append(fate, at, unit.index)
+      const index = indexOf(fate.serial)
+      if (index < 0) return Promise.reject(new FactoryError('serial_unknown', `${fate.serial} was not issued here`))
+      return append(fate, at, index)
     },
     note: (what, detail, at) => append({ kind: 'note', what, detail }, at, -1),
     *units() {
