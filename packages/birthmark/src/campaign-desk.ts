@@ -24,7 +24,7 @@ import {
   type Store,
   unpackNumbers,
 } from '@birthmark/est-server'
-import type { Clock, Publisher, RuleSet } from '@birthmark/fleet-revocation'
+import { type Clock, type Publisher, type RuleSet, repeat } from '@birthmark/fleet-revocation'
 import type { EmbeddedBroker } from '@birthmark/fleet-revocation/broker'
 import type { CampaignAdministration, CampaignStages, CampaignView } from './campaign-administration.ts'
 import type { CertificateStatus } from './certificate-status.ts'
@@ -96,32 +96,21 @@ export function openCampaignDesk(parts: CampaignDeskParts): CampaignDesk {
   })
   const progress = createProgress(parts)
   // Another server of the store may put devices under quarantine, and lift it.
-  let closed = false
-  let cancel = () => {}
-  const watch = () => {
-    cancel = clock.setTimer(1, () => {
-      quarantine
-        .refresh()
-        .then(async changed => {
-          if (changed) await enforce()
-        })
-        .catch(error => {
-          if (!closed) log.error({ err: error }, 'what is in quarantine could not be read')
-        })
-        .finally(() => {
-          if (!closed) watch()
-        })
-    })
-  }
-  watch()
+  const endWatching = repeat(
+    clock,
+    1,
+    async () => {
+      if (await quarantine.refresh()) await enforce()
+    },
+    error => log.error({ err: error }, 'what is in quarantine could not be read'),
+  )
   void campaigns.resume()
 
   return {
     operations: operationsOf(parts, campaigns, progress),
     onRefused: progress.onRefused,
     async close() {
-      closed = true
-      cancel()
+      endWatching()
       campaigns.close()
       await campaigns.settled()
     },

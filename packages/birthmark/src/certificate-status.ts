@@ -18,7 +18,7 @@ import {
   proveToConsumers,
   type Store,
 } from '@birthmark/est-server'
-import type { Clock } from '@birthmark/fleet-revocation'
+import { type Clock, repeat } from '@birthmark/fleet-revocation'
 import { CommandError } from './command-error.ts'
 import { named } from './listening.ts'
 import type { StatusSettings } from './status-settings.ts'
@@ -85,18 +85,9 @@ export async function openCertificateStatus(settings: StatusSettings, parts: Sta
   const listener = createStatusListener({ answer, log })
   const { port } = await named('status', settings.host, settings.port, () => listener.listen(settings.host, settings.port))
 
-  let closed = false
-  let cancel = () => {}
-  const tick = () => {
-    if (closed) return
-    cancel = clock.setTimer(refreshSeconds, () => {
-      lists
-        .refresh()
-        .catch(error => log.error({ err: error }, 'revocation lists could not be looked after'))
-        .finally(tick)
-    })
-  }
-  tick()
+  const endRefreshing = repeat(clock, refreshSeconds, lists.refresh, error =>
+    log.error({ err: error }, 'revocation lists could not be looked after'),
+  )
   const host =
     settings.host === '0.0.0.0'
       ? '127.0.0.1'
@@ -119,8 +110,7 @@ export async function openCertificateStatus(settings: StatusSettings, parts: Sta
       ),
     prove: (fleet, indices) => proveToConsumers({ store, issuers, lists, ocsp, clock }, fleet, indices),
     async close() {
-      closed = true
-      cancel()
+      endRefreshing()
       await listener.close(graceMs)
       await lists.close()
     },

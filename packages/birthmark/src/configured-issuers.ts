@@ -14,7 +14,7 @@ import {
   readIssuerCertificate,
   type Store,
 } from '@birthmark/est-server'
-import type { Clock } from '@birthmark/fleet-revocation'
+import { type Clock, repeat } from '@birthmark/fleet-revocation'
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
 import { openIssuer } from './open-issuer.ts'
@@ -114,27 +114,20 @@ export async function openConfiguredIssuers(settings: Settings, ports: IssuerPor
 export function watchRollOver(rollOver: RollOver, { clock, log }: Omit<IssuerPorts, 'store'>, onMoved: () => void): () => void {
   let version = rollOver.version()
   let closed = false
-  let cancel = () => {}
-  const next = () => {
-    if (closed) return
-    cancel = clock.setTimer(lookSeconds, () => {
-      rollOver
-        .refresh()
-        .then(() => {
-          if (closed || version === rollOver.version()) return
-          version = rollOver.version()
-          onMoved()
-        })
-        .catch(error => {
-          if (!closed) log.warn({ err: error }, 'the issuers could not be looked at')
-        })
-        .finally(next)
-    })
-  }
-  next()
+  const end = repeat(
+    clock,
+    lookSeconds,
+    async () => {
+      await rollOver.refresh()
+      if (closed || version === rollOver.version()) return
+      version = rollOver.version()
+      onMoved()
+    },
+    error => log.warn({ err: error }, 'the issuers could not be looked at'),
+  )
   return () => {
     closed = true
-    cancel()
+    end()
   }
 }
 

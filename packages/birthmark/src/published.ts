@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path'
 import { type Bytes, equalBytes } from '@birthmark/device-sdk/core'
 import type { Log, Store, StoreNumbers } from '@birthmark/est-server'
 import { writeDurably } from '@birthmark/factory-line'
-import { type Clock, noticeFacts } from '@birthmark/fleet-revocation'
+import { type Clock, noticeFacts, repeat } from '@birthmark/fleet-revocation'
 import { z } from 'zod'
 import { CommandError } from './command-error.ts'
 
@@ -123,8 +123,6 @@ export async function keepPublished({ state, store, fleets, clock, log, onFatal 
   const file = noticeFile(state)
   const known = prepareNotices(file)
   let written = ''
-  let closed = false
-  let cancel = () => {}
   const mark = async (): Promise<void> => {
     const numbers = await store.numbers(fleets)
     const text = markText(numbers)
@@ -133,20 +131,12 @@ export async function keepPublished({ state, store, fleets, clock, log, onFatal 
     written = text
   }
   await mark()
-  const next = (): void => {
-    if (closed) return
-    cancel = clock.setTimer(markSeconds, () => {
-      mark()
-        .catch(error => {
-          const system = typeof (error as NodeJS.ErrnoException).errno === 'number'
-          log.error({ err: error }, 'what was published could not be noted')
-          // The store says by itself when it is away; a disk that takes no mark is the end.
-          if (system && !closed) onFatal(error as Error)
-        })
-        .finally(next)
-    })
-  }
-  next()
+  const endMarking = repeat(clock, markSeconds, mark, error => {
+    const system = typeof (error as NodeJS.ErrnoException).errno === 'number'
+    log.error({ err: error }, 'what was published could not be noted')
+    // The store says by itself when it is away; a disk that takes no mark is the end.
+    if (system) onFatal(error as Error)
+  })
   return {
     async before(notices) {
       const fresh = notices.filter(({ notice }) => !known.has(Buffer.from(notice).toString('base64')))
@@ -161,8 +151,7 @@ export async function keepPublished({ state, store, fleets, clock, log, onFatal 
       for (const { notice } of fresh) known.add(Buffer.from(notice).toString('base64'))
     },
     async close() {
-      closed = true
-      cancel()
+      endMarking()
       // A stop in order leaves a mark that is exact.
       await mark().catch(error => log.warn({ err: error }, 'the last mark could not be written'))
     },

@@ -3,7 +3,7 @@
 
 import { statfsSync } from 'node:fs'
 import { clockToleranceSeconds, type Store } from '@birthmark/est-server'
-import type { Clock } from '@birthmark/fleet-revocation'
+import { type Clock, repeat } from '@birthmark/fleet-revocation'
 
 const lookSeconds = 5
 /** A certificate takes some 4 KB of the store: room for the last 16,000, and for the write-ahead log to be folded in. */
@@ -37,8 +37,6 @@ export async function watchReadiness({ store, fleet, clock, freeBytes }: Readine
     publisher: { ok: true, text: 'not looked at yet' },
     disk: { ok: true, text: 'not looked at yet' },
   }
-  let closed = false
-  let cancel = () => {}
 
   async function look(): Promise<void> {
     const free = freeBytes()
@@ -55,28 +53,15 @@ export async function watchReadiness({ store, fleet, clock, freeBytes }: Readine
         ? { ok: false, text: `notice ${oldest.seq} has waited ${Math.round(waits)} s for the broker` }
         : { ok: true, text: 'delivers' }
   }
-  function next(): void {
-    if (closed) return
-    // A store that does not answer says so by itself; what was found last stands.
-    cancel = clock.setTimer(
-      lookSeconds,
-      () =>
-        void look()
-          .catch(() => {})
-          .finally(next),
-    )
-  }
+  // A store that does not answer says so by itself; what was found last stands.
   await look().catch(() => {})
-  next()
+  const close = repeat(clock, lookSeconds, look, () => {})
   return {
     unready() {
       if (!found.clock.ok) return found.clock.text
       return found.disk.ok ? null : `disk_full: ${found.disk.text}`
     },
     lines: () => Object.entries(found).map(([name, { text }]) => `${name}: ${text}`),
-    close() {
-      closed = true
-      cancel()
-    },
+    close,
   }
 }

@@ -2,7 +2,7 @@
 // a dead process left open. One timer; every look is a look-up by key, so that doing it for nobody costs nothing.
 
 import { type Log, resolveOpenIntents, type Store } from '@birthmark/est-server'
-import type { Clock, RuleSet } from '@birthmark/fleet-revocation'
+import { type Clock, type RuleSet, repeat } from '@birthmark/fleet-revocation'
 import { mergeStored } from './recorded-rules.ts'
 
 export interface SharedStoreOptions {
@@ -26,8 +26,6 @@ const intentLooksEvery = 60
 export function tendSharedStore({ store, fleet, rules, newest, enforce, clock, log }: SharedStoreOptions): { close(): void } {
   let seq = newest
   let looks = 0
-  let closed = false
-  let cancel = () => {}
 
   async function look(): Promise<void> {
     let seen = seq
@@ -46,21 +44,5 @@ export function tendSharedStore({ store, fleet, rules, newest, enforce, clock, l
     if (voided > 0) log.warn({ voided }, 'open intents of a dead process were given up')
   }
 
-  function next(): void {
-    if (closed) return
-    cancel = clock.setTimer(lookSeconds, () => {
-      look()
-        .catch(error => {
-          if (!closed) log.error({ err: error }, 'the store could not be looked at')
-        })
-        .finally(next)
-    })
-  }
-  next()
-  return {
-    close() {
-      closed = true
-      cancel()
-    },
-  }
+  return { close: repeat(clock, lookSeconds, look, error => log.error({ err: error }, 'the store could not be looked at')) }
 }

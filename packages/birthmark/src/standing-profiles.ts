@@ -4,7 +4,7 @@
 
 import { hostname } from 'node:os'
 import { type Log, type ProfileGeneration, type ProfileStanding, profileSetHash, type Store } from '@birthmark/est-server'
-import type { Clock } from '@birthmark/fleet-revocation'
+import { type Clock, repeat } from '@birthmark/fleet-revocation'
 import type { Settings } from './configuration.ts'
 import { VERSION } from './version.ts'
 
@@ -46,8 +46,6 @@ export async function watchProfiles(
 ): Promise<WatchedProfiles> {
   const hash = profileSetHash(profiles)
   let reason: string | null = null
-  let closed = false
-  let cancel = () => {}
 
   async function refresh(): Promise<void> {
     const newest = await store.newestProfiles(fleet)
@@ -58,26 +56,15 @@ export async function watchProfiles(
     if (before !== null && reason === null) log.info({ fleet }, 'the profiles of this server are the newest again')
   }
 
-  function next(): void {
-    if (closed) return
-    cancel = clock.setTimer(lookSeconds, () => {
-      refresh()
-        // What was true stays true; a store that does not answer takes no intent either.
-        .catch(() => {})
-        .finally(next)
-    })
-  }
   await refresh()
-  next()
+  // What was true stays true; a store that does not answer takes no intent either.
+  const close = repeat(clock, lookSeconds, refresh, () => {})
   return {
     hash,
     superseded: () => reason,
     unready: () => reason && `profiles_superseded: ${reason}`,
     refresh,
-    close() {
-      closed = true
-      cancel()
-    },
+    close,
   }
 }
 

@@ -10,6 +10,7 @@
 import { type Bytes, bytesOfHex, hexOf, type Membership } from '@birthmark/device-sdk/core'
 import { RevocationError } from '../errors.ts'
 import type { Bus, Clock, Log } from '../ports.ts'
+import { repeat } from '../repeat.ts'
 import type { RuleSet, Status } from '../rule-set.ts'
 
 export interface MosquittoEnforcerOptions {
@@ -114,8 +115,6 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
   let last: Promise<unknown> = Promise.resolve()
   /** Devices of one command that admits, by what the last one took. */
   let atOnce = 5
-  let cancelSweep = () => {}
-  let closed = false
 
   await bus.subscribe(`${CONTROL}/response`, (_topic, payload) => {
     let answers: Answer[]
@@ -261,15 +260,6 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
     for (const groupname of revoked) await cut(groupname)
   }
 
-  function sweepLater(): void {
-    if (closed) return
-    cancelSweep = clock.setTimer(options.sweepSeconds ?? 30, () => {
-      sweep()
-        .catch((error: unknown) => log.warn({ err: error }, 'sweep failed'))
-        .finally(sweepLater)
-    })
-  }
-
   const nothing = ['publishClientSend', 'publishClientReceive', 'subscribePattern'].map(acltype => ({
     acltype,
     topic: '#',
@@ -282,7 +272,7 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
   await learnGroups()
   await learnDevices()
   await enforce()
-  sweepLater()
+  const endSweeping = repeat(clock, options.sweepSeconds ?? 30, sweep, error => log.warn({ err: error }, 'sweep failed'))
 
   /** Of the device's own epoch in each of its groups. */
   function groupsOf({ idx, gids }: Membership): string[] {
@@ -329,8 +319,7 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
     enforce,
     sweep,
     close: () => {
-      closed = true
-      cancelSweep()
+      endSweeping()
     },
   }
 }
