@@ -4,23 +4,18 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { once } from 'node:events'
-import { appendFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Membership, membershipOf } from '@birthmark/device-sdk/core'
 import { campaignFailpoints, openSqliteStore, type Receipt, receiptProblems, type Saying, signWord } from '@birthmark/est-server'
-import { createRelyingParty, noticeKeyId, type RelyingParty, systemClock } from '@birthmark/fleet-revocation'
-import { connectMqttBus, type MqttBus } from '@birthmark/fleet-revocation/broker'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { CampaignView } from '../../packages/birthmark/src/campaign-administration.ts'
 import { receiptKey } from '../../packages/birthmark/src/campaign-desk.ts'
 import type { CommandError } from '../../packages/birthmark/src/command-error.ts'
-import { readConfiguration } from '../../packages/birthmark/src/configuration.ts'
-import { fromDisk } from '../../packages/birthmark/src/configuration-files.ts'
 import { storePath } from '../../packages/birthmark/src/open-store.ts'
-import { createTestAuthority } from '../../packages/fleet-revocation/src/testing/authority.ts'
-import { quietLog } from '../../packages/fleet-revocation/src/testing/memory-bus.ts'
 import { until } from '../support/broker.ts'
+import { joinRelyingParty, noticeKeyOf, serviceAuthority } from '../support/relying-party.ts'
 import { prepareServing, type Serving } from '../support/serving.ts'
 
 /** What a campaign goes through, with the steps of the revocation that it commits. */
@@ -36,8 +31,7 @@ const members = new Map<string, Membership>()
 let serving: Serving
 let child: ChildProcess
 let ended: Promise<unknown[]>
-let bus: MqttBus
-let party: RelyingParty
+let party: Awaited<ReturnType<typeof joinRelyingParty>>
 let noticeSpki: Uint8Array
 /** Notices that revoked something that was good before. */
 let grew = 0
@@ -114,23 +108,11 @@ revocation:
   )
   for (const name of people.keys())
     writeFileSync(join(serving.folder, `${name}.pub`), publicKey(name).export({ type: 'spki', format: 'pem' }))
-  const services = createTestAuthority('services')
-  appendFileSync(join(serving.folder, 'server', 'root.pem'), services.certPem)
+  const services = serviceAuthority(serving)
   await start()
-  const gateway = services.service('gateway')
-  const { notices } = readConfiguration(serving.config, fromDisk)
-  noticeSpki = receiptKey(notices.keys[0])
-  bus = connectMqttBus({
-    ...{ url: `mqtts://localhost:${serving.mqttPort}`, clientId: 'gateway', log: quietLog, reconnectSeconds: 0.2 },
-    tls: { ca: [serving.rootPem], cert: gateway.certPem, key: gateway.keyPem },
-  })
-  party = await createRelyingParty({
-    ...{ name: 'gateway', fleet, clock: systemClock, log: quietLog, bus },
-    signers: [{ keyId: noticeKeyId(noticeSpki), algorithm: -7, spki: noticeSpki }],
-    state: { load: async () => null, save: async () => {} },
-    onEvent: event => {
-      if (event.type === 'applied' && event.grew) grew++
-    },
+  noticeSpki = noticeKeyOf(serving)
+  party = await joinRelyingParty(serving, services, 'gateway', event => {
+    if (event.type === 'applied' && event.grew) grew++
   })
   for (const [i, name] of steps.entries())
     for (const end of ['a', 'b']) await enroll(`${name}-${end}`, isGroup(i) ? [`batch=${name}`] : [])
@@ -140,8 +122,7 @@ revocation:
 }, 120_000)
 
 afterAll(async () => {
-  party?.close()
-  await bus?.close()
+  await party?.leave()
   child?.kill('SIGKILL')
   await ended
   await serving?.remove()
