@@ -1,6 +1,7 @@
-import type { ConsumerProof } from '@birthmark/est-server'
+import type { CampaignPlan, ConsumerProof } from '@birthmark/est-server'
 import { expect, test } from 'vitest'
-import { consumersSaid } from './revoke-lines.ts'
+import type { CampaignStages } from '../campaign-administration.ts'
+import { consumersSaid, unconfirmed } from './revoke-lines.ts'
 
 const one = { issuer: 'e474ef53d7e5486a', shard: 0, crlNumber: 7, thisUpdate: 1_800_000_000, certificates: 2, listed: 2 }
 const proof: ConsumerProof = {
@@ -31,4 +32,32 @@ test('CRL and OCSP are not done where certificates are on no list here, whether 
 test('of more lists than are read it says how many', () => {
   expect(said({ lists: 140, read: 64, ocspRevoked: 64 }).what).toContain('on 64 CRLs, such as acme/0')
   expect(said({ lists: 140, read: 64, ocspRevoked: 64 }).what).toContain('(64 of 140 lists read)')
+})
+
+/** Of a campaign that is carried out, and of which everybody has heard but for its devices. */
+const stages: CampaignStages = {
+  ...{ planned: 0, submitted: 0, blocked: null, revoked: { at: 0, seq: 3, certificates: 2 }, undelivered: 0 },
+  relyingParties: { confirmed: 2, of: 2, missing: [] },
+  ...{ told: 0, blockedNotAcked: 2, standardConsumers: { kind: 'seen', proof } },
+}
+const missing = (changed: Partial<CampaignStages>) =>
+  unconfirmed({ stages: { ...stages, ...changed }, plan: { fleet: 'acme' } as CampaignPlan })
+
+test('nobody is missing once broker, relying parties, CRL and OCSP say so; devices that are off are not waited for', () => {
+  expect(missing({})).toEqual([])
+  expect(missing({ standardConsumers: { kind: 'not offered' }, relyingParties: { confirmed: 0, of: 0, missing: [] } })).toEqual([])
+})
+
+test('each is missing that has not confirmed, by name or with the reason', () => {
+  expect(missing({ undelivered: 1 })).toEqual(['1 notice waits for the broker'])
+  expect(missing({ relyingParties: { confirmed: 0, of: 2, missing: ['billing', 'orders'] } })).toEqual([
+    '0 of 2 relying parties, without billing, orders',
+  ])
+  const consumers = (standardConsumers: CampaignStages['standardConsumers']) => missing({ standardConsumers })
+  expect(consumers({ kind: 'waiting' })).toEqual(['CRL and OCSP: not asked yet'])
+  expect(consumers({ kind: 'unavailable', detail: 'the key can’t sign' })).toEqual([
+    'CRL and OCSP: cannot be had now: the key can’t sign',
+  ])
+  expect(consumers({ kind: 'seen', proof: { ...proof, listed: 1 } })[0]).toContain('only 1 of 2 certificates on 1 CRL')
+  expect(consumers({ kind: 'seen', proof: { ...proof, ocspRevoked: 0 } })[0]).toContain('OCSP says revoked of only 0 of 1')
 })

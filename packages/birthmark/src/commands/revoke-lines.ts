@@ -75,19 +75,37 @@ function listsText({ certificates, listed, lists, read, ocspRevoked, shown }: Co
   return `${found} on ${counted(read, 'CRL')}, ${which}${some}; OCSP says ${said}${asked}`
 }
 
+type Stages = CampaignView['stages']
+
+const consumersName = 'CRL and OCSP'
+
 /** What CRLs and OCSP say of a campaign, and whether that is all that they should. */
-export function consumersSaid(stage: CampaignView['stages']['standardConsumers'], fleet: string): { done: boolean; what: string } {
+export function consumersSaid(stage: Stages['standardConsumers'], fleet: string): { done: boolean; what: string } {
   if (stage.kind === 'not offered') return { done: false, what: 'not offered here' }
   if (stage.kind === 'waiting') return { done: false, what: '' }
   if (stage.kind === 'unavailable') return { done: false, what: `cannot be had now: ${printable(stage.detail)}` }
   return { done: isProven(stage.proof), what: consumersText(stage.proof, fleet) }
 }
 
-function partiesText({ confirmed, of, missing }: NonNullable<CampaignView['stages']['relyingParties']>): string {
+function partiesText({ confirmed, of, missing }: NonNullable<Stages['relyingParties']>): string {
   const rest = of - confirmed - Math.min(missing.length, shownMax)
   const named = missing.slice(0, shownMax).map(printable).join(', ')
   const without = named === '' ? '' : `, without ${named}${rest > 0 ? ` and ${rest} more` : ''}`
-  return of === 0 ? '' : `${confirmed} of ${of} relying parties${without}; `
+  return `${confirmed} of ${of} relying parties${without}`
+}
+
+const undeliveredText = (count: number) => `${counted(count, 'notice')} ${count === 1 ? 'waits' : 'wait'} for the broker`
+
+/** Of a campaign that is carried out: who has not confirmed it, in words. Devices are not among them: one that is switched off can't. */
+export function unconfirmed({ stages, plan }: Pick<CampaignView, 'stages' | 'plan'>): string[] {
+  const { undelivered, relyingParties, standardConsumers } = stages
+  const consumers = consumersSaid(standardConsumers, plan.fleet)
+  const isAsked = standardConsumers.kind !== 'not offered'
+  return [
+    ...(undelivered ? [undeliveredText(undelivered)] : []),
+    ...(relyingParties && relyingParties.confirmed < relyingParties.of ? [partiesText(relyingParties)] : []),
+    ...(isAsked && !consumers.done ? [`${consumersName}: ${consumers.what || 'not asked yet'}`] : []),
+  ]
 }
 
 /** A line a stage; `✔` for what is done. */
@@ -103,6 +121,7 @@ export function stageLines(
   const left = windowEndsAt === null ? 0 : Math.max(0, Math.ceil(windowEndsAt - now))
   const said = words.map(({ what, by }) => `${what} ${printable(by)}`).join(', ')
   const cut = blocked?.sessionsCut ?? null
+  const parties = relyingParties === null || relyingParties.of === 0 ? '' : `${partiesText(relyingParties)}; `
   const consumers = consumersSaid(stages.standardConsumers, plan.fleet)
   return [
     line(true, 'planned', counted(plan.devices.count, 'device')),
@@ -128,17 +147,13 @@ export function stageLines(
     line(
       revoked !== null && stages.undelivered === 0,
       'notified',
-      revoked
-        ? stages.undelivered === 0
-          ? 'the broker has all notices'
-          : `${stages.undelivered} notices wait for the broker`
-        : '',
+      revoked ? (stages.undelivered === 0 ? 'the broker has all notices' : undeliveredText(stages.undelivered ?? 0)) : '',
     ),
     line(
       relyingParties !== null && relyingParties.confirmed === relyingParties.of && stages.blockedNotAcked === 0,
       'acked',
-      `${relyingParties === null ? '' : partiesText(relyingParties)}${stages.told === 1 ? '1 device was' : `${stages.told} devices were`} told, ${stages.blockedNotAcked} blocked and not acked`,
+      `${parties}${stages.told === 1 ? '1 device was' : `${stages.told} devices were`} told, ${stages.blockedNotAcked} blocked and not acked`,
     ),
-    line(consumers.done, 'CRL and OCSP', consumers.what),
+    line(consumers.done, consumersName, consumers.what),
   ]
 }

@@ -1,7 +1,6 @@
 // `birthmark revoke watch`: how far a campaign is, stage by stage. On a terminal the lines stay where they are and change; elsewhere they are
 // printed when something has changed. It only looks: who stops looking, or loses the server, changes nothing.
 
-import { isProven } from '@birthmark/est-server'
 import type { Command } from 'commander'
 import { administrationOf } from '../admin-client.ts'
 import type { Administration } from '../administration.ts'
@@ -10,18 +9,19 @@ import { CommandError, Interrupted } from '../command-error.ts'
 import { printable, type Terminal } from '../terminal.ts'
 import { leaf, stateOption, wholeNumber, withDir } from './common.ts'
 import { campaignNamed } from './revoke-campaign.ts'
-import { stageLines } from './revoke-lines.ts'
+import { stageLines, unconfirmed } from './revoke-lines.ts'
 import { takeSignals } from './until-stopped.ts'
 
 const lookMs = 1000
 /** A server that is started again is back by then, and its campaigns go on. */
 const awaySecondsMax = 120
-/** Notices, lists and answers follow within a second or two; who wants to wait for more says --for. */
-const afterwardsSeconds = 10
+/** Notices, lists, answers and relying parties follow within seconds. A relying party that hears nothing for so long lets nobody new in by itself. */
+const confirmedSeconds = 30
 
 interface WatchOptions {
   dir: string
   once?: boolean
+  wait: number
   for: number
 }
 
@@ -32,7 +32,7 @@ export function defineWatch(command: Command, terminal: Terminal): void {
         .command('watch')
         .argument('<plan>', 'the id that birthmark revoke list shows, or the file of the plan')
         .description(
-          'Show how far a campaign is, until it is carried out (exit 0), undone or expired (exit 3). Ctrl-C ends the watching and not the campaign (exit 130).',
+          'Show how far a campaign is, until it is carried out and confirmed (exit 0), undone or expired (exit 3). Carried out and not confirmed in time by relying parties, the broker, CRL and OCSP: exit 4. Devices are not waited for. Ctrl-C ends the watching and not the campaign (exit 130).',
         ),
       [
         ['birthmark revoke watch 3f0c9a6d1b2e4f58', 'until it is done'],
@@ -42,6 +42,12 @@ export function defineWatch(command: Command, terminal: Terminal): void {
     ),
   )
     .option('--once', 'look once')
+    .option(
+      '--wait <seconds>',
+      'how long after it is carried out to wait for who has not confirmed',
+      wholeNumber('--wait', 0, 86_400),
+      confirmedSeconds,
+    )
     .option('--for <seconds>', 'go on for so long after it is carried out', wholeNumber('--for', 0, 86_400), 0)
     .action(async (named: string, options: WatchOptions) => {
       const id = campaignNamed(named)
@@ -98,16 +104,20 @@ function lookingAt(id: string, options: WatchOptions, terminal: Terminal): () =>
     if (options.once) return true
     cameToNothing(view)
     if (view.state === 'committed') doneAt ??= now
-    return doneAt !== null && now - doneAt >= (isEverybodyAsked(view) ? options.for : Math.max(options.for, afterwardsSeconds))
+    if (doneAt === null || now - doneAt < options.for) return false
+    const missing = unconfirmed(view)
+    if (missing.length === 0) return true
+    if (now - doneAt < options.wait) return false
+    throw new CommandError(
+      'not_confirmed',
+      `campaign ${id} is carried out, and not confirmed: ${missing.join('; ')}`,
+      `see to them, and look again: birthmark revoke watch ${id} --wait 600${withDir(options.dir)}`,
+      'unreachable',
+    )
   }
 }
 
 const viewOf = (administration: Administration, id: string): Promise<CampaignView | undefined> => administration.campaign({ id })
-
-/** The broker has the notices, and lists and OCSP tell of it. Relying parties and devices answer when they can. */
-function isEverybodyAsked({ stages: { undelivered, standardConsumers: consumers } }: CampaignView): boolean {
-  return undelivered === 0 && (consumers.kind === 'not offered' || (consumers.kind === 'seen' && isProven(consumers.proof)))
-}
 
 function cameToNothing({ id, state, undone }: CampaignView): void {
   if (state !== 'undone' && state !== 'expired') return
