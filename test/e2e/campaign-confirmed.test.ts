@@ -19,7 +19,7 @@ beforeAll(async () => {
   services = serviceAuthority(serving)
   await serving.start()
   for (const device of ['gw-1', 'gw-2']) await serving.enroll(device)
-}, 90_000)
+}, 120_000)
 afterAll(async () => {
   for (const leave of leaving) await leave()
   await serving?.remove()
@@ -60,10 +60,10 @@ test('watch names the relying parties that have not confirmed when it has waited
   const outcome = await waits.ended
   expect(outcome.code).toBe(0)
   expect((outcome.json.at(-1) as unknown as CampaignView).stages.relyingParties).toEqual({ confirmed: 2, of: 2, missing: [] })
-}, 60_000)
+}, 120_000)
 
 test('watch ends as soon as all have confirmed', async () => {
   const watched = await birthmark(...watch(await carriedOut('gw-2'), '--wait', '3600'))
   expect(watched).toMatchObject({ code: 0 })
   expect(watched.stdout).toContain('2 of 2 relying parties')
-}, 60_000)
+}, 120_000)
