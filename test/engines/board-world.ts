@@ -2,7 +2,7 @@
 // board asks for and keeps what it saw.
 import { createHash, randomBytes } from 'node:crypto'
 import type { KeyStore } from '@birthmark/device-sdk/agent'
-import { type Bytes, bytesOfHex, concatBytes, parseCertificate, utf8Text } from '@birthmark/device-sdk/core'
+import { type Bytes, concatBytes, parseCertificate, spkiOfPoint, utf8Text } from '@birthmark/device-sdk/core'
 import { memoryKeys, memoryStore } from '@birthmark/device-sdk/node'
 import { startTestEst } from '@birthmark/device-sdk/testing'
 import { p256 } from '@noble/curves/nist.js'
@@ -12,8 +12,7 @@ import { certificatesOf, hexOf } from './recorded.ts'
 import type { XsQuestion } from './xs.ts'
 
 export const boardStart = Date.UTC(2026, 10, 22) / 1000
-const spkiHead = bytesOfHex('3059301306072a8648ce3d020106082a8648ce3d030107034200')
-const spkiOf = (secret: Uint8Array): Bytes => concatBytes([spkiHead, p256.getPublicKey(secret, false)])
+const spkiOf = (secret: Uint8Array): Bytes => spkiOfPoint(p256.getPublicKey(secret, false))
 const signed = (digest: Bytes, secret: Uint8Array, format: 'der' | 'compact'): Bytes =>
   p256.sign(new Uint8Array(digest), secret, { prehash: false, format })
 const isSigned = (point: Bytes, digest: Bytes, signature: Bytes, format: 'der' | 'compact'): boolean =>

@@ -5,6 +5,7 @@
 import type { Hash, Verify } from '../agent/ports.ts'
 import { type Bytes, hexOf } from '../core/bytes.ts'
 import { ecdsaRawOfDer } from '../core/cose.ts'
+import { p256SpkiHead } from '../core/p256-spki.ts'
 
 /** A curve of @noble/curves 1.9 or 2: `p256`, `p384`, `ed25519`. Throws or answers false for what is no signature. */
 export interface NobleCurve {
@@ -25,8 +26,7 @@ export interface NobleParts {
   ed25519?: NobleCurve
 }
 
-/** The one DER spelling of each SubjectPublicKeyInfo up to its key (RFC 5480 2, RFC 8410 4), and the length of what follows. */
-const P256 = '3059301306072a8648ce3d020106082a8648ce3d030107034200'
+/** The one DER spelling of each SubjectPublicKeyInfo up to its key (RFC 5480 2, RFC 8410 4); that of P-256 is the core's. */
 const P384 = '3076301006072a8648ce3d020106052b81040022036200'
 const ED25519 = '302a300506032b6570032100'
 
@@ -52,7 +52,7 @@ function good(parts: NobleParts, spki: Bytes, algorithm: string, message: Bytes,
         : algorithm === 'ecdsa-sha512'
           ? parts.sha512
           : undefined
-  const size = startsWith(P256, 65) ? 32 : startsWith(P384, 97) ? 48 : 0
+  const size = startsWith(p256SpkiHead, 65) ? 32 : startsWith(P384, 97) ? 48 : 0
   const curve = size === 32 ? parts.p256 : size === 48 ? parts.p384 : undefined
   // Uncompressed points alone (RFC 5480 2.2), as everywhere here; X.509 asks for no low s.
   const point = spki.subarray(-(2 * size + 1))

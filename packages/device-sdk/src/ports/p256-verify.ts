@@ -4,6 +4,7 @@
 import type { Hash, Verify } from '../agent/ports.ts'
 import { type Bytes, hexOf } from '../core/bytes.ts'
 import { integerBytes, wholeParts } from '../core/der.ts'
+import { pointOfSpki } from '../core/p256-spki.ts'
 
 /** Jacobian: x/z², y/z³; z = 0 is the point at infinity. */
 type Point = [bigint, bigint, bigint]
@@ -18,9 +19,6 @@ const gx = numberOf('6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d89
 const gy = numberOf('4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5')
 // Made when asked for: Moddable's linker, which puts what a module holds into flash, falls over an array of BigInts.
 const infinity = (): Point => [0n, 1n, 0n]
-
-/** The one DER spelling of a P-256 SubjectPublicKeyInfo with an uncompressed point (RFC 5480 2), up to the point. */
-const spkiHead = '3059301306072a8648ce3d020106082a8648ce3d03010703420004'
 
 const modulo = (value: bigint, modulus: bigint): bigint => ((value % modulus) + modulus) % modulus
 
@@ -76,10 +74,10 @@ function inverse(value: bigint): bigint {
 const positive = (content: Bytes): bigint => (content[0] > 0x7f ? 0n : numberOf(hexOf(content)))
 
 function good(hash: Hash, spki: Bytes, message: Bytes, signature: Bytes): boolean {
-  const key = hexOf(spki)
-  if (spki.length !== 91 || key.slice(0, 54) !== spkiHead) return false
-  const x = numberOf(key.slice(54, 118))
-  const y = numberOf(key.slice(118))
+  const key = pointOfSpki(spki)
+  if (!key) return false
+  const x = numberOf(hexOf(key.subarray(1, 33)))
+  const y = numberOf(hexOf(key.subarray(33)))
   // On the curve, which has prime order: then it is in the group, and not infinity.
   if (x >= p || y >= p || modulo(y * y - x * x * x + 3n * x - b, p)) return false
   // Two INTEGERs of at most 33 octets.

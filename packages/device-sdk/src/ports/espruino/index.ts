@@ -5,9 +5,10 @@
 import type { GatewayLink } from '../../agent/gateway-http.ts'
 import type { Clock, Hash, KeyStore, Rng, Store, Verify } from '../../agent/ports.ts'
 import { streamLink } from '../../agent/stream-link.ts'
-import { type Bytes, bytesOfHex, concatBytes, equalBytes, hexOf } from '../../core/bytes.ts'
+import { type Bytes, concatBytes, equalBytes } from '../../core/bytes.ts'
 import { ecdsaDerOfRaw, ecdsaRawOfDer } from '../../core/cose.ts'
 import { type DeviceErrorCode, deviceError } from '../../core/errors.ts'
+import { pointOfSpki, spkiOfPoint } from '../../core/p256-spki.ts'
 
 /** What a driver of the element offers. Points are x and y, 64 octets; signatures r and s, 64; digests 32. Throws when the element does not answer. */
 export interface SecureElement {
@@ -30,9 +31,6 @@ export interface EspruinoStorage {
 
 /** Names of key slots and the element's numbers for them. The birth key's is locked on the line. */
 export const elementSlots: { [slot: string]: number } = { birth: 0, 'op-0': 2, 'op-1': 3 }
-
-/** A SubjectPublicKeyInfo of P-256 up to x and y (RFC 5480 2). */
-const spkiHead = '3059301306072a8648ce3d020106082a8648ce3d03010703420004'
 
 /** `require('crypto').SHA256`, which is in C where the board has it. */
 export function espruinoHash(sha256: (data: Bytes) => ArrayBuffer): Hash {
@@ -61,7 +59,7 @@ function attempt<T>(
 
 export function elementKeys(element: SecureElement, hash: Hash): KeyStore {
   const spkiOf = function (point: Bytes): Bytes {
-    return concatBytes([bytesOfHex(spkiHead), point])
+    return spkiOfPoint(concatBytes([new Uint8Array([4]), point]))
   }
   return {
     algorithm: 'ecdsa-sha256',
@@ -130,11 +128,8 @@ export function elementVerify(element: SecureElement, hash: Hash): Verify {
     verify: function (spki, algorithm, message, signature, done) {
       let good = false
       try {
-        good =
-          algorithm === 'ecdsa-sha256' &&
-          spki.length === 91 &&
-          hexOf(spki.subarray(0, 27)) === spkiHead &&
-          element.verify(spki.subarray(27), hash.sha256(message), ecdsaRawOfDer(signature, 32)) === true
+        const point = algorithm === 'ecdsa-sha256' ? pointOfSpki(spki) : null
+        good = point !== null && element.verify(point.subarray(1), hash.sha256(message), ecdsaRawOfDer(signature, 32)) === true
       } catch (_error) {
         good = false
       }

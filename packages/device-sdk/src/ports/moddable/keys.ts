@@ -2,15 +2,14 @@
 // encryption); it leaves this file only for Moddable's ECDSA. Every secret number, a signature's included, comes from the chip's own source.
 
 import type { Hash, KeyStore, Rng } from '../../agent/ports.ts'
-import { type Bytes, bytesOfHex, concatBytes, hexOf } from '../../core/bytes.ts'
+import { type Bytes, bytesOfHex, hexOf } from '../../core/bytes.ts'
 import { deviceError } from '../../core/errors.ts'
+import { spkiOfPoint } from '../../core/p256-spki.ts'
 import type { ModdableCrypto, ModdablePreference } from './modules.ts'
 
 const DOMAIN = 'birthmark.key'
 /** The order of P-256's group (SEC 2, 2.4.2). */
 const order = BigInt('0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551')
-/** A SubjectPublicKeyInfo up to its uncompressed point (RFC 5480 2). */
-const spkiHead = '3059301306072a8648ce3d020106082a8648ce3d030107034200'
 
 /** A view's own octets in a buffer of their own: Moddable's modules take buffers. */
 function bufferOf(bytes: Bytes): ArrayBuffer {
@@ -56,8 +55,7 @@ export function moddableKeys(crypto: ModdableCrypto, preference: ModdablePrefere
     const found = preference.get(DOMAIN, slot)
     return found instanceof ArrayBuffer && found.byteLength === 32 ? new Uint8Array(found) : null
   }
-  const spkiOf = (key: Bytes): Bytes =>
-    concatBytes([bytesOfHex(spkiHead), new Uint8Array(new crypto.Curve('secp256r1').dh(bufferOf(key)))])
+  const spkiOf = (key: Bytes): Bytes => spkiOfPoint(new Uint8Array(new crypto.Curve('secp256r1').dh(bufferOf(key))))
   const signDigest = (slot: string, digest: Bytes): Bytes => {
     const key = read(slot)
     if (!key) throw deviceError('key_unavailable', slot)

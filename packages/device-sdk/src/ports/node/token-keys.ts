@@ -4,10 +4,11 @@
 
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { type Bytes, bytesOfHex, concatBytes } from '../../core/bytes.ts'
+import type { Bytes } from '../../core/bytes.ts'
 import { ecdsaDerOfRaw } from '../../core/cose.ts'
 import { contentOf, OCTET_STRING, readWhole } from '../../core/der.ts'
 import { type DeviceError, deviceError } from '../../core/errors.ts'
+import { spkiOfPoint } from '../../core/p256-spki.ts'
 import type { NodeKeyStore } from './keys.ts'
 
 type Template = { type: number; value?: number | boolean | string | Buffer }[]
@@ -63,8 +64,6 @@ const ALREADY = /CKR_(CRYPTOKI_ALREADY_INITIALIZED|USER_ALREADY_LOGGED_IN)/
 
 /** Object identifier of P-256 (prime256v1), DER. */
 const p256 = Buffer.from('06082a8648ce3d030107', 'hex')
-/** SubjectPublicKeyInfo of P-256 up to the point (RFC 5480 2). */
-const spkiHead = bytesOfHex('3059301306072a8648ce3d020106082a8648ce3d030107034200')
 
 /**
  * What OpenSSL inside Node has to be told at the start: `node --openssl-config=FILE`, or OPENSSL_CONF. Named so, the engine is there for every connection;
@@ -148,7 +147,7 @@ export function tokenKeys(options: TokenKeysOptions): NodeKeyStore {
     // 2.3.3 of the mechanisms: the point in an OCTET STRING.
     const octets = contentOf(readWhole(new Uint8Array(point.value as Buffer), OCTET_STRING))
     if (octets.length !== 65 || octets[0] !== 4) throw deviceError('key_unavailable', 'PKCS #11: not an uncompressed point')
-    return concatBytes([spkiHead, octets])
+    return spkiOfPoint(octets)
   }
 
   const answer = <T>(f: () => T, done: (error: DeviceError | null, value: T | null) => void) => {

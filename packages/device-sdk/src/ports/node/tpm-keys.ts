@@ -16,6 +16,7 @@ import { decodePem, encodePem } from '../../core/base64.ts'
 import { type Bytes, bytesOfHex, concatBytes } from '../../core/bytes.ts'
 import { contentOf, encodeElement, encodeOid, encodeSequence, encodeUnsigned, OCTET_STRING, wholeParts } from '../../core/der.ts'
 import { type DeviceError, deviceError } from '../../core/errors.ts'
+import { spkiOfPoint } from '../../core/p256-spki.ts'
 import { type Disk, nodeDisk, openFolder } from './disk.ts'
 import { type NodeKeyStore, settle, type Told } from './keys.ts'
 import { tlsContexts } from './tls-contexts.ts'
@@ -55,8 +56,6 @@ const label = 'TSS2 PRIVATE KEY'
 const LOADABLE_KEY = '6781050a0103'
 /** TPM_RH_OWNER: the parent is the owner hierarchy's primary key, which TPM and provider make anew from the chip's seed. */
 const OWNER = bytesOfHex('40000001')
-/** SubjectPublicKeyInfo of P-256 up to x and y (RFC 5480 2). */
-const spkiHead = bytesOfHex('3059301306072a8648ce3d020106082a8648ce3d03010703420004')
 
 const run = promisify(execFile)
 /** A slow TPM takes seconds for a key, and some more after a reset. */
@@ -101,7 +100,7 @@ function spkiOf(pem: string): Bytes {
   const [x, y] = [area.subarray(-68), area.subarray(-34)].map(part => part.subarray(0, 34))
   if ([x, y].some(part => part[0] !== 0 || part[1] !== 32) || curve[0] !== 0 || curve[1] !== 3)
     throw deviceError('key_unavailable', 'TPM: not a P-256 key')
-  return concatBytes([spkiHead, x.subarray(2), y.subarray(2)])
+  return spkiOfPoint(concatBytes([new Uint8Array([4]), x.subarray(2), y.subarray(2)]))
 }
 
 function failure(error: unknown): DeviceError {
