@@ -2,16 +2,14 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { type ModdableCrypto, moddableKeys, preferenceStore } from '@birthmark/device-sdk/moddable'
-import { build, type Plugin } from 'esbuild'
+import type { Plugin } from 'esbuild'
 import { expect, it } from 'vitest'
-import { root } from '../../tools/device-bundle.ts'
 import { boardStart, startBoardWorld } from './board-world.ts'
 import { playOnDuktape } from './duktape.ts'
+import { espruinoEntry, example, exampleBundle } from './example-bundle.ts'
 import { type Asked, hexOf } from './recorded.ts'
 import { boardTime, espruinoBoard, moddableModules, moddableNetwork } from './simulated-boards.ts'
 import { runOnXs } from './xs.ts'
-
-const example = join(root, 'examples/esp32-js')
 
 const simulation = (modules: Record<string, string>): Plugin => ({
   name: 'simulated-peripherals',
@@ -21,20 +19,6 @@ const simulation = (modules: Record<string, string>): Plugin => ({
     bundler.onLoad({ filter: /.*/, namespace: 'simulated' }, ({ path }) => ({ contents: modules[path], loader: 'js' }))
   },
 })
-
-async function bundled(contents: string, plugins: Plugin[] = []): Promise<string> {
-  const { outputFiles } = await build({
-    stdin: { contents, resolveDir: example, loader: 'js' },
-    bundle: true,
-    format: 'iife',
-    target: 'es2020',
-    conditions: ['source'],
-    plugins,
-    write: false,
-    logLevel: 'silent',
-  })
-  return outputFiles[0].text
-}
 
 /** Turns of a board's event loop; its whole story takes some forty. */
 const turnsMax = 300
@@ -68,7 +52,7 @@ it('Moddable’s main on XS: birth, enrollment, session and telemetry by the ope
     operationalAnchors: [hexOf(operationalAnchor)],
     noticeSigners: [{ keyId: hexOf(keyId), algorithm: -7, spki: hexOf(noticeSpki) }],
   }
-  const main = await bundled("import './moddable/main.js'", [simulation(moddableModules(fleet))])
+  const main = await exampleBundle("import './moddable/main.js'", [simulation(moddableModules(fleet))])
   await runOnXs(`${boardTime(boardStart)}${moddableNetwork}\n;${main}\nrunTasks(${turnsMax})`, world.answer)
   await world.close()
   expect(withoutRepeats(world.said)).toEqual(wholeLife)
@@ -92,7 +76,7 @@ it('a chip whose source gives the same octet over and over makes no key, and a f
 it.each([true, false])('Espruino’s main on XS and Duktape, with a secure element: %s', async element => {
   const world = await startBoardWorld('board-2', 'compact')
   const transcript: Asked[] = []
-  const main = await bundled("import { main } from './espruino/main.js'\nglobalThis.main = main")
+  const main = await exampleBundle(espruinoEntry)
   const script = `${boardTime(boardStart)}\n${main}\n${espruinoBoard(element)}\nrunTasks(${turnsMax})`
   await runOnXs(script, async question => {
     const answer = await world.answer(question)

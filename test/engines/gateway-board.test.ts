@@ -1,53 +1,30 @@
 // A board without TLS, on a noisy serial line to a gateway of ours, which carries its requests to a real server: examples/esp32-js's Espruino main on XS, and the same
 // bytes on Duktape. The board's peripherals are simulated; gateway, server and their mutual TLS are not.
 import { createHash, createPrivateKey } from 'node:crypto'
-import { join } from 'node:path'
 import { duplexPair } from 'node:stream'
-import { type Bytes, bytesOfHex, concatBytes, decodePem, membershipOf, parseCertificate } from '@birthmark/device-sdk/core'
+import { type Bytes, concatBytes, decodePem, membershipOf, parseCertificate, spkiOfPoint } from '@birthmark/device-sdk/core'
 import { createGateway, serveStream } from '@birthmark/device-sdk/gateway'
 import { createIdentity } from '@birthmark/device-sdk/node'
 import { p256 } from '@noble/curves/nist.js'
-import { build } from 'esbuild'
 import { expect, it } from 'vitest'
-import { root } from '../../tools/device-bundle.ts'
 import { gatewayBench } from '../support/gateway-bench.ts'
 import { playOnDuktape } from './duktape.ts'
+import { espruinoEntry, exampleBundle } from './example-bundle.ts'
 import { type Asked, hexOf } from './recorded.ts'
-import { boardTime } from './simulated-boards.ts'
+import { boardTime, espruinoMain } from './simulated-boards.ts'
 import { runOnXs, type XsQuestion } from './xs.ts'
 
-/** What happens on the board: what is due soon is run, then the line is heard; when it is silent, the device renews, once. */
+/** The board, and what happens on it: what is due soon is run, then the line is heard; when it is silent, the device renews, once. */
 const board = `
-var files = { 'bm.birth.chain': lend('given', 'birth.chain').buffer }, hear = null, renewed = false
-var agent = main({
-  element: {
-    generate: function (slot) { return lend('generate', '' + slot) },
-    publicKey: function (slot) { return lend('publicKey', '' + slot) },
-    sign: function (slot, digest) { return lend('sign', '' + slot, digest) },
-    verify: function (point, digest, signature) { return lend('verify', '', point, digest, signature) !== null },
-    random: function () { return new Uint8Array(32) },
-  },
-  sha256: function (data) { return lend('sha256', '', data).buffer },
-  storage: {
-    readArrayBuffer: function (name) { return files[name] },
-    write: function (name, data) { files[name] = data; return true },
-    erase: function (name) { delete files[name] },
-  },
-  timers: { setTimeout: setTask, clearTimeout: clearTask },
-  serial: { write: function (bytes) { lend('write', '', bytes) }, on: function (event, callback) { hear = callback } },
-  openBus: function () { return { subscribe: function () {}, publish: function () { return true }, close: function () {} } },
-  now: function () { return Math.floor(clock / 1000) },
-  config: {
-    fleet: 'acme',
-    builtAt: Math.floor(clock / 1000) - 86400,
-    birthAnchors: [lend('given', 'birthAnchor')],
-    operationalAnchors: [lend('given', 'operationalAnchor')],
-    noticeSigners: [],
+var hear = null, renewed = false
+${espruinoMain(
+  true,
+  `serial: { write: function (bytes) { lend('write', '', bytes) }, on: function (event, callback) { hear = callback } },
+  openBus: function () { return { subscribe: function () {}, publish: function () { return true }, close: function () {} } },`,
+  `noticeSigners: [],
     telemetrySeconds: 3600,
-    measure: function () { return 0 },
-  },
-  print: function (line) { lend('say', line) },
-})
+    measure: function () { return 0 },`,
+)}
 for (var turn = 0; turn < 400; turn++) {
   tasks = tasks.filter(function (one) { return one.callback })
   var soon = tasks.filter(function (one) { return one.due - clock < 5000 })
@@ -68,23 +45,6 @@ for (var turn = 0; turn < 400; turn++) {
   }
 }`
 
-async function mainBundle(): Promise<string> {
-  const { outputFiles } = await build({
-    stdin: {
-      contents: "import { main } from './espruino/main.js'\nglobalThis.main = main",
-      resolveDir: join(root, 'examples/esp32-js'),
-    },
-    bundle: true,
-    format: 'iife',
-    target: 'es2020',
-    conditions: ['source'],
-    write: false,
-    logLevel: 'silent',
-  })
-  return outputFiles[0].text
-}
-
-const spkiHead = bytesOfHex('3059301306072a8648ce3d020106082a8648ce3d030107034200')
 /** On the line before each answer: text, half a frame, an escape that is none. */
 const noise = Buffer.from('boot ok\r\n\xc0\x85\x01\xdb\x00\xc0', 'latin1')
 
@@ -104,17 +64,15 @@ it('a board without TLS enrolls and renews over a noisy serial line, by a gatewa
   ])
   const point = (slot: string) => p256.getPublicKey(secrets.get(slot) as Uint8Array, false)
   const [birthAnchor] = decodePem(bench.trust.birth, 'CERTIFICATE', 1)
-  const given: Record<string, Bytes | null> = {
-    'birth.chain': unit.store.get('birth.chain'),
-    birthAnchor,
-    operationalAnchor: bench.operationalAnchors[0],
-  }
+  const birthChain = unit.store.get('birth.chain') as Bytes
+  const given: Record<string, Bytes> = { birthAnchor, operationalAnchor: bench.operationalAnchors[0] }
   const said: string[] = []
   const came: Buffer[] = []
   boardEnd.on('data', part => came.push(noise, part))
   let sent = 0
   let answered = 0
   const hosts: Record<string, (text: string, ...bytes: Bytes[]) => Promise<Uint8Array | null> | Uint8Array | null> = {
+    factory: name => (name === 'birthmark/birth.chain' ? birthChain : null),
     given: name => given[name],
     say(line) {
       said.push(line)
@@ -147,7 +105,7 @@ it('a board without TLS enrolls and renews over a noisy serial line, by a gatewa
     },
   }
   const transcript: Asked[] = []
-  const script = `${boardTime(Math.floor(Date.now() / 1000))}\n${await mainBundle()}\n${board}`
+  const script = `${boardTime(Math.floor(Date.now() / 1000))}\n${await exampleBundle(espruinoEntry)}\n${board}`
   await runOnXs(script, async ({ name, text, bytes }: XsQuestion) => {
     const answer = await hosts[name](text, ...bytes.map(part => new Uint8Array(part)))
     transcript.push([name, text, bytes.map(hexOf), answer && hexOf(answer)])
@@ -156,8 +114,8 @@ it('a board without TLS enrolls and renews over a noisy serial line, by a gatewa
   expect(said).toEqual(['active 1', 'active 2', 'renewed well'])
   // By its own keys and in its own name, as the server has it on record.
   const record = await bench.device('meter-1')
-  const birth = parseCertificate(given['birth.chain'] as Bytes)
-  expect(hexOf(concatBytes([spkiHead, point('0')]))).toBe(hexOf(birth.spki))
+  const birth = parseCertificate(birthChain)
+  expect(hexOf(spkiOfPoint(point('0')))).toBe(hexOf(birth.spki))
   expect(record.gids).not.toEqual(membershipOf(parseCertificate(identity.chain()[0]))?.gids)
   expect(await bench.issued()).toBeGreaterThanOrEqual(3)
   identity.close()

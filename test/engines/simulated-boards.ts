@@ -119,11 +119,13 @@ function MqttClient(options) {
 MqttClient.prototype.close = function () { this.closed = true }
 var device = { network: { http: { io: HttpClient, socket: {} }, mqtt: { io: MqttClient, socket: {} } } }`
 
-/** Espruino's built-in modules, an ATECC608 (or none), and a gateway that shows what TLS would; `main` is the example's. ES5. */
-export const espruinoBoard = (element: boolean): string => `
+/**
+ * The example's `main` with Espruino's built-in modules and an ATECC608 (or none). `parts` and `config` (properties, as text) are what else the board brings:
+ * how it reaches a server and a broker, what it measures. ES5.
+ */
+export const espruinoMain = (element: boolean, parts: string, config: string): string => `
 var files = { 'bm.birth.chain': lend('factory', 'birthmark/birth.chain').buffer }
-function proven(tls) { return tls.slot === null ? new Uint8Array(0) : lend('sign', tls.slot === 'birth' ? '0' : tls.slot === 'op-0' ? '2' : '3', sevens()) }
-main({
+var agent = main({
   element: ${element} ? {
     generate: function (slot) { return lend('generate', '' + slot) },
     publicKey: function (slot) { return lend('publicKey', '' + slot) },
@@ -138,7 +140,24 @@ main({
     erase: function (name) { delete files[name] },
   },
   timers: { setTimeout: setTask, clearTimeout: clearTask },
-  http: {
+  now: function () { return Math.floor(clock / 1000) },
+  print: function (line) { lend('say', line) },
+  config: {
+    fleet: 'acme',
+    builtAt: Math.floor(clock / 1000) - 86400,
+    birthAnchors: [lend('given', 'birthAnchor')],
+    operationalAnchors: [lend('given', 'operationalAnchor')],
+    ${config}
+  },
+  ${parts}
+})`
+
+/** A board with a gateway that shows what TLS would. ES5. */
+export const espruinoBoard = (element: boolean): string => `
+function proven(tls) { return tls.slot === null ? new Uint8Array(0) : lend('sign', tls.slot === 'birth' ? '0' : tls.slot === 'op-0' ? '2' : '3', sevens()) }
+${espruinoMain(
+  element,
+  `http: {
     request: function (request, tls, done) {
       setTask(function () {
         var answer = exchange(request.method + ' ' + request.path, request.body || new Uint8Array(0), joined(tls.chain), proven(tls))
@@ -161,16 +180,8 @@ main({
       publish: function (topic, payload) { lend('publish', topic, payload); return true },
       close: function () { open = false },
     }
-  },
-  now: function () { return Math.floor(clock / 1000) },
-  config: {
-    fleet: 'acme',
-    builtAt: Math.floor(clock / 1000) - 86400,
-    birthAnchors: [lend('given', 'birthAnchor')],
-    operationalAnchors: [lend('given', 'operationalAnchor')],
-    noticeSigners: [{ keyId: lend('given', 'keyId'), algorithm: -7, spki: lend('given', 'noticeSpki') }],
+  },`,
+  `noticeSigners: [{ keyId: lend('given', 'keyId'), algorithm: -7, spki: lend('given', 'noticeSpki') }],
     telemetrySeconds: 60,
-    measure: function () { return Math.floor(clock / 1000) },
-  },
-  print: function (line) { lend('say', line) },
-})`
+    measure: function () { return Math.floor(clock / 1000) },`,
+)}`
