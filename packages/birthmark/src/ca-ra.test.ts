@@ -94,3 +94,21 @@ test('of a key in a token it is told the public half, and makes no other', async
     expect((await run('ca', 'ra', file('scep-d'), '--config', config(), '--public-key', file(wrong))).code, wrong).toBe(2)
   expect(existsSync(file('scep-d'))).toBe(false)
 })
+
+test('what is there is as it was only for the key that it is of: another one, or none that can be read, is refused and changes nothing', async () => {
+  const ask = (name: string, ...publicKey: string[]) =>
+    run('ca', 'ra', file(name), '--config', config(), ...publicKey.flatMap(key => ['--public-key', file(key)]), '--json')
+  const { publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  writeFileSync(file('token-2.pub.pem'), publicKey.export({ type: 'spki', format: 'pem' }))
+  const held = ['scep-b', 'scep-c'].map(name => readFileSync(file(name, 'ra.pem'), 'utf8'))
+
+  expect(await ask('scep-c', 'token.pub.pem')).toMatchObject({ code: 0, result: { fresh: false, key: null } })
+  for (const name of ['scep-b', 'scep-c'])
+    expect(await ask(name, 'token-2.pub.pem')).toMatchObject({ code: 2, printed: expect.stringContaining('of another key than') })
+  // Its key is in a token: there is no file to name in the configuration.
+  expect(await ask('scep-c')).toMatchObject({ code: 2, printed: expect.stringContaining('--public-key FILE') })
+  copyFileSync(file('token.key.pem'), file('scep-b', 'ra.key.pem'))
+  expect(await ask('scep-b')).toMatchObject({ code: 2, printed: expect.stringContaining('of another key than') })
+  expect(['scep-b', 'scep-c'].map(name => readFileSync(file(name, 'ra.pem'), 'utf8'))).toEqual(held)
+  expect(existsSync(file('scep-c', 'ra.key.pem'))).toBe(false)
+})

@@ -4,7 +4,15 @@
 import { createPublicKey, randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
-import { type Bytes, decodePem, nameAttribute, nameText, ORGANIZATION } from '@birthmark/device-sdk/core'
+import {
+  type Bytes,
+  decodePem,
+  equalBytes,
+  nameAttribute,
+  nameText,
+  ORGANIZATION,
+  parseCertificate,
+} from '@birthmark/device-sdk/core'
 import { type Issuer, readRaCertificate } from '@birthmark/est-server'
 import { writeDurably } from '@birthmark/factory-line'
 import type { Command } from 'commander'
@@ -39,13 +47,12 @@ export function defineRa(command: Command, terminal: Terminal): void {
       const [authority] = signer.certificates
       const file = (name: string) => join(folder, name)
       const where = { certificate: file('ra.pem'), key: options.publicKey === undefined ? file('ra.key.pem') : null }
+      const spki = options.publicKey === undefined ? null : publicKeyIn(options.publicKey)
       const present = existsSync(where.certificate)
-      if (present && !isRaOf(decodePem(readFileSync(where.certificate), 'CERTIFICATE', 1)[0], authority))
-        throw usageError(`${where.certificate} is of another issuer, and clients may hold it`, 'name a new folder')
-      if (!present && where.key && existsSync(where.key))
+      if (present) requireAsked(where, authority, options.publicKey ?? file('ra.key.pem'), spki)
+      else if (where.key && existsSync(where.key))
         throw usageError(`${where.key} is there, and no certificate of it`, 'name a new folder')
       if (!present) {
-        const spki = options.publicKey === undefined ? null : publicKeyIn(options.publicKey)
         const now = systemClock.now()
         const issuer = await openIssuer(signer, { state, now, log: { info: quiet, warn: quiet, error: quiet } })
         try {
@@ -73,6 +80,30 @@ export function defineRa(command: Command, terminal: Terminal): void {
       )
       terminal.result({ role, ...where, issuer: nameText(ra.issuer), notAfter: ra.notAfter, fresh: !present })
     })
+}
+
+/** What is there stays, so it has to be what is asked for. `keyFile`: of whose key, and `spki` that key where it is a public one. */
+function requireAsked(where: { certificate: string }, authority: Bytes, keyFile: string, spki: Bytes | null): void {
+  const [present] = decodePem(readFileSync(where.certificate), 'CERTIFICATE', 1)
+  if (!isRaOf(present, authority))
+    throw usageError(`${where.certificate} is of another issuer, and clients may hold it`, 'name a new folder')
+  if (!equalBytes(parseCertificate(present).spki, spki ?? publicHalf(keyFile, where.certificate)))
+    throw usageError(
+      `${where.certificate} is of another key than ${keyFile}, and clients may hold it`,
+      'name a new folder; or the key that it is of',
+    )
+}
+
+/** Throws where it can't be told, as of a key that is encrypted. */
+function publicHalf(keyFile: string, certificate: string): Bytes {
+  try {
+    return createPublicKey(readInput(keyFile, keyBytesMax)).export({ type: 'spki', format: 'der' })
+  } catch (error) {
+    throw usageError(
+      `${certificate} is there, and whether it is of ${keyFile} can not be told: ${(error as Error).message}`,
+      'name the public half of its key with --public-key FILE, or a new folder',
+    )
+  }
 }
 
 async function write(
