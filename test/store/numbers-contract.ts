@@ -94,7 +94,7 @@ export function numbersContract(name: string, driver: () => Driver): void {
       }
       expect(await store.adoptNotice(lost)).toBe('adopted')
       expect(await store.adoptNotice(lost)).toBe('known')
-      expect(await store.adoptNotice({ ...lost, seq: 3 })).toBe('known')
+      expect(await store.adoptNotice({ ...lost, seq: 3 })).toBe('taken')
       await reopen()
       expect(await store.isClosed(fleet, [1])).toBe(true)
       expect((await store.rules(fleet)).map(r => [r.gid, r.bound]).sort()).toEqual([
@@ -117,6 +117,33 @@ export function numbersContract(name: string, driver: () => Driver): void {
       const draft = await store.draftRevocation(fleet, 'batch=2', 10, at)
       expect(draft).toMatchObject({ seq: 8 })
       expect(Buffer.from(draft!.previousSha256!)).toEqual(Buffer.from(lost.sha256))
+    })
+
+    it('does not call a notice known for its number: what another has in its place is taken, and nothing is written of it', async () => {
+      await store.raiseNumbers({ fleets: [], crls: [], audit: auditEntry('store_restored') })
+      const notice = (seq: number, name: string, before: string | null) => ({
+        ...{
+          fleet,
+          seq,
+          notice: sha256(`bytes of ${name}`),
+          sha256: sha256(name),
+          previousSha256: before === null ? null : sha256(before),
+          at,
+        },
+        rules: [{ kind: 'group' as const, gid: seq, bound: 10 }],
+        ...{ certificates: [], floor: 0, issuer: null, audit: auditEntry('notice_adopted') },
+      })
+      expect(await store.adoptNotice(notice(1, 'first', null))).toBe('adopted')
+      expect(await store.adoptNotice(notice(3, 'third', 'second'))).toBe('adopted')
+      await reopen()
+      // Spent twice, passed over, and behind another.
+      expect(await store.adoptNotice(notice(3, 'another third', 'second'))).toBe('taken')
+      expect(await store.adoptNotice(notice(2, 'second', 'first'))).toBe('taken')
+      expect(await store.adoptNotice(notice(4, 'fourth', 'another third'))).toBe('taken')
+      expect(await store.adoptNotice(notice(3, 'third', 'second'))).toBe('known')
+      expect((await store.rules(fleet)).map(r => r.gid).sort()).toEqual([1, 3])
+      expect(await store.audit(0, 10)).toHaveLength(3)
+      expect(await store.adoptNotice(notice(4, 'fourth', 'third'))).toBe('adopted')
     })
   })
 }

@@ -1,7 +1,7 @@
 // The numbers that the store gives out and may never give out again, and the ways to move them up in a store that was restored: from a copy
 // that is older than what the world has seen. Part of the store's contract: what store.ts promises of every driver holds here too.
 
-import type { Bytes } from '@birthmark/device-sdk/core'
+import { type Bytes, equalBytes } from '@birthmark/device-sdk/core'
 import type { BitBlock } from './bit-blocks.ts'
 import type { RevokedSet } from './revoked-lists.ts'
 import type { AuditEntry, GroupRule } from './store.ts'
@@ -49,6 +49,12 @@ export interface RaisedNumbers {
   audit: AuditEntry
 }
 
+/**
+ * `known`: this very notice is here. `taken`: its number is another's or was passed over, or it follows another notice than the last one here; what
+ * it revokes is then for its caller to record under a number of its own.
+ */
+export type Adoption = 'adopted' | 'known' | 'taken'
+
 export interface NumberStore {
   /** All of one moment. */
   numbers(fleets: string[]): Promise<StoreNumbers>
@@ -59,9 +65,19 @@ export interface NumberStore {
   raiseNumbers(raised: RaisedNumbers): Promise<void>
   /**
    * Takes a published notice as delivered, revokes the certificates that it names and closes its groups, at its bounds where these are higher. A group that is not known
-   * any more is made, closed and without devices. `known`, and nothing was written: the store has a notice of this or a higher number.
+   * any more is made, closed and without devices. Anything but `adopted`: nothing was written.
    */
-  adoptNotice(adopted: AdoptedNotice): Promise<'adopted' | 'known'>
+  adoptNotice(adopted: AdoptedNotice): Promise<Adoption>
+}
+
+/** Whether a notice can be the next one after `last`: gaps are for a restore, which says so in the audit record. */
+export function mayFollow(
+  last: { seq: number; sha256: Bytes } | undefined,
+  { seq, previousSha256 }: Pick<AdoptedNotice, 'seq' | 'previousSha256'>,
+): boolean {
+  if (last === undefined) return true
+  if (seq === last.seq + 1) return previousSha256 !== null && equalBytes(last.sha256, previousSha256)
+  return seq > last.seq
 }
 
 /** The name of a group whose own name was lost. */

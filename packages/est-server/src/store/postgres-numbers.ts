@@ -1,6 +1,15 @@
 // The numbers given out, in PostgreSQL: the reads and writes of numbers.ts.
 
-import { type AdoptedNotice, lostGroupName, type RaisedNumbers, type StoreNumbers, setsOf } from './numbers.ts'
+import { equalBytes } from '@birthmark/device-sdk/core'
+import {
+  type AdoptedNotice,
+  type Adoption,
+  lostGroupName,
+  mayFollow,
+  type RaisedNumbers,
+  type StoreNumbers,
+  setsOf,
+} from './numbers.ts'
 import { keepSet } from './postgres-revoked-lists.ts'
 import type { Rows } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
@@ -66,14 +75,19 @@ export const postgresNumberWrites = {
     tx.audit(audit)
   },
 
-  async adoptNotice(tx: Transaction, adopted: AdoptedNotice): Promise<'adopted' | 'known'> {
+  async adoptNotice(tx: Transaction, adopted: AdoptedNotice): Promise<Adoption> {
     const { fleet, seq, notice, sha256, previousSha256, at, rules, audit } = adopted
-    const [{ last }] = await tx.rows<{ last: number }>(
-      'newest-seq',
-      'SELECT coalesce(max(seq), 0) AS last FROM notices WHERE fleet = $1',
+    const [same] = await tx.rows<{ sha256: Uint8Array }>('adopt-held', 'SELECT sha256 FROM notices WHERE fleet = $1 AND seq = $2', [
+      fleet,
+      seq,
+    ])
+    if (same) return equalBytes(same.sha256, sha256) ? 'known' : 'taken'
+    const [last] = await tx.rows<{ seq: number; sha256: Uint8Array }>(
+      'adopt-last',
+      'SELECT seq, sha256 FROM notices WHERE fleet = $1 ORDER BY seq DESC LIMIT 1',
       [fleet],
     )
-    if (last >= seq) return 'known'
+    if (!mayFollow(last, { seq, previousSha256 })) return 'taken'
     await tx.run(
       'adopt',
       'INSERT INTO notices (fleet, seq, notice, sha256, previous_sha256, at, delivered_at) VALUES ($1, $2, $3, $4, $5, $6, $7)',

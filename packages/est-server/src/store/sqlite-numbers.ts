@@ -1,15 +1,24 @@
 // The numbers given out, in SQLite: the reads and writes of numbers.ts.
 
 import type { DatabaseSync } from 'node:sqlite'
+import { equalBytes } from '@birthmark/device-sdk/core'
 import { chainStart } from './audit-chain.ts'
-import { type AdoptedNotice, lostGroupName, type RaisedNumbers, type StoreNumbers, setsOf } from './numbers.ts'
+import {
+  type AdoptedNotice,
+  type Adoption,
+  lostGroupName,
+  mayFollow,
+  type RaisedNumbers,
+  type StoreNumbers,
+  setsOf,
+} from './numbers.ts'
 import type { KeepSet } from './sqlite-revoked-lists.ts'
 import { prepare } from './sqlite-rows.ts'
 import type { AuditEntry } from './store.ts'
 
 export interface NumberWrites {
   raiseNumbers(raised: RaisedNumbers): null
-  adoptNotice(adopted: AdoptedNotice): 'adopted' | 'known'
+  adoptNotice(adopted: AdoptedNotice): Adoption
 }
 
 /** `nextIdx`: as the driver draws it. */
@@ -34,7 +43,11 @@ export function numberWrites(db: DatabaseSync, audit: (entry: AuditEntry) => voi
     db,
     'INSERT INTO crl_numbers VALUES (?, ?) ON CONFLICT DO UPDATE SET number = max(number, excluded.number)',
   )
-  const lastSeq = prepare<{ seq: number | null }>(db, 'SELECT max(seq) AS seq FROM notices WHERE fleet = ?')
+  const held = prepare<{ sha256: Uint8Array }>(db, 'SELECT sha256 FROM notices WHERE fleet = ? AND seq = ?')
+  const last = prepare<{ seq: number; sha256: Uint8Array }>(
+    db,
+    'SELECT seq, sha256 FROM notices WHERE fleet = ? ORDER BY seq DESC LIMIT 1',
+  )
   const addNotice = prepare(
     db,
     'INSERT INTO notices (fleet, seq, notice, sha256, previous_sha256, at, delivered_at) VALUES (?, ?, ?, ?, ?, ?, ?)',
@@ -55,7 +68,9 @@ export function numberWrites(db: DatabaseSync, audit: (entry: AuditEntry) => voi
       return null
     },
     adoptNotice({ fleet, seq, notice, sha256, previousSha256, at, rules, audit: entry, ...rest }) {
-      if ((lastSeq.get(fleet)?.seq ?? 0) >= seq) return 'known'
+      const same = held.get(fleet, seq)
+      if (same) return equalBytes(same.sha256, sha256) ? 'known' : 'taken'
+      if (!mayFollow(last.get(fleet), { seq, previousSha256 })) return 'taken'
       addNotice.run(fleet, seq, notice, sha256, previousSha256, at, entry.at)
       for (const { gid, bound, reason = null } of rules) {
         addGroup.run(fleet, gid, lostGroupName(gid))
