@@ -150,7 +150,9 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     } = await openBroker(settings, issuers, issuedBy(rollOver, status), ports, idx => desk?.onRefused(idx))
     closers.push(closeBroker)
     // Before the publisher writes its own head there.
-    if (external) await watchHead({ bus: external, settings, store, published, onFatal: onStopped }).catch(unread(log))
+    const watch = external && watchHead({ bus: external, settings, store, published, clock, log, onFatal: onStopped })
+    if (watch) closers.push(() => watch.close())
+    await watch?.asked.catch(unread(log))
 
     const noticeKeys = noticeKeysOf(settings.notices.keys)
     const secret = heartbeatSecret(join(state, 'heartbeat.key'))
@@ -180,7 +182,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     })
     const publisher = createPublisher({
       outbox: countedOutbox(outboxOf(store, fleet, clock.now, published), metrics),
-      bus: countedBus(bus, metrics),
+      bus: countedBus(watch?.behind(bus) ?? bus, metrics),
       fleet,
       clock,
       log,

@@ -1,43 +1,102 @@
-// Whether the world has seen a newer notice than the store knows: then the whole machine was put back, store, mark and all, and only the broker
-// outside remembers. Looked at whenever the broker shows the head that it retains, which it does before it takes ours.
+// Whether the world has seen a notice that the store does not know: then the whole machine was put back, store, mark and all, and only the broker
+// outside remembers. Looked at whenever the broker shows the head that it retains, which it does before it takes ours; and until that is done, and for
+// good where it shows so, ours is not written over it.
 
-import type { Store } from '@birthmark/est-server'
-import { type Bus, headTopic, nodeVerify, openNotice } from '@birthmark/fleet-revocation'
+import type { Log } from '@birthmark/est-server'
+import {
+  type Bus,
+  type Clock,
+  headTopic,
+  type NoticeBody,
+  nodeVerify,
+  openNotice,
+  type PublishBus,
+  RevocationError,
+} from '@birthmark/fleet-revocation'
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
 import { noticeSigners } from './notice-signing.ts'
 import type { Published } from './published.ts'
+import { unfit } from './published-notice.ts'
+
+// A store that is away comes back within seconds or ends the process by itself.
+const retrySeconds = 1
 
 export interface HeadWatchParts {
   bus: Pick<Bus, 'subscribe'>
   settings: Pick<Settings, 'fleet' | 'notices'>
-  store: Pick<Store, 'newestNotice'>
+  store: Parameters<typeof unfit>[0]
   published: Pick<Published, 'before'>
-  /** The store is an older copy: end the process. The notice that shows it is noted by then, so that no later start overlooks it. */
+  clock: Clock
+  log: Log
+  /** The store is an older copy or a fork: end the process. The notice that shows it is noted by then, so that no later start overlooks it. */
   onFatal(error: Error): void
 }
 
-/** Resolves when the broker was asked, or will be as soon as there is a connection. Rejects where it does not let us read. */
-export async function watchHead({ bus, settings, store, published, onFatal }: HeadWatchParts): Promise<void> {
+export interface HeadWatch {
+  /** Resolves when the broker was asked, or will be as soon as there is a connection. Rejects where it does not let us read. */
+  asked: Promise<void>
+  /** `bus`, on which notices wait until what the broker has shown so far is known to fit the store. Rejects for good with `store_older` where it does not. */
+  behind(bus: PublishBus): PublishBus
+  close(): void
+}
+
+export function watchHead({ bus, settings, store, published, clock, log, onFatal }: HeadWatchParts): HeadWatch {
   const { fleet, notices } = settings
   const signers = noticeSigners(notices.keys)
-  async function compare(seq: number, notice: Uint8Array): Promise<void> {
-    const newest = (await store.newestNotice(fleet))?.seq ?? 0
-    if (seq <= newest) return
-    await published.before([{ seq, notice }])
-    onFatal(
-      new CommandError(
-        'store_older',
-        `the broker holds notice ${seq} of this fleet, and the store ends at notice ${newest}: it was put back`,
-        'birthmark restore --in-place --config FILE makes it go on above every number that was given out; docs/stores.md says what is lost',
-        'refused',
-      ),
-    )
+  /** What is being compared, one after the other. */
+  let compared: Promise<unknown> = Promise.resolve()
+  let unknown: CommandError | null = null
+  let closed = false
+
+  /** Asked until the store answers: what the broker shows may be shown this once. */
+  async function whyNot(notice: Uint8Array, body: NoticeBody): Promise<string | null> {
+    while (!closed)
+      try {
+        return await unfit(store, notice, body)
+      } catch (error) {
+        log.warn({ err: error, seq: body.seq }, 'the head that the broker holds can not be compared with the store; trying again')
+        await new Promise<void>(resolve => clock.setTimer(retrySeconds, resolve))
+      }
+    return null
   }
-  await bus.subscribe(headTopic(fleet), (_topic, payload) => {
-    openNotice(payload, fleet, signers, nodeVerify(), (_problem, body) => {
-      // What does not verify is nobody's head: the publisher writes ours over it. A store that is away says so by itself.
-      if (body !== null) void compare(body.seq, payload).catch(() => {})
-    })
-  })
+
+  async function compare(notice: Uint8Array, body: NoticeBody): Promise<void> {
+    const why = await whyNot(notice, body)
+    if (why === null || unknown !== null) return
+    unknown = new CommandError(
+      'store_older',
+      `the broker holds notice ${body.seq} of this fleet, and the store was put back: ${why}`,
+      'birthmark restore --in-place --config FILE makes it go on above every number that was given out; docs/stores.md says what is lost',
+      'refused',
+    )
+    try {
+      await published.before([{ seq: body.seq, notice }])
+    } catch (error) {
+      // The broker still has it, and ours is not written over it.
+      log.error({ err: error, seq: body.seq }, 'the notice that the broker holds could not be noted')
+    }
+    onFatal(unknown)
+  }
+
+  return {
+    asked: bus.subscribe(headTopic(fleet), (_topic, payload) => {
+      openNotice(payload, fleet, signers, nodeVerify(), (_problem, body) => {
+        // What does not verify is nobody's head: the publisher writes ours over it.
+        if (body !== null) compared = compared.then(() => compare(payload, body))
+      })
+    }),
+    behind: to =>
+      Object.assign(Object.create(to) as PublishBus, {
+        async publish(...[topic, payload, options]: Parameters<PublishBus['publish']>) {
+          // Heartbeats are no notices, and relying parties do not wait for a store.
+          if (options.qos === 1) await compared
+          if (unknown !== null || closed) throw unknown ?? new RevocationError('bus_closed', topic)
+          return to.publish(topic, payload, options)
+        },
+      }),
+    close: () => {
+      closed = true
+    },
+  }
 }

@@ -9,9 +9,10 @@ import { dirname, join } from 'node:path'
 import { type Bytes, equalBytes } from '@birthmark/device-sdk/core'
 import type { Log, Store, StoreNumbers } from '@birthmark/est-server'
 import { writeDurably } from '@birthmark/factory-line'
-import { type Clock, noticeFacts, repeat } from '@birthmark/fleet-revocation'
+import { type Clock, noticeFacts, repeat, ringSize } from '@birthmark/fleet-revocation'
 import { z } from 'zod'
 import { CommandError } from './command-error.ts'
+import { unfit } from './published-notice.ts'
 
 /** A store whose file was put back is noticed from a second after its last write on. */
 const markSeconds = 1
@@ -82,13 +83,16 @@ export async function olderThan(store: Store, mark: StoreNumbers): Promise<strin
     : `its audit record ${mark.audit.n} is not the one that was written here: it is a fork`
 }
 
-/** The same by the last notice that was noted: it is in the store before it is noted here. */
+/**
+ * The same by the last notices that were noted: each is in the store before it is noted here. Not by the last one alone: what a broker showed is noted
+ * while this server may be noting its own.
+ */
 async function olderThanNotices(store: Store, notices: Bytes[]): Promise<string | null> {
-  const last = notices.at(-1)
-  if (last === undefined) return null
-  const { fleet, seq } = noticeFacts(last)
-  const newest = (await store.newestNotice(fleet))?.seq ?? 0
-  return seq > newest ? `it ends at notice ${newest}, and notice ${seq} was published: it is an older copy` : null
+  for (const notice of notices.slice(-ringSize)) {
+    const why = await unfit(store, notice, noticeFacts(notice))
+    if (why) return why
+  }
+  return null
 }
 
 export async function refuseOlderStore(state: string, store: Store): Promise<void> {

@@ -27,18 +27,20 @@ export function mergeRecorded(rules: RuleSet, what: RecordedRules): boolean {
   return grew
 }
 
-async function recorded(store: Store, fleet: string): Promise<RecordedRules> {
+type RuleStore = Pick<Store, 'rules' | 'standingSets'>
+
+async function recorded(store: RuleStore, fleet: string): Promise<RecordedRules> {
   const { floor, issuers, blocks } = await store.standingSets(fleet)
   const groups = await store.rules(fleet)
   return { rules: [...groups, ...issuers.map(keyId => ({ kind: 'issuer' as const, keyId }))], floor, blocks }
 }
 
 /** All that stands in the store now. True when something is revoked that was not before. */
-export async function mergeStored(rules: RuleSet, store: Store, fleet: string): Promise<boolean> {
+export async function mergeStored(rules: RuleSet, store: RuleStore, fleet: string): Promise<boolean> {
   return mergeRecorded(rules, await recorded(store, fleet))
 }
 
-export async function storedRules(store: Store, fleet: string): Promise<RuleSet> {
+export async function storedRules(store: RuleStore, fleet: string): Promise<RuleSet> {
   const rules = createRuleSet()
   await mergeStored(rules, store, fleet)
   return rules

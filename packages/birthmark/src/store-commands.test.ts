@@ -336,7 +336,9 @@ test('[F45] [F69] a machine that went back together with its mark learns from th
     const tls = { ca: [outside.servers.certPem], key: own.keyPem, cert: own.certPem }
     const url = `mqtts://127.0.0.1:${outside.broker.port}`
     const bus = connectMqttBus({ url, clientId: 'birthmark-acme', tls, log })
-    const ended = new Promise<Error>(onFatal => void watchHead({ bus, settings, store, published, onFatal }))
+    const ended = new Promise<Error>(
+      onFatal => void watchHead({ bus, settings, store, published, clock: systemClock, log, onFatal }),
+    )
     expect(await ended).toMatchObject({ code: 'store_older', message: expect.stringContaining('notice 3') })
     await bus.close()
   })
