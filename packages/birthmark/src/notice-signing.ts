@@ -107,6 +107,8 @@ export function outboxOf(store: Store, fleet: string, now: () => number, publish
         const record = await store.notice(fleet, seq)
         if (record) notices.push({ seq, notice: record.notice })
       }
+      // Those that a restore signed were never pending.
+      await published.before(notices)
       return notices
     },
   }

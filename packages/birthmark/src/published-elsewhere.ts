@@ -87,8 +87,8 @@ async function retained(bus: MqttBus, fleet: string): Promise<Bytes[]> {
   return found
 }
 
-/** From another server, down from its head to the notice after `known`. `anchors`: PEM or DER, of its TLS certificate. Rejects with `published_unasked`. */
-export async function heldByServer(url: string, anchors: Bytes[], fleet: string, known: number): Promise<Held> {
+/** From another server, down from its head. `anchors`: PEM or DER, of its TLS certificate. Rejects with `published_unasked`. */
+export async function heldByServer(url: string, anchors: Bytes[], fleet: string): Promise<Held> {
   try {
     const get = httpsGet({ url, tls: { ca: anchors.map(der => encodePem('CERTIFICATE', der)) } })
     const head = await get(`${pullPath(fleet)}head`, noticeBytesMax)
@@ -96,7 +96,7 @@ export async function heldByServer(url: string, anchors: Bytes[], fleet: string,
     const body = decodeNoticeBody(parseSign1(head).payload)
     if (typeof body === 'string') throw new Error(`its newest notice is none (${body})`)
     const notices = [head]
-    for (let seq = body.seq - 1; seq > Math.max(known, body.seq - pulledMax); seq--) {
+    for (let seq = body.seq - 1; seq > Math.max(0, body.seq - pulledMax); seq--) {
       const notice = await get(`${pullPath(fleet)}n/${seq}`, noticeBytesMax)
       if (notice === null) break
       notices.push(notice)

@@ -72,15 +72,20 @@ export function define(command: Command, terminal: Terminal): void {
       const outcome = await withStore(settings, store => goOn(store, settings, known))
       terminal.done(`the store goes on at index ${outcome.idx}, notice ${outcome.seq + 1}`, storeName(settings))
       if (outcome.adopted > 0) terminal.done(`${outcome.adopted} notices taken in that it had lost`)
-      if (outcome.missing)
+      const { missing, taken } = outcome
+      if (taken.length > 0)
         terminal.line(
-          `  Notices ${outcome.missing.from} to ${outcome.missing.to} were published and are not here: revoke again what only they revoked.`,
+          `  Published as notice ${taken.join(', ')}, and without a place here any more: what they revoke is in the store, and signed again where it was not.`,
+        )
+      if (missing)
+        terminal.line(
+          `  Notices ${missing.from} to ${missing.to} were published and are not here: revoke again what only they revoked.`,
         )
       if (outcome.lost)
         terminal.line(
           `  Certificates with an index from ${outcome.lost.from} to ${outcome.lost.to} may be out there and are not in the store.`,
         )
-      if (!known.isMarked) terminal.line('  This machine had not noted all that was published; give later notices with --notice.')
+      if (!outcome.isMarked) terminal.line('  This machine had not noted all that was published; give later notices with --notice.')
       terminal.commands('Then:', ['birthmark fsck --config birthmark.yaml', 'birthmark serve --config birthmark.yaml'])
       terminal.result(outcome)
     })
@@ -103,7 +108,6 @@ async function learn(settings: Settings, backup: StoreNumbers | null, options: O
       'leave that file out',
       'refused',
     )
-  const after = Math.max(own.verified.at(-1)?.body.seq ?? 0, (mark ?? backup)?.fleets.find(f => f.fleet === fleet)?.seq ?? 0)
   const held: Held[] = []
   const ask = async (whom: Promise<Held>): Promise<void> => {
     try {
@@ -116,7 +120,7 @@ async function learn(settings: Settings, backup: StoreNumbers | null, options: O
   }
   terminal.progress('asking what was published')
   if (mqtt.kind === 'external') await ask(heldByBroker(mqtt, fleet))
-  if (options.from !== undefined) await ask(heldByServer(options.from, serverAnchors, fleet, backup === null ? 0 : after))
+  if (options.from !== undefined) await ask(heldByServer(options.from, serverAnchors, fleet))
   const elsewhere = given.verified
   for (const { where, notices } of held) {
     const { verified, others } = await verifiedNotices(settings, notices)
@@ -128,6 +132,7 @@ async function learn(settings: Settings, backup: StoreNumbers | null, options: O
     settings,
     [...elsewhere, ...own.verified].map(({ notice }) => notice),
   )
+  const marked = mark?.fleets.find(noted => noted.fleet === fleet)?.seq ?? 0
   if (mark === null && above === null && notices.length === 0)
     throw new CommandError(
       'published_unknown',
@@ -146,10 +151,11 @@ async function learn(settings: Settings, backup: StoreNumbers | null, options: O
       )
     return facts
   })
-  // A mark that others are ahead of went back itself, as with a whole machine that was put back.
+  // A mark that a notice is ahead of went back itself, as with a whole machine that was put back, whoever has the notice: this machine notes the
+  // one that a broker shows it.
   return {
     seen: mark ?? backup,
-    isMarked: mark !== null && elsewhere.every(({ body }) => body.seq <= after),
+    isMarked: mark !== null && notices.every(({ body }) => body.seq <= marked),
     notices,
     lists,
     above,
