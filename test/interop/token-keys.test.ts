@@ -11,8 +11,9 @@ import { encodeName, SERIAL_NUMBER } from '@birthmark/device-sdk/core'
 import { createIdentity, fileKeys, memoryStore, tokenConfiguration, tpmConfiguration, tpmKeys } from '@birthmark/device-sdk/node'
 import { neverExpires, startTestEst } from '@birthmark/device-sdk/testing'
 import { afterEach, expect, test } from 'vitest'
-import { softHsm } from '../support/soft-token.ts'
-import { withTpm } from '../support/tpm.ts'
+import { lifeByLine } from '../support/birth-by-line.ts'
+import { bareToken, privateKeysIn, softHsm } from '../support/soft-token.ts'
+import { tpmPkcs11, tpmToken, withTpm } from '../support/tpm.ts'
 
 const program = fileURLToPath(new URL('../support/token-device.ts', import.meta.url))
 const node = [process.execPath, '--conditions=source', '--disable-warning=ExperimentalWarning', '--disable-warning=DEP0183']
@@ -40,40 +41,16 @@ const story = [
 async function live(folder: string, start: (server: string) => ChildProcessWithoutNullStreams) {
   const est = await startTestEst()
   writeFileSync(join(folder, 'server.json'), JSON.stringify({ url: est.url, trust: est.trust }))
-  const child = start(join(folder, 'server.json'))
-  let said = ''
-  let trouble = ''
-  child.stderr.on('data', part => {
-    trouble += part
-  })
-  child.stdout.on('data', part => {
-    const before = said.includes('\n')
-    said += part
-    if (before || !said.includes('\n')) return
-    const spki = new Uint8Array(Buffer.from(said.split('\n')[0], 'hex'))
+  const told = await lifeByLine(start(join(folder, 'server.json')), async spki => {
     const subject = encodeName([{ oid: SERIAL_NUMBER, value: 'token-1' }])
-    const birth = est.authorities.birth.issue({ profile: 'birth', subject, spki, notBefore: 1577836800, notAfter: neverExpires })
-    child.stdin.end(`${Buffer.from(birth).toString('hex')}\n`)
-  })
-  const code = await new Promise(resolve => child.on('close', resolve))
-  await est.close()
-  if (code !== 0) throw new Error(`the device ended with ${code}: ${trouble}`)
-  const told = JSON.parse(said.split('\n')[1])
+    return est.authorities.birth.issue({ profile: 'birth', subject, spki, notBefore: 1577836800, notAfter: neverExpires })
+  }).finally(() => est.close())
   return { told, seen: est.requests.flatMap(({ operation, client, status }) => (client ? [[operation, client, status]] : [])) }
 }
 
 test('a PKCS #11 token: enrolls, renews and opens mutual TLS with keys that it never shows', async () => {
   const folder = scratch()
-  execFileSync('mkdir', [join(folder, 'tokens')])
-  writeFileSync(
-    join(folder, 'softhsm2.conf'),
-    `directories.tokendir = ${folder}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n`,
-  )
-  const env = { ...process.env, SOFTHSM2_CONF: join(folder, 'softhsm2.conf') }
-  execFileSync('softhsm2-util', ['--init-token', '--free', '--label', 'dev ice', '--pin', pin, '--so-pin', '12345678'], {
-    env,
-    stdio: 'pipe',
-  })
+  const env = bareToken(folder, 'dev ice', pin)
   writeFileSync(join(folder, 'openssl.cnf'), tokenConfiguration(softHsm))
   const { told, seen } = await live(folder, server =>
     spawn(node[0], [`--openssl-config=${folder}/openssl.cnf`, ...node.slice(1), program, softHsm, 'dev ice', pin, server], {
@@ -85,24 +62,13 @@ test('a PKCS #11 token: enrolls, renews and opens mutual TLS with keys that it n
   expect(told).toMatchObject(became)
   expect(seen).toEqual(story)
   expect(told.shown).not.toContain(pin)
-  const objects = execFileSync('pkcs11-tool', ['--module', softHsm, '--login', '--pin', pin, '-O'], {
-    env,
-    encoding: 'utf8',
-    stdio: 'pipe',
-  })
-  expect(objects.match(/Private Key Object/g)).toHaveLength(3)
-  expect(objects.match(/sensitive, always sensitive, never extractable/g)).toHaveLength(3)
+  expect(privateKeysIn(env, pin)).toEqual(Array(3).fill('sensitive, always sensitive, never extractable, local'))
 })
 
 test('a TPM by its PKCS #11 makes a key and signs with it', async () => {
   const folder = scratch()
-  const pkcs11 = execFileSync('sh', ['-c', 'ls /usr/lib/*/pkcs11/libtpm2_pkcs11.so'], { encoding: 'utf8' }).trim()
-  const prepared = `
-    mkdir store; export TPM2_PKCS11_STORE="$PWD/store"
-    tpm2_ptool init --path store >setup.log 2>&1
-    tpm2_ptool addtoken --pid=1 --sopin=sopin-1 --userpin='${pin}' --label=device --path store >>setup.log 2>&1 || cat setup.log >&2`
-  const command = [...node, fileURLToPath(new URL('../support/token-signature.ts', import.meta.url)), pkcs11, 'device', pin]
-  const child = withTpm(folder, command, { prepared })
+  const command = [...node, fileURLToPath(new URL('../support/token-signature.ts', import.meta.url)), tpmPkcs11(), 'device', pin]
+  const child = withTpm(folder, command, { prepared: tpmToken('device', pin) })
   const [stdout, trouble] = await Promise.all([text(child.stdout), text(child.stderr)])
   if (!stdout) throw new Error(trouble)
   const { made, found, signature } = JSON.parse(stdout) as Record<string, string>

@@ -12,6 +12,8 @@ export interface GatewayBench {
   operationalAnchors: Bytes[]
   /** A unit with a birth key, known to the server in these groups. */
   bear(id: string, groups: string[]): Promise<{ keys: ReturnType<typeof memoryKeys>; store: ReturnType<typeof memoryStore> }>
+  /** The same for a birth key that was made elsewhere; its birth certificate. */
+  certify(id: string, groups: string[], spki: Bytes): Promise<Bytes>
   /** What the server has on record. */
   device(id: string): Promise<DeviceRecord>
   /** Signatures for certificates so far. */
@@ -30,27 +32,29 @@ export async function gatewayBench(profile: { gateways?: string[] }): Promise<Ga
     if (device === null) throw new Error(`${id} is not known`)
     return device
   }
+  const certify = async (id: string, groups: string[], spki: Bytes) => {
+    const spkiSha256 = createHash('sha256').update(spki).digest('hex')
+    await server.registry.importManifest([{ serial: id, spkiSha256, groups, keyOrigin: 'device' }], 'test')
+    const subject = encodeName([
+      { oid: COMMON_NAME, value: 'unit' },
+      { oid: SERIAL_NUMBER, value: id },
+    ])
+    return maker.issue({ profile: 'birth', subject, spki, notBefore: 1577836800, notAfter: neverExpires })
+  }
   return {
     url: server.url,
     trust: { server: server.identity.rootPem, birth: maker.pem, operational: server.issuerRootPem },
     operationalAnchors: decodePem(server.issuerRootPem, 'CERTIFICATE', 1),
-    bear: (id, groups) =>
-      new Promise((resolve, reject) => {
-        const keys = memoryKeys()
-        const store = memoryStore()
-        keys.generate('birth', (error, spki) => {
-          if (!spki) return reject(error)
-          const subject = encodeName([
-            { oid: COMMON_NAME, value: 'unit' },
-            { oid: SERIAL_NUMBER, value: id },
-          ])
-          store.put('birth.chain', maker.issue({ profile: 'birth', subject, spki, notBefore: 1577836800, notAfter: neverExpires }))
-          const spkiSha256 = createHash('sha256').update(spki).digest('hex')
-          server.registry
-            .importManifest([{ serial: id, spkiSha256, groups, keyOrigin: 'device' }], 'test')
-            .then(() => resolve({ keys, store }), reject)
-        })
-      }),
+    async bear(id, groups) {
+      const keys = memoryKeys()
+      const store = memoryStore()
+      const spki = await new Promise<Bytes>((resolve, reject) =>
+        keys.generate('birth', (error, made) => (made ? resolve(made) : reject(error))),
+      )
+      store.put('birth.chain', await certify(id, groups, spki))
+      return { keys, store }
+    },
+    certify,
     device: record,
     issued: async () => server.signatures(),
     async revoke(group) {

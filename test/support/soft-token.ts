@@ -51,6 +51,29 @@ export interface SoftToken {
   remove(): void
 }
 
+/** A token of SoftHSM alone in `folder`; the environment in which the library finds it. */
+export function bareToken(folder: string, label: string, pin: string): NodeJS.ProcessEnv {
+  const conf = join(folder, 'softhsm2.conf')
+  mkdirSync(join(folder, 'tokens'))
+  writeFileSync(conf, `directories.tokendir = ${folder}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n`)
+  const env = { ...process.env, SOFTHSM2_CONF: conf }
+  execFileSync('softhsm2-util', ['--init-token', '--free', '--label', label, '--pin', pin, '--so-pin', '12345678'], {
+    env,
+    stdio: 'pipe',
+  })
+  return env
+}
+
+/** What the token says of the private keys it holds, a line each. */
+export function privateKeysIn(env: NodeJS.ProcessEnv, pin: string): string[] {
+  const objects = execFileSync('pkcs11-tool', ['--module', softHsm, '--login', '--pin', pin, '-O', '--type', 'privkey'], {
+    env,
+    encoding: 'utf8',
+    stdio: 'pipe',
+  })
+  return [...objects.matchAll(/^ *Access: *(.*)$/gm)].map(([, access]) => access)
+}
+
 let shim: string | null = null
 
 function shimLibrary(): string {

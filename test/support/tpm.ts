@@ -1,5 +1,5 @@
 // A TPM for a test: swtpm behind Debian's resource manager, on a bus of its own. A device's program is started within it.
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 
@@ -35,3 +35,13 @@ export function withTpm(folder: string, command: string[], { prepared = '', seco
     timeout: seconds * 1000,
   })
 }
+
+/** The PKCS #11 library of a TPM. */
+export const tpmPkcs11 = (): string =>
+  execFileSync('sh', ['-c', 'ls /usr/lib/*/pkcs11/libtpm2_pkcs11.so'], { encoding: 'utf8' }).trim()
+
+/** For `prepared`: makes a token of the TPM. */
+export const tpmToken = (label: string, pin: string): string => `
+  mkdir store; export TPM2_PKCS11_STORE="$PWD/store"
+  tpm2_ptool init --path store >setup.log 2>&1
+  tpm2_ptool addtoken --pid=1 --sopin=sopin-1 --userpin='${pin}' --label='${label}' --path store >>setup.log 2>&1 || cat setup.log >&2`

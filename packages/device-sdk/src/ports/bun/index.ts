@@ -1,6 +1,6 @@
 /**
- * The device identity for Bun: that of `./node`, whose parts Bun runs as they are (docs/decisions/bun.md), but for keys in a PKCS#11 token: Bun's TLS
- * knows no OpenSSL engine.
+ * The device identity for Bun: that of `./node`, whose parts Bun runs as they are (docs/decisions/bun.md), but that keys in a PKCS#11 token sign
+ * and open no TLS of Bun's, which knows no OpenSSL engine.
  *
  * ```ts
  * import { createIdentity, fileKeys, fileStore } from '@birthmark/device-sdk/bun'
@@ -32,3 +32,5 @@ export {
 } from '../node/identity.ts'
 export { fileKeys, type KeyType, memoryKeys, type NodeKeyStore as BunKeyStore } from '../node/keys.ts'
 export { fileStore, memoryStore } from '../node/store.ts'
+export type { Pkcs11Binding, TokenKeysOptions } from '../node/token-keys.ts'
+export { tokenKeys } from './token-keys.ts'
