@@ -82,8 +82,14 @@ describe('the bus by URL', () => {
     const bus = connectMqttBus({ url: `mqtt://127.0.0.1:${(server.address() as AddressInfo).port}`, clientId: 'x', log: quietLog })
     cleanups.push(() => bus.close())
     const heard: number[] = []
-    await bus.subscribe('t', (_topic, payload) => heard.push(payload[0]))
+    let granted = 0
+    await bus.subscribe(
+      't',
+      (_topic, payload) => heard.push(payload[0]),
+      () => granted++,
+    )
     await until(() => heard.length === 1, 'granted at last')
+    expect(granted).toBe(1)
     expect(asked).toBe(3)
   })
 

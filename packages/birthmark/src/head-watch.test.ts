@@ -32,18 +32,30 @@ let noted: Uint8Array[]
 let fatal: Error[]
 let written: string[]
 let show: (notice: Uint8Array) => void
-let sleeping: (() => void)[]
+let granted: () => void
+let isConnected: boolean
+let connection: { begin(): void; end(): void }
+let sleeping: { seconds: number; wake(): void }[]
 let diskIsFull: boolean
 
 beforeEach(() => {
   held = new Map()
   failures = 0
   diskIsFull = false
+  isConnected = false
   noted = []
   fatal = []
   written = []
   sleeping = []
 })
+
+function wakeAfter(seconds: number): void {
+  const [timer] = sleeping.splice(
+    sleeping.findIndex(timer => timer.seconds === seconds),
+    1,
+  )
+  timer.wake()
+}
 
 function watch() {
   const record = async (seq: number): Promise<NoticeRecord | null> => {
@@ -53,8 +65,16 @@ function watch() {
   }
   const watched = watchHead({
     bus: {
-      async subscribe(_topic, onMessage) {
+      async subscribe(_topic, onMessage, onGranted = () => {}) {
         show = notice => onMessage(headTopic(fleet), notice)
+        granted = onGranted
+      },
+      connected: () => isConnected,
+      onConnect(callback) {
+        connection = { ...connection, begin: callback }
+      },
+      onClose(callback) {
+        connection = { ...connection, end: () => callback(null) }
       },
     },
     settings: { fleet, notices: { keys: [privateKey], countersignAbove: null } },
@@ -72,9 +92,12 @@ function watch() {
     },
     clock: {
       now: () => 0,
-      setTimer(_seconds, callback) {
-        sleeping.push(callback)
-        return () => {}
+      setTimer(seconds, wake) {
+        const timer = { seconds, wake }
+        sleeping.push(timer)
+        return () => {
+          sleeping = sleeping.filter(other => other !== timer)
+        }
       },
     },
     log: { info() {}, warn() {}, error() {} },
@@ -103,7 +126,7 @@ test('[F45] a store that is away for a moment does not let an older head be writ
   for (let i = 0; i < 2; i++) {
     await expect.poll(() => sleeping.length).toBe(1)
     expect(fatal).toEqual([])
-    sleeping.pop()!()
+    wakeAfter(1)
   }
   await ours
   expect(written).toEqual([heartbeatTopic(fleet)])
@@ -155,7 +178,55 @@ test('when it is closed while the store is away nothing is written any more', as
   const ours = expect(publish(headTopic(fleet))).rejects.toMatchObject({ code: 'bus_closed' })
   await expect.poll(() => sleeping.length).toBe(1)
   watched.close()
-  sleeping.pop()!()
+  wakeAfter(1)
   await ours
+  expect(fatal).toEqual([])
+})
+
+test('[F45] nothing is written before the broker has shown what it holds, however long after the grant that comes', async () => {
+  held.set(1, await sign(1, 1))
+  isConnected = true
+  const { publish } = watch()
+  const ours = [ringTopic(fleet, 1), headTopic(fleet)].map(topic => expect(publish(topic)).rejects.toMatchObject(older))
+  granted()
+  show(await sign(2, 2))
+  await Promise.all(ours)
+  expect(written).toEqual([])
+})
+
+test('a broker that holds nothing delays a notice by a second, once on each connection', async () => {
+  isConnected = true
+  const { publish } = watch()
+  const first = publish(ringTopic(fleet, 1))
+  granted()
+  // That connection ends, and what was granted on it says nothing of the next.
+  connection.begin()
+  wakeAfter(1)
+  await Promise.resolve()
+  expect(written).toEqual([])
+  granted()
+  wakeAfter(1)
+  await first
+  await publish(headTopic(fleet))
+  expect(written).toEqual([ringTopic(fleet, 1), headTopic(fleet)])
+  expect(sleeping).toEqual([])
+  connection.begin()
+  const without = publish(ringTopic(fleet, 2))
+  // Left to the bus, which says by itself that there is no connection.
+  connection.end()
+  await without
+})
+
+test('[F45] a broker that shows it to nobody is told nothing, and the operator what to do', async () => {
+  isConnected = true
+  const { publish } = watch()
+  const ours = expect(publish(headTopic(fleet))).rejects.toMatchObject({
+    code: 'head_unread',
+    next: expect.stringContaining(headTopic(fleet)),
+  })
+  await publish(heartbeatTopic(fleet), 0)
+  wakeAfter(10)
+  await ours
+  expect(written).toEqual([heartbeatTopic(fleet)])
   expect(fatal).toEqual([])
 })

@@ -1,10 +1,9 @@
 // Whether the world has seen a notice that the store does not know: then the whole machine was put back, store, mark and all, and only the broker
-// outside remembers. Looked at whenever the broker shows the head that it retains, which it does before it takes ours; and until that is done, and for
-// good where it shows so, ours is not written over it.
+// outside remembers. Looked at whenever the broker shows the head that it retains; until that is done, and for good where it shows so, ours is not
+// written over it.
 
 import type { Log } from '@birthmark/est-server'
 import {
-  type Bus,
   type Clock,
   headTopic,
   type NoticeBody,
@@ -13,6 +12,8 @@ import {
   type PublishBus,
   RevocationError,
 } from '@birthmark/fleet-revocation'
+import type { MqttBus } from '@birthmark/fleet-revocation/broker'
+import { brokerAnswer } from './broker-answer.ts'
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
 import { noticeSigners } from './notice-signing.ts'
@@ -23,7 +24,7 @@ import { unfit } from './published-notice.ts'
 const retrySeconds = 1
 
 export interface HeadWatchParts {
-  bus: Pick<Bus, 'subscribe'>
+  bus: Pick<MqttBus, 'subscribe' | 'connected' | 'onConnect' | 'onClose'>
   settings: Pick<Settings, 'fleet' | 'notices'>
   store: Parameters<typeof unfit>[0]
   published: Pick<Published, 'before'>
@@ -36,7 +37,10 @@ export interface HeadWatchParts {
 export interface HeadWatch {
   /** Resolves when the broker was asked, or will be as soon as there is a connection. Rejects where it does not let us read. */
   asked: Promise<void>
-  /** `bus`, on which notices wait until what the broker has shown so far is known to fit the store. Rejects for good with `store_older` where it does not. */
+  /**
+   * `bus`, on which notices wait until the broker has shown what it holds and that is known to fit the store. Rejects with `head_unread` where it is
+   * not shown in time, and for good with `store_older` where it does not fit.
+   */
   behind(bus: PublishBus): PublishBus
   close(): void
 }
@@ -44,6 +48,8 @@ export interface HeadWatch {
 export function watchHead({ bus, settings, store, published, clock, log, onFatal }: HeadWatchParts): HeadWatch {
   const { fleet, notices } = settings
   const signers = noticeSigners(notices.keys)
+  const head = headTopic(fleet)
+  const answer = brokerAnswer(bus, clock)
   /** What is being compared, one after the other. */
   let compared: Promise<unknown> = Promise.resolve()
   let unknown: CommandError | null = null
@@ -79,18 +85,34 @@ export function watchHead({ bus, settings, store, published, clock, log, onFatal
     onFatal(unknown)
   }
 
+  /** A broker that lets nobody read it may hold anything. */
+  async function fits(): Promise<void> {
+    if (!(await answer.given()))
+      throw new CommandError(
+        'head_unread',
+        'the broker does not show the head that it holds, so no notice is written over it',
+        `let this server read ${head}, in the broker's access list`,
+        'failed',
+      )
+    await compared
+  }
+
   return {
-    asked: bus.subscribe(headTopic(fleet), (_topic, payload) => {
-      openNotice(payload, fleet, signers, nodeVerify(), (_problem, body) => {
-        // What does not verify is nobody's head: the publisher writes ours over it.
-        if (body !== null) compared = compared.then(() => compare(payload, body))
-      })
-    }),
+    asked: bus.subscribe(
+      head,
+      (_topic, payload) =>
+        openNotice(payload, fleet, signers, nodeVerify(), (_problem, body) => {
+          // What does not verify is nobody's head: the publisher writes ours over it.
+          if (body !== null) compared = compared.then(() => compare(payload, body))
+          answer.shown()
+        }),
+      answer.granted,
+    ),
     behind: to =>
       Object.assign(Object.create(to) as PublishBus, {
         async publish(...[topic, payload, options]: Parameters<PublishBus['publish']>) {
           // Heartbeats are no notices, and relying parties do not wait for a store.
-          if (options.qos === 1) await compared
+          if (options.qos === 1) await fits()
           if (unknown !== null || closed) throw unknown ?? new RevocationError('bus_closed', topic)
           return to.publish(topic, payload, options)
         },

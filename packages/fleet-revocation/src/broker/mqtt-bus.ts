@@ -5,6 +5,8 @@ import mqtt, { type MqttClient } from 'mqtt'
 import { RevocationError } from '../errors.ts'
 import type { Bus, Log } from '../ports.ts'
 
+type OnMessage = Parameters<Bus['subscribe']>[1]
+
 export interface MqttBusOptions {
   /** `mqtts://host:port`; `mqtt://` only to loopback. Several, all of one scheme: the nodes of a cluster, tried in turn. */
   url: string | string[]
@@ -21,6 +23,8 @@ export interface MqttBusOptions {
 }
 
 export interface MqttBus extends Bus {
+  /** `onGranted`: called each time that the broker has granted it, on every connection; what it retains follows, if it has not come already. */
+  subscribe(filter: string, onMessage: OnMessage, onGranted?: () => void): Promise<void>
   connected(): boolean
   /** Called whenever a connection ended or could not be made. `error` says why where that is known, such as a refused CONNECT. */
   onClose(callback: (error: Error | null) => void): void
@@ -56,7 +60,7 @@ export function connectMqttBus(options: MqttBusOptions): MqttBus {
       throw new RevocationError('configuration_invalid', `${nodes}: mqtts for all of them or for none`)
   }
   const secure = encrypted(urls[0].protocol)
-  const handlers = new Map<string, ((topic: string, payload: Uint8Array) => void)[]>()
+  const handlers = new Map<string, { onMessage: OnMessage; onGranted(): void }[]>()
   const connectCallbacks: (() => void)[] = []
   const closeCallbacks: ((error: Error | null) => void)[] = []
   let lastError: Error | null = null
@@ -87,7 +91,11 @@ export function connectMqttBus(options: MqttBusOptions): MqttBus {
   function subscribeAgain(filter: string, connection: number, retrySeconds: number): void {
     if (connection !== connections || !client.connected || closed) return
     client.subscribe(filter, { qos: 1 }, error => {
-      if (!error || connection !== connections || closed) return
+      if (connection !== connections || closed) return
+      if (!error) {
+        for (const { onGranted } of handlers.get(filter) ?? []) onGranted()
+        return
+      }
       log.warn({ err: error, filter, retrySeconds }, 'not subscribed again; trying again')
       const next = Math.min(retrySeconds * 2, subscribeSecondsMax)
       setTimeout(() => subscribeAgain(filter, connection, next), retrySeconds * 1000).unref()
@@ -100,7 +108,7 @@ export function connectMqttBus(options: MqttBusOptions): MqttBus {
     for (const callback of connectCallbacks) callback()
   })
   client.on('message', (topic, payload) => {
-    for (const [filter, list] of handlers) if (matches(filter, topic)) for (const handler of list) handler(topic, payload)
+    for (const [filter, list] of handlers) if (matches(filter, topic)) for (const { onMessage } of list) onMessage(topic, payload)
   })
 
   return {
@@ -120,14 +128,16 @@ export function connectMqttBus(options: MqttBusOptions): MqttBus {
           else resolve()
         })
       }),
-    subscribe: async (filter, onMessage) => {
+    subscribe: async (filter, onMessage, onGranted = () => {}) => {
+      const handler = { onMessage, onGranted }
       const list = handlers.get(filter)
-      if (list) list.push(onMessage)
-      else handlers.set(filter, [onMessage])
-      if (client.connected)
-        await client.subscribeAsync(filter, { qos: 1 }).catch((error: unknown) => {
-          throw new RevocationError('bus_failed', `${filter} not granted`, error)
-        })
+      if (list) list.push(handler)
+      else handlers.set(filter, [handler])
+      if (!client.connected) return
+      await client.subscribeAsync(filter, { qos: 1 }).catch((error: unknown) => {
+        throw new RevocationError('bus_failed', `${filter} not granted`, error)
+      })
+      onGranted()
     },
     onConnect: callback => {
       connectCallbacks.push(callback)
