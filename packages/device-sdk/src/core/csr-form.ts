@@ -18,10 +18,6 @@ export interface CsrForm {
   read(der: Bytes): Csr | null
 }
 
-const FIXED = 0
-const TEXT = 1
-const ANY = 2
-
 /** Keys of a fixed form: name and how many octets at the end of the SubjectPublicKeyInfo are the key's value. RSA's INTEGERs have rules. */
 const KEYS = ['P-256', 64, 'P-384', 96, 'Ed25519', 32, 'ML-DSA-44', 1312, 'ML-DSA-65', 1952]
 
@@ -31,21 +27,29 @@ export function csrForm(csr: Csr): CsrForm | null {
   if (KEYS.indexOf(csr.keyAlgorithm) < 0 || csr.signatureAlgorithm === '') return null
   if (csr.attributes.some(attribute => attribute.oid === CHALLENGE_PASSWORD)) return null
   // A copy: the caller's bytes are not this form's to keep. Not by slice(), which of a Buffer of Node is a view.
-  const own = parseCsr(concatBytes([csr.der]))
-  const info = own.info
-  const within = (part: Bytes): number => part.byteOffset - info.byteOffset
-  const subjectBegin = within(own.subject)
-  const subjectEnd = subjectBegin + own.subject.length
-  const spkiBegin = within(own.spki)
-  const spkiEnd = spkiBegin + own.spki.length
-  const freedom = new Uint8Array(info.length)
-  freedom.fill(ANY, spkiEnd - valueBytes, spkiEnd)
-  attributesOf(readWhole(own.subject, SEQUENCE)).forEach(attribute => {
+  const info = concatBytes([csr.info])
+  // The parts of a parsed CSR are views on its bytes.
+  const within = (part: Bytes): number => part.byteOffset - csr.info.byteOffset
+  const attributes = csr.attributes.map(attribute => ({
+    oid: attribute.oid,
+    values: attribute.values.map(value => info.subarray(within(value), within(value) + value.length)),
+  }))
+  const subjectBegin = within(csr.subject)
+  const subjectEnd = subjectBegin + csr.subject.length
+  const spkiBegin = within(csr.spki)
+  const spkiEnd = spkiBegin + csr.spki.length
+  const valueBegin = spkiEnd - valueBytes
+  /** Not zero where text may differ. */
+  const text = new Uint8Array(subjectEnd)
+  attributesOf(readWhole(csr.subject, SEQUENCE)).forEach(attribute => {
     // Not where it has other characters: half of one of those and half of another is none.
-    if (/^[ -~]*$/.test(attribute.text))
-      freedom.fill(TEXT, subjectBegin + attribute.value.content, subjectBegin + attribute.value.end)
+    if (/^[ -~]*$/.test(attribute.text)) text.fill(1, subjectBegin + attribute.value.content, subjectBegin + attribute.value.end)
   })
-  const algorithm = signatureAlgorithmIdentifier(own.signatureAlgorithm)
+  // Not `csr` itself, which would keep the caller's bytes.
+  const keyAlgorithm = csr.keyAlgorithm
+  const keyBits = csr.keyBits
+  const signatureAlgorithm = csr.signatureAlgorithm
+  const algorithm = signatureAlgorithmIdentifier(signatureAlgorithm)
 
   const read = (der: Bytes): Csr | null => {
     if (der.length > csrBytesMax || der.length < info.length + algorithm.length + 8) return null
@@ -55,9 +59,10 @@ export function csrForm(csr: Csr): CsrForm | null {
     const signatureBegin = algorithmBegin + algorithm.length
     if (outer.tag !== SEQUENCE || outer.end !== der.length || signatureBegin + 3 > der.length) return null
     for (let i = 0; i < info.length; i++) {
+      // The version and the attributes enclose name and key, so that there is an octet after the key's value.
+      if (i === valueBegin) i = spkiEnd
       const octet = der[begin + i]
-      if (octet === info[i] || freedom[i] === ANY) continue
-      if (freedom[i] === FIXED || octet < 0x20 || octet > 0x7e) return null
+      if (octet !== info[i] && (!text[i] || octet < 0x20 || octet > 0x7e)) return null
     }
     for (let i = 0; i < algorithm.length; i++) if (der[algorithmBegin + i] !== algorithm[i]) return null
     const bits = readElement(der, signatureBegin, der.length)
@@ -67,36 +72,60 @@ export function csrForm(csr: Csr): CsrForm | null {
       info: der.subarray(begin, algorithmBegin),
       subject: der.subarray(begin + subjectBegin, begin + subjectEnd),
       spki: der.subarray(begin + spkiBegin, begin + spkiEnd),
-      keyAlgorithm: own.keyAlgorithm,
-      keyBits: own.keyBits,
-      attributes: own.attributes,
-      signatureAlgorithm: own.signatureAlgorithm,
+      keyAlgorithm: keyAlgorithm,
+      keyBits: keyBits,
+      attributes: attributes,
+      signatureAlgorithm: signatureAlgorithm,
       signature: der.subarray(bits.content + 1),
     }
   }
   return { read: read }
 }
 
-/** Lengths of a serial number, times what makes their CSRs, for one product. Each costs a request of another form some ten nanoseconds. */
-const formsMax = 8
+/** Lengths of a serial number, times what makes their CSRs; a power of two. No form is longer than a CSR, so that they take half a MiB at the most. */
+const formsMax = 32
+/** How many CSRs are parsed for each form that is made. Making one costs as much as parsing, and memory: where none serves, this adds a twentieth. */
+const parsedPerForm = 128
 
 /**
- * parseCsr() for one CSR after another: the same outcome and the same errors, and those in the form of one lately read cost a tenth.
- * Nothing of a CSR stays but its form, of which the latest few are kept.
+ * Where the form of a CSR is kept: by the low bits of its info's length, in which the forms of one product differ, so that a request is compared
+ * with one of them at the most. Any place for bytes that are no CSR.
+ */
+function placeOf(der: Bytes): number {
+  let at = 1
+  if (der[at] > 0x7f) at += der[at] & 0x7f
+  at += 2
+  if (der[at] > 0x7f) at += der[at] & 0x7f
+  return der[at] & (formsMax - 1)
+}
+
+/**
+ * parseCsr() for one CSR after another: the same outcome and the same errors. Where requests are alike, as those of one product are, they are read
+ * by their form at a fraction of the cost. Where they are not, or are of more forms than are kept, it costs what parsing costs and a twentieth.
+ * Nothing of a CSR stays but its form.
  */
 export function csrReader(): (der: Bytes) => Csr {
-  const forms: CsrForm[] = []
-  let next = 0
+  const forms: (CsrForm | null)[] = []
+  for (let i = 0; i < formsMax; i++) forms.push(null)
+  const served = new Uint8Array(formsMax)
+  let parsed = parsedPerForm
   return der => {
-    for (let i = 0; i < forms.length; i++) {
-      const alike = forms[i].read(der)
-      if (alike) return alike
+    const at = placeOf(der)
+    const known = forms[at]
+    const alike = known ? known.read(der) : null
+    if (alike) {
+      served[at] = 1
+      return alike
     }
+    // Comparing costs, too: a form that reads nothing between two that it cannot read goes.
+    if (!served[at]) forms[at] = null
+    served[at] = 0
     const csr = parseCsr(der)
-    const form = csrForm(csr)
+    const form = ++parsed > parsedPerForm ? csrForm(csr) : null
     if (form) {
-      forms[next] = form
-      next = (next + 1) % formsMax
+      forms[at] = form
+      served[at] = 1
+      parsed = 0
     }
     return csr
   }
