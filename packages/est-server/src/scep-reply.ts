@@ -1,11 +1,12 @@
 // The signed answers of SCEP: CertRep, and the certificates to come.
 
 import { hash } from 'node:crypto'
-import { type Bytes, encodeCertsOnly } from '@birthmark/device-sdk/core'
+import type { Bytes } from '@birthmark/device-sdk/core'
 import type { RaKey } from './ca/ra-key.ts'
 import { sha256 } from './node-crypto.ts'
 import type { RandomBytes } from './ports.ts'
 import { draftSigned, type SignedMessage } from './wire/cms-signed.ts'
+import { encodeCertificateBag } from './wire/degenerate-data.ts'
 import { certRepAttributes, type PkiStatus, type ScepHeader } from './wire/scep.ts'
 
 const empty = new Uint8Array(0)
@@ -36,7 +37,7 @@ export async function signedReply(
 
 /** RFC 8894 4.7.1: signed by the RA that the client knows. */
 export async function signedCertificates(key: RaKey, certificates: Bytes[]): Promise<Bytes> {
-  const content = encodeCertsOnly(certificates)
+  const content = encodeCertificateBag(certificates)
   const draft = draftSigned({
     ...{ content, contentDigest: sha256(content), attributes: [], certificates: [key.certificate.der] },
     ...{ signer: key.certificate, digest: 'sha256', signatureAlgorithm: 'rsa-pkcs1-sha256' },

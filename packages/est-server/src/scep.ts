@@ -2,7 +2,7 @@
 // CertRep with its failInfo. It decides nothing about devices: a challenge or the certificate that signed becomes a Peer, and enrollment does the
 // rest. Promises: what stands outside the envelope is judged first; what is wrong inside looks the same whatever it was.
 
-import { type Bytes, codeOf, encodeCertsOnly, equalBytes, parseCertificate } from '@birthmark/device-sdk/core'
+import { type Bytes, codeOf, equalBytes, parseCertificate } from '@birthmark/device-sdk/core'
 import { createAuditBudget } from './audit-budget.ts'
 import type { RaKey } from './ca/ra-key.ts'
 import type { Enrollment } from './enrollment.ts'
@@ -26,8 +26,8 @@ import type { CertificateRecord, Store } from './store/store.ts'
 import type { Webhook } from './webhook.ts'
 import { derOfBer } from './wire/ber.ts'
 import { parseSigned, type SignedMessage } from './wire/cms-signed.ts'
+import { encodeCertificateBag, encodeCrlBag } from './wire/degenerate-data.ts'
 import {
-  encodeCrlOnly,
   type FailInfo,
   headerOf,
   type MessageType,
@@ -165,7 +165,7 @@ export function createScep(options: ScepOptions): ScepService {
         : await enrollment.enroll({ operation, label, csr: transaction.csr, peer, requestId, transaction })
     switch (outcome.kind) {
       case 'issued':
-        return { status: { kind: 'success' }, content: encodeCertsOnly([outcome.certificate, ...outcome.chain]) }
+        return { status: { kind: 'success' }, content: encodeCertificateBag([outcome.certificate, ...outcome.chain]) }
       case 'pending':
         // What there is to be polled for.
         if ((await store.recordScepTransaction(transaction)) === 'conflict')
@@ -247,13 +247,13 @@ export function createScep(options: ScepOptions): ScepService {
 
   async function getCert(verified: OpenedMessage): Promise<Answer> {
     const record = await asked(verified)
-    return { status: { kind: 'success' }, content: encodeCertsOnly([record.der]) }
+    return { status: { kind: 'success' }, content: encodeCertificateBag([record.der]) }
   }
 
   async function getCrl(verified: OpenedMessage): Promise<Answer> {
     const crl = (await options.crl?.(await asked(verified))) ?? null
     if (crl === null) throw new ScepFailure('badCertId', 'there is no revocation list for this certificate')
-    return { status: { kind: 'success' }, content: encodeCrlOnly(crl) }
+    return { status: { kind: 'success' }, content: encodeCrlBag(crl) }
   }
 
   const stories: Partial<Record<MessageType, (verified: OpenedMessage) => Promise<Answer>>> = {
@@ -332,7 +332,7 @@ export function createScep(options: ScepOptions): ScepService {
       return ['AES', 'POSTPKIOperation', 'Renewal', 'SCEPStandard', 'SHA-256', 'SHA-512', ...more]
     },
     caCertificates: label =>
-      profiles.has(label) ? encodeCertsOnly([currentRa(label).certificate.der, ...enrollment.caCertificates(label)]) : null,
+      profiles.has(label) ? encodeCertificateBag([currentRa(label).certificate.der, ...enrollment.caCertificates(label)]) : null,
     async nextCaCertificates(label) {
       const next = nextCertificates(label)
       return next.length === 0 ? null : signedCertificates(currentRa(label), next)

@@ -1,7 +1,7 @@
-// The room in which a group of journal lines is put together before it is written: each line's octets go where they will stand in the file,
+// The room in which a group of journal lines is put together before it is written: each line goes where it will stand in the file,
 // and its hash is taken there. One room for all groups, since a line is made for every step of every unit.
 
-import { type Bytes, base64Length, writeBase64 } from '@birthmark/device-sdk/core'
+import type { Bytes } from '@birthmark/device-sdk/core'
 import { type FateLine, hashOf, type NoteLine, type OpenedLine } from './journal-line.ts'
 
 /** A unit before it has a certificate. */
@@ -33,18 +33,17 @@ export interface JournalRoom {
   clear(): void
 }
 
+const base64 = (bytes: Bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64')
+
 export function journalRoom(): JournalRoom {
   let room = Buffer.alloc(1 << 16)
   let filled = 0
 
-  // A line is a text, the octets that follow it in base64, and the text that ends it.
-  const write = (before: string, octets: Bytes | null, after: string): void => {
-    // Three octets are the most that UTF-8 makes of one unit of a string.
-    const most = filled + 3 * (before.length + after.length) + (octets ? base64Length(octets.length) : 0) + 1
+  const write = (text: string): void => {
+    // Three octets are the most that UTF-8 makes of one unit of a string; one for the newline.
+    const most = filled + 3 * text.length + 1
     if (most > room.length) room = Buffer.concat([room.subarray(0, filled)], 2 * most)
-    filled += room.write(before, filled)
-    if (octets) filled = writeBase64(room, filled, octets, 0, octets.length)
-    filled += room.write(after, filled)
+    filled += room.write(text, filled)
   }
 
   return {
@@ -57,17 +56,17 @@ export function journalRoom(): JournalRoom {
         case 'reserved': {
           const { serial, spkiSha256, groups, keyOrigin, toBeSigned } = line.unit
           const names = `"serial":${JSON.stringify(serial)},"spki":"${spkiSha256}","groups":${JSON.stringify(groups)}`
-          write(`${head},${names},"origin":"${keyOrigin}","tbs":"`, toBeSigned, end)
+          write(`${head},${names},"origin":"${keyOrigin}","tbs":"${base64(toBeSigned)}${end}`)
           break
         }
         case 'issued':
-          write(`${head},"serial":${JSON.stringify(line.serial)},"signature":"`, line.signature, end)
+          write(`${head},"serial":${JSON.stringify(line.serial)},"signature":"${base64(line.signature)}${end}`)
           break
         case 'seal':
-          write(`${head},"signature":"`, line.signature, end)
+          write(`${head},"signature":"${base64(line.signature)}${end}`)
           break
         default:
-          write(JSON.stringify({ n, at, ...line, prev }), null, '')
+          write(JSON.stringify({ n, at, ...line, prev }))
       }
       const hash = hashOf(room.subarray(begin, filled))
       room[filled++] = 0x0a

@@ -1,7 +1,6 @@
 // The public face of the core. Nothing inside the package imports this file.
 export * from './algorithm.ts'
 export * from './base64.ts'
-export * from './base64-octets.ts'
 export * from './birth-certificate.ts'
 export * from './bytes.ts'
 export * from './cbor.ts'

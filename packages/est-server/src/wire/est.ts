@@ -2,7 +2,8 @@
 // Pure: bytes and text in and out, no socket, no decision about who may do what. What comes out of a request is not yet a well-formed
 // CSR, only bytes that were well encoded.
 
-import { type Bytes, base64Length, decodeBase64, decodePem, writeBase64 } from '@birthmark/device-sdk/core'
+import { type Bytes, decodeBase64, decodePem, inLines } from '@birthmark/device-sdk/core'
+import { encodeCertificateBag } from './degenerate-data.ts'
 
 export const estPrefix = '/.well-known/est/'
 
@@ -64,71 +65,15 @@ export function csrOfBody(body: Bytes, bytesMax: number): Bytes {
 /** RFC 7030 4.1.3. Also the answer to an enrollment; `smime-type` tells it from the other bodies of this type. */
 export const certsOnlyType = 'application/pkcs7-mime; smime-type=certs-only'
 
-const signedData = Buffer.from('06092a864886f70d010702', 'hex')
-// version 1, no digest algorithm, data without content.
-const fieldsBefore = Buffer.from('0201013100300b06092a864886f70d010701', 'hex')
-// No signer.
-const fieldsAfter = Buffer.from('3100', 'hex')
-
-const headSize = (length: number) => (length < 0x80 ? 2 : length < 0x100 ? 3 : length < 0x10000 ? 4 : 5)
-
-function putHead(out: Buffer, at: number, tag: number, length: number): number {
-  const size = headSize(length)
-  out[at] = tag
-  if (size === 2) out[at + 1] = length
-  else {
-    out[at + 1] = 0x7e + size
-    for (let i = size - 1, rest = length; i > 1; i--, rest >>= 8) out[at + i] = rest & 0xff
-  }
-  return at + size
+/** In lines of 64: libest's decoder takes no longer one. In one line, without an end, for those that take no line end instead. */
+function base64Text(bytes: Bytes, oneLine: boolean): string {
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64')
+  return oneLine ? text : inLines(text, 64)
 }
 
-/** What the core's encodeCertsOnly makes, in one buffer: in the hot path it costs a tenth. */
-function certsOnly(certificates: Bytes[]): Buffer {
-  let length = 0
-  for (let i = 0; i < certificates.length; i++) length += certificates[i].length
-  const inner = fieldsBefore.length + headSize(length) + length + fieldsAfter.length
-  const middle = headSize(inner) + inner
-  const outer = signedData.length + headSize(middle) + middle
-  const out = Buffer.allocUnsafe(headSize(outer) + outer)
-  let at = putHead(out, 0, 0x30, outer)
-  at += signedData.copy(out, at)
-  at = putHead(out, at, 0xa0, middle)
-  at = putHead(out, at, 0x30, inner)
-  at += fieldsBefore.copy(out, at)
-  at = putHead(out, at, 0xa0, length)
-  for (let i = 0; i < certificates.length; i++) {
-    out.set(certificates[i], at)
-    at += certificates[i].length
-  }
-  fieldsAfter.copy(out, at)
-  return out
-}
-
-/**
- * The certs-only body, in base64 with lines of 64: libest's decoder takes no longer one. In one line for those that take no line end instead.
- * `certificates`: DER, the issued one first.
- */
+/** The certs-only body. `certificates`: DER, the issued one first, since small clients take the first. */
 export function certsOnlyBody(certificates: Bytes[], oneLine = false): Buffer<ArrayBuffer> {
-  return base64Body(certsOnly(certificates), oneLine)
-}
-
-/** Octets that make a line of 64 characters. */
-const lineBytes = 48
-const newline = 0x0a
-
-function base64Body(bytes: Bytes, oneLine: boolean): Buffer<ArrayBuffer> {
-  const lines = oneLine ? 0 : Math.ceil(bytes.length / lineBytes)
-  const out = Buffer.allocUnsafe(base64Length(bytes.length) + lines)
-  if (oneLine) {
-    writeBase64(out, 0, bytes, 0, bytes.length)
-    return out
-  }
-  for (let from = 0, at = 0; from < bytes.length; from += lineBytes) {
-    at = writeBase64(out, at, bytes, from, Math.min(from + lineBytes, bytes.length))
-    out[at++] = newline
-  }
-  return out
+  return Buffer.from(base64Text(encodeCertificateBag(certificates), oneLine), 'latin1')
 }
 
 /** RFC 7030 4.4.2: which kind of key the first part is. */
@@ -141,9 +86,9 @@ export const keyAndCertificatesType = `multipart/mixed; boundary=${boundary}`
 
 /** RFC 7030 4.4.2: the private key, then the certificate as simpleenroll would answer it. CRLF as RFC 2046 5.1.1 has it. */
 export function keyAndCertificatesBody(key: Bytes, enveloped: boolean, certificates: Bytes[]): string {
-  const part = (type: string, body: Buffer) =>
-    `--${boundary}\r\nContent-Type: ${type}\r\nContent-Transfer-Encoding: base64\r\n\r\n${body.toString('latin1').replaceAll('\n', '\r\n')}`
-  return `${part(enveloped ? envelopedKeyType : plainKeyType, base64Body(key, false))}${part(certsOnlyType, certsOnlyBody(certificates))}--${boundary}--\r\n`
+  const part = (type: string, bytes: Bytes) =>
+    `--${boundary}\r\nContent-Type: ${type}\r\nContent-Transfer-Encoding: base64\r\n\r\n${base64Text(bytes, false).replaceAll('\n', '\r\n')}`
+  return `${part(enveloped ? envelopedKeyType : plainKeyType, key)}${part(certsOnlyType, encodeCertificateBag(certificates))}--${boundary}--\r\n`
 }
 
 /** Answers that spare a small client PKCS#7, or a script the conversion: the certificate alone in DER, and a PEM chain (RFC 8555 9.1). */

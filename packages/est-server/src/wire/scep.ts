@@ -5,7 +5,6 @@ import {
   type Bytes,
   decodeBase64,
   encodeElement,
-  encodeSequence,
   encodingOf,
   expectTag,
   OCTET_STRING,
@@ -183,11 +182,4 @@ export function parseIssuerAndSerial(der: Bytes): { issuer: Bytes; serial: Bytes
   const id: CertificateId = certificateIdOf(readWhole(der, SEQUENCE))
   if ('subjectKeyId' in id) throw new CmsError('cms_malformed', 'issuer and serial')
   return id
-}
-
-/** A degenerate SignedData of CRLs (3.4): certs-only's other half. `crl`: DER. */
-export function encodeCrlOnly(crl: Bytes): Bytes {
-  const hex = (digits: string) => new Uint8Array(Buffer.from(digits, 'hex'))
-  const data = encodeSequence([hex('0201013100300b06092a864886f70d010701'), encodeElement(0xa1, [crl]), hex('3100')])
-  return encodeSequence([hex('06092a864886f70d010702'), encodeElement(0xa0, [data])])
 }
