@@ -56,23 +56,6 @@ export interface Entitlement {
 /** O, OU, C, L, ST, and unstructuredName and -Address (1.2.840.113549.1.9.2, .8), which Cisco routers add. None of them reaches a certificate. */
 const passedOver = [ORGANIZATION, ORGANIZATIONAL_UNIT, COUNTRY, LOCALITY, STATE, '2a864886f70d010902', '2a864886f70d010908']
 
-/**
- * Whether a parsed name has nothing but CN and serialNumber, each with the id as its text: what nearly every device asks for, told by its
- * octets. All lengths are below 128, and so of one octet.
- */
-function isPlainlyOwn(subject: Bytes, id: string): boolean {
-  const each = 11 + id.length
-  if (subject.length < 2 + each || subject.length > 129 || (subject.length - 2) % each > 0) return false
-  for (let at = 2; at < subject.length; at += each) {
-    // SET { SEQUENCE { OID 2.5.4.x, text } }
-    if (subject[at + 1] !== id.length + 9 || subject[at + 3] !== id.length + 7) return false
-    if (subject[at + 4] !== 6 || subject[at + 5] !== 3 || subject[at + 6] !== 0x55 || subject[at + 7] !== 4) return false
-    if ((subject[at + 8] !== 3 && subject[at + 8] !== 5) || subject[at + 10] !== id.length) return false
-    for (let i = 0; i < id.length; i++) if (subject[at + 11 + i] !== id.charCodeAt(i)) return false
-  }
-  return true
-}
-
 function subjectRefusal(subject: Bytes, e: Entitlement): Refusal | null {
   if (e.renewal && !e.lenientNames) {
     if (e.subject && sameName(subject, e.subject)) return null
@@ -83,7 +66,6 @@ function subjectRefusal(subject: Bytes, e: Entitlement): Refusal | null {
       `the CSR's subject is "${nameText(subject)}", the current one is "${e.subject ? nameText(e.subject) : ''}"`,
     )
   }
-  if (isPlainlyOwn(subject, e.deviceId)) return null
   // An empty subject leaves the naming to the server. CN and serialNumber may repeat the own id; anything else is not the device's to choose,
   // unless it is the name that it was born with.
   for (const attribute of attributesOf(readWhole(subject, SEQUENCE))) {
