@@ -115,7 +115,12 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
   const root = options.of?.root ?? fresh
   const made = fresh.subordinate('Router CA', options.issuer ?? 'P-256')
   const issuing: TestAuthority = options.of ? { ...made, ...options.of.issuing } : made
-  const key = softwareIssuer({ certificate: issuing.certificate, chain: [root.certificate], privateKeyPem: issuing.privateKeyPem })
+  const key = softwareIssuer({
+    certificate: issuing.certificate,
+    chain: [root.certificate],
+    privateKeyPem: issuing.privateKeyPem,
+    log,
+  })
   let signatures = 0
   const issuer: typeof key = {
     ...key,
@@ -135,7 +140,7 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
     key: { spki: issuing.spki, algorithm: issuer.algorithm, sign: async (message: Bytes) => key.sign(message) },
   }
   const raPair = options.of?.raPair ?? (await makeRa(signer, { organization: 'Routers' }, Math.floor(Date.now() / 1000), random))
-  const software = softwareRa({ certificate: raPair.certificate, privateKeyPem: raPair.key, nice: options.nice ?? 0 })
+  const software = softwareRa({ certificate: raPair.certificate, privateKeyPem: raPair.key, nice: options.nice ?? 0, log })
   const service = createScep({
     ...{
       ra: options.ra ? await options.ra(software, raPair) : software,

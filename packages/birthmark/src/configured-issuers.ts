@@ -59,8 +59,8 @@ export interface OpenedIssuers {
   next(): Bytes[]
   /** All whose keys are here. */
   readonly opened: Issuer[]
-  /** Why nothing could be signed now, or null. */
-  unready(): string | null
+  /** Why nothing could be signed now, or null. `patient`: as Issuer's. */
+  unready(patient?: boolean): string | null
   close(): Promise<void>
 }
 
@@ -80,7 +80,7 @@ export async function openConfiguredIssuers(settings: Settings, ports: IssuerPor
       // Lists of what it signed are asked for as long as any of it lives, and none of it outlives the issuer.
       const lists = settings.status !== null && clock.now() < certificate.notAfter
       if (standing === 'retired' || (standing === 'previous' && !lists)) continue
-      const key = await openIssuer(signer, { state, log, now: clock.now(), statusUrl: settings.status?.url ?? null })
+      const key = await openIssuer(signer, { state, clock, log, statusUrl: settings.status?.url ?? null })
       opened.push(ports.metrics?.issuer(key) ?? key)
     }
   } catch (error) {
@@ -97,11 +97,11 @@ export async function openConfiguredIssuers(settings: Settings, ports: IssuerPor
       return certificate ? [certificate.certificate.der, ...certificate.chain] : []
     },
     opened,
-    unready() {
+    unready(patient) {
       const { signing } = issuers.current()
       if (signing === null) return 'another issuer signs, whose key this process does not have'
       if (clock.now() >= signing.issuer.certificate.notAfter) return 'the issuer has ended'
-      return signing.issuer.unready?.() ?? null
+      return signing.issuer.unready?.(patient) ?? null
     },
     async close() {
       stop()

@@ -123,14 +123,16 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     opened: keys.opened,
     webhook,
   })
+  // Beside what EST's own port says: there SCEP alone takes nobody's traffic away.
+  const whyNot = () => unready() ?? (scep && (scep.unready() ?? keys.unready(true)))
   return {
     issuers: keys.opened,
     port,
     scepPort: scep?.port ?? null,
     enforce: async () => listener.closeConnections(peer => isRevoked(peer, fleet, rules)),
-    unready,
+    unready: whyNot,
     metrics: async () => [],
-    standing: () => ({ serving: unready() === null ? 1 : 0, of: 1, pids: [process.pid] }),
+    standing: () => ({ serving: whyNot() === null ? 1 : 0, of: 1, pids: [process.pid] }),
     async close() {
       await Promise.all([listener.close(graceMs), scep?.close(graceMs)])
       standing.close()

@@ -1,15 +1,24 @@
 // From an issuer's settings to an issuer that signs. The package for tokens is loaded only where a token is named: it is native.
 
 import { join } from 'node:path'
-import { EstServerError, failureCode, type Issuer, type Log, readSecret, SecretError, softwareIssuer } from '@birthmark/est-server'
+import {
+  EstServerError,
+  failureCode,
+  type Issuer,
+  type Log,
+  readSecret,
+  SecretError,
+  softwareIssuer,
+  type TimerClock,
+} from '@birthmark/est-server'
 import { CommandError } from './command-error.ts'
 import type { SignerSettings } from './issuer-settings.ts'
 
 export interface IssuerParts {
   /** Folder in which a refused PIN is remembered. */
   state: string
+  clock: TimerClock
   log: Log
-  now: number
   /** As Issuer.statusUrl. */
   statusUrl?: string | null
 }
@@ -17,12 +26,13 @@ export interface IssuerParts {
 /** Rejects with CommandError: a token that is away, a wrong PIN, a certificate that has ended or may not issue. */
 export async function openIssuer({ certificates, key }: SignerSettings, parts: IssuerParts): Promise<Issuer> {
   const [certificate, ...chain] = certificates
-  const common = { certificate, chain, now: Math.floor(parts.now), statusUrl: parts.statusUrl ?? null }
+  const { state, clock, log } = parts
+  const common = { certificate, chain, now: Math.floor(clock.now()), statusUrl: parts.statusUrl ?? null, log }
   try {
     if (key.kind === 'software') {
       const passphrase = key.passphrase && readSecret(key.passphrase)
       try {
-        return softwareIssuer({ ...common, privateKeyPem: key.pem, ...(passphrase ? { passphrase } : {}) })
+        return softwareIssuer({ ...common, clock, privateKeyPem: key.pem, ...(passphrase ? { passphrase } : {}) })
       } finally {
         passphrase?.fill(0)
       }
@@ -30,8 +40,8 @@ export async function openIssuer({ certificates, key }: SignerSettings, parts: I
     const { openPkcs11Issuer } = await import('@birthmark/pkcs11')
     const { library, token, pin, sessions } = key
     const limits = sessions === undefined ? {} : { sessionsMax: sessions }
-    const refusedPinFile = join(parts.state, 'refused-pin')
-    return await openPkcs11Issuer({ ...common, library, token, key: key.key, pin, refusedPinFile, limits, log: parts.log })
+    const refusedPinFile = join(state, 'refused-pin')
+    return await openPkcs11Issuer({ ...common, library, token, key: key.key, pin, refusedPinFile, limits })
   } catch (error) {
     throw tokenFailure(error)
   }

@@ -2,11 +2,15 @@
 
 import { createPrivateKey } from 'node:crypto'
 import { join } from 'node:path'
-import { type Log, type RaKey, readSecret, softwareRa } from '@birthmark/est-server'
+import { type RaKey, readSecret, softwareRa } from '@birthmark/est-server'
+import type { IssuerPorts } from './configured-issuers.ts'
 import type { SignerSettings } from './issuer-settings.ts'
 
 /** Throws what the software key throws; rejects with what the token says. `state`: folder in which a refused PIN is remembered. */
-export async function openRa({ certificates: [certificate], key }: SignerSettings, state: string, log: Log): Promise<RaKey> {
+export async function openRa(
+  { certificates: [certificate], key }: SignerSettings,
+  { state, clock, log }: Pick<IssuerPorts, 'clock' | 'log'> & { state: string },
+): Promise<RaKey> {
   if (key.kind === 'pkcs11') {
     const { openPkcs11Ra } = await import('@birthmark/pkcs11')
     const { library, token, pin, sessions } = key
@@ -14,7 +18,8 @@ export async function openRa({ certificates: [certificate], key }: SignerSetting
     const refusedPinFile = join(state, 'refused-pin-scep')
     return openPkcs11Ra({ certificate, library, token, key: key.key, pin, refusedPinFile, limits, log })
   }
-  return softwareRa({ certificate, privateKeyPem: key.passphrase === null ? key.pem : opened(key.pem, key.passphrase) })
+  const privateKeyPem = key.passphrase === null ? key.pem : opened(key.pem, key.passphrase)
+  return softwareRa({ certificate, privateKeyPem, clock, log })
 }
 
 function opened(pem: string, source: Parameters<typeof readSecret>[0]): string {

@@ -24,6 +24,8 @@ import { createScepLists } from './scep-lists.ts'
 
 export interface ScepFront {
   port: number
+  /** Why no message could be answered now, or null. */
+  unready(): string | null
   close(graceMs: number): Promise<void>
 }
 
@@ -47,7 +49,7 @@ export async function openScepFront(
   const ras: RaKey[] = []
   try {
     const open = async (one: SignerSettings) => {
-      const ra = await openRa(one, settings.state, parts.log)
+      const ra = await openRa(one, { state: settings.state, ...parts })
       ras.push(ra)
       return ra
     }
@@ -70,6 +72,7 @@ export async function openScepFront(
     )
     return {
       port,
+      unready: service.unready,
       async close(graceMs) {
         await listener.close(graceMs)
         await service.close()

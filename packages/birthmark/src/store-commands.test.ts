@@ -354,7 +354,7 @@ test('[F45] --crl: a list that somebody downloaded says which number its issuer 
   let keyId = new Uint8Array()
   await serve(async ({ store, settings: { issuer: configured, state } }) => {
     const statusUrl = 'http://status.acme.test'
-    const issuer = await openIssuer(configured, { state, log, now: systemClock.now(), statusUrl })
+    const issuer = await openIssuer(configured, { state, log, clock: systemClock, statusUrl })
     keyId = new Uint8Array(issuer.keyId)
     await store.raiseCrlNumber(keyId, reached)
     const parts = { store, issuers: [issuer], lifetimeSeconds: 3600, folder: file('lists'), clock: systemClock, log }

@@ -110,18 +110,21 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     const idx = await store.reserveIdx(fleet)
     await pass('reserved')
     // 5. Prepare: build and lint. The key is not touched; a lint failure ends here.
-    const permit = authority.prepare({
-      deviceId: device.id,
-      serial,
-      notBefore,
-      notAfter,
-      spki: csr.csr.spki,
-      spkiSha256,
-      subject: names.subject,
-      alternativeNames: names.alternativeNames,
-      extendedKeyUsage: profile.extendedKeyUsage,
-      membership: { fleet, idx, gids },
-    })
+    const permit = authority.prepare(
+      {
+        deviceId: device.id,
+        serial,
+        notBefore,
+        notAfter,
+        spki: csr.csr.spki,
+        spkiSha256,
+        subject: names.subject,
+        alternativeNames: names.alternativeNames,
+        extendedKeyUsage: profile.extendedKeyUsage,
+        membership: { fleet, idx, gids },
+      },
+      issuing.patient,
+    )
     await pass('prepared')
     // 6. Record what will be signed. From here a crash leaves an open intent, which reconcile() or the device's next request voids.
     const intent: IssuanceIntent = {

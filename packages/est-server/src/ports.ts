@@ -7,6 +7,12 @@ export interface Clock {
   now(): number
 }
 
+/** For what is done later without anybody asking. */
+export interface TimerClock extends Clock {
+  /** Calls back once after `seconds`; the returned function cancels. */
+  setTimer(seconds: number, callback: () => void): () => void
+}
+
 /** `length` bytes from a cryptographic source. Throws where there is none. */
 export type RandomBytes = (length: number) => Bytes
 

@@ -85,6 +85,8 @@ export interface ScepService {
   nextCaCertificates(label: string | null): Promise<Bytes | null>
   /** Never rejects. */
   pkiOperation(request: ScepRequest): Promise<ScepReply>
+  /** Why no message can be answered now, or null: of the RAs that clients are shown. Costs nothing. */
+  unready(): string | null
   close(): Promise<void>
 }
 
@@ -345,6 +347,13 @@ export function createScep(options: ScepOptions): ScepService {
         log.warn({ requestId: request.requestId, code: failureCode(error), err: error }, 'SCEP: no answer could be signed')
         return busy
       }
+    },
+    unready() {
+      for (const label of profiles.keys()) {
+        const reason = currentRa(label).unready?.() ?? null
+        if (reason !== null) return reason
+      }
+      return null
     },
     async close() {
       await Promise.all(ras.map(one => one.close()))

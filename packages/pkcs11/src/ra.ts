@@ -51,6 +51,7 @@ export async function openPkcs11Ra(options: Pkcs11RaOptions): Promise<RaKey> {
         throw new EstServerError('signature_wrong', 'the RA key gave a signature that does not verify')
       return signature
     },
+    unready: keeper.unready,
     close: keeper.close,
   }
 }

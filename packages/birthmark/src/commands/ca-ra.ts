@@ -15,10 +15,10 @@ import {
 } from '@birthmark/device-sdk/core'
 import { type Issuer, readRaCertificate } from '@birthmark/est-server'
 import { writeDurably } from '@birthmark/factory-line'
+import { systemClock } from '@birthmark/fleet-revocation'
 import type { Command } from 'commander'
 import { usageError } from '../command-error.ts'
 import { readConfiguration } from '../configuration.ts'
-import { systemClock } from '../line-folder.ts'
 import { openIssuer } from '../open-issuer.ts'
 import { certifyRa, isRaOf, makeRa } from '../ra-certificate.ts'
 import { printable, type Terminal } from '../terminal.ts'
@@ -53,8 +53,8 @@ export function defineRa(command: Command, terminal: Terminal): void {
       else if (where.key && existsSync(where.key))
         throw usageError(`${where.key} is there, and no certificate of it`, 'name a new folder')
       if (!present) {
-        const now = systemClock.now()
-        const issuer = await openIssuer(signer, { state, now, log: { info: quiet, warn: quiet, error: quiet } })
+        const now = Math.floor(systemClock.now())
+        const issuer = await openIssuer(signer, { state, clock: systemClock, log: { info: quiet, warn: quiet, error: quiet } })
         try {
           await write(where, issuer, nameAttribute(issuer.certificate.subject, ORGANIZATION) ?? fleet, spki, now)
         } finally {

@@ -37,8 +37,11 @@ export interface IssuedCertificate {
 }
 
 export interface Authority {
-  /** Throws `lint_failed`, `issuer_unusable` when the issuer's own time is over, `issuer_failed` when its key is known to be away. Uses no key. */
-  prepare(details: CertificateDetails): IssuancePermit
+  /**
+   * Throws `lint_failed`, `issuer_unusable` when the issuer's own time is over, `issuer_failed` when its key is known to be away. Uses no key.
+   * `patient`: as Issuer's.
+   */
+  prepare(details: CertificateDetails, patient?: boolean): IssuancePermit
   /**
    * Rejects with `permit_spent` for a permit that this authority did not give or has taken already, `issuer_failed` when the key does not answer.
    * `patient`: as Issuer's.
@@ -98,14 +101,14 @@ export function createAuthority(issuer: Issuer, lints: readonly Lint[] = []): Au
   const unverified = {}
   rehearse(issuer, details => parse(template(details)))
   return {
-    prepare(details) {
+    prepare(details, patient) {
       if (details.notAfter - details.notBefore < lifetimeSecondsMin)
         throw new EstServerError(
           'issuer_unusable',
           `the issuer is valid until ${new Date(issuer.certificate.notAfter * 1000).toISOString()}`,
         )
       // Said before anything is recorded: a token that is away for an hour leaves no thousand void intents.
-      const away = issuer.unready?.() ?? null
+      const away = issuer.unready?.(patient) ?? null
       if (away !== null) throw new EstServerError('issuer_failed', `the issuer key is not available: ${away}`)
       const tbs = template(details)
       const wrong = lint(tbs, details)

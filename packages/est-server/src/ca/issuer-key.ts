@@ -8,7 +8,7 @@ import { EstServerError } from '../errors.ts'
 import { signingParameters } from '../node-crypto.ts'
 import { createWorkQueue } from '../work-queue.ts'
 import { type IssuerCertificate, type IssuerCertificateOptions, readIssuerCertificate } from './issuer-certificate.ts'
-import { type KeyThread, keyThread } from './key-thread.ts'
+import { type KeyThread, type KeyThreadPorts, keyThread } from './key-thread.ts'
 
 export interface Issuer extends IssuerCertificate {
   /** DER certificates above the issuer's, in order, the root last where it is given. */
@@ -21,8 +21,8 @@ export interface Issuer extends IssuerCertificate {
   verify(tbs: Bytes, signature: Bytes): boolean
   /** The same for what is too large to be held whole; absent where the key or its algorithm wants all of it at once. */
   signParts?(): PartSigner
-  /** Why the key cannot sign now, in a sentence; null when it can. Absent: it always can. Costs nothing. */
-  unready?(): string | null
+  /** Why the key cannot sign now, in a sentence; null when it can. Absent: it always can. Costs nothing. `patient`: as with `sign`. */
+  unready?(patient?: boolean): string | null
   /** Lets go of the key. */
   close?(): Promise<void>
 }
@@ -35,7 +35,7 @@ export interface PartSigner {
   verify(signature: Bytes): boolean
 }
 
-export interface SoftwareIssuerOptions extends IssuerCertificateOptions {
+export interface SoftwareIssuerOptions extends IssuerCertificateOptions, KeyThreadPorts {
   /** PKCS#8, encrypted or not, or SEC1. */
   privateKeyPem: string
   /** Opens an encrypted key. The caller wipes it. */
@@ -70,8 +70,10 @@ export function softwareIssuer(options: SoftwareIssuerOptions): Issuer {
   // With RSA half a millisecond and more, in which nobody else would be answered: in a thread of the pool, one after another. The patient ones, of
   // which SCEP brings as many at once as it likes, stand in a line of their own.
   let thread: KeyThread | null = null
-  const open = () =>
-    keyThread({ name: 'issuer', privateKeyPem: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string, nice: patientNice })
+  const open = () => {
+    const privateKeyPem = privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
+    return keyThread({ name: 'issuer', privateKeyPem, nice: patientNice, clock: options.clock, log: options.log })
+  }
   return {
     ...read,
     ...signParts,
@@ -80,6 +82,8 @@ export function softwareIssuer(options: SoftwareIssuerOptions): Issuer {
       thread ??= open()
       return thread.sign(read.algorithm, tbs)
     },
+    // The others do not need that thread.
+    unready: patient => (patient && thread?.unready()) || null,
     async close() {
       await thread?.close()
     },

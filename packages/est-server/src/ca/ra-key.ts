@@ -11,7 +11,7 @@ import {
   parseCertificate,
 } from '@birthmark/device-sdk/core'
 import { EstServerError } from '../errors.ts'
-import { keyThread } from './key-thread.ts'
+import { type KeyThreadPorts, keyThread } from './key-thread.ts'
 
 /** RFC 5280 4.2.1.3, bit 2. */
 const KEY_ENCIPHERMENT = 4
@@ -25,10 +25,12 @@ export interface RaKey {
   decrypt(encryptedKey: Bytes, oaep: 'sha256' | 'sha384' | 'sha512' | null, bytes: number): Promise<Bytes>
   /** Signature in X.509 form. `algorithm`: a name of device-sdk/core for RSA. */
   sign(algorithm: string, message: Bytes): Promise<Bytes>
+  /** As Issuer's. */
+  unready?(): string | null
   close(): Promise<void>
 }
 
-export interface SoftwareRaOptions {
+export interface SoftwareRaOptions extends KeyThreadPorts {
   /** PEM or DER. */
   certificate: string | Bytes
   /** PKCS#8 PEM of an RSA key. */
@@ -65,6 +67,7 @@ export function softwareRa(options: SoftwareRaOptions): RaKey {
   }
   if (!equalBytes(spki, certificate.spki)) throw unusable('key: not the key of the certificate')
 
-  const thread = keyThread({ name: 'RA', privateKeyPem: options.privateKeyPem, nice: options.nice ?? 10 })
+  const { privateKeyPem, nice = 10, clock, log } = options
+  const thread = keyThread({ name: 'RA', privateKeyPem, nice, clock, log })
   return { certificate, ...thread }
 }
