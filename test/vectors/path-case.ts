@@ -27,7 +27,7 @@ export interface PathCase {
 export type Verdict = 'accepted' | DeviceErrorCode
 
 /** Certificates that parse; junk among intermediates and anchors is left out, as a server leaves it out. */
-function parsed(ders: Uint8Array[]): Certificate[] {
+export function parsed(ders: Uint8Array[]): Certificate[] {
   return ders.flatMap(der => {
     try {
       return [parseCertificate(der)]
