@@ -24,7 +24,7 @@ type Carried = Parameters<GatewayLink['exchange']>[0]
 function behind(
   unit: { keys: ReturnType<typeof memoryKeys>; store: ReturnType<typeof memoryStore> },
   forward: (request: Carried) => ReturnType<ReturnType<typeof createGateway>['forward']>,
-  skew = 0,
+  { skew = 0, operationalAnchors = bench.operationalAnchors } = {},
 ): Agent {
   const link: GatewayLink = {
     exchange(request, done) {
@@ -42,7 +42,7 @@ function behind(
       ...{
         label: null,
         birthAnchors: [],
-        operationalAnchors: bench.operationalAnchors,
+        operationalAnchors,
         secret: null,
         name: new Uint8Array([0x30, 0]),
       },
@@ -76,6 +76,18 @@ test('a device that cannot do mutual TLS enrolls and renews through a gateway, i
   expect((await bench.device('meter-1')).idxFloor).toBe(membershipOf(leaf)?.idx)
 })
 
+test('a device that was not told who issues asks nobody on a link where anybody could answer', async () => {
+  bench = await gatewayBench({ gateways: ['role=gateway'] })
+  const asked: string[] = []
+  const listening = (request: Carried) => {
+    asked.push(request.path)
+    return Promise.reject(new Error('not asked'))
+  }
+  const device = behind(await bench.bear('meter-1', ['role=meter']), listening, { operationalAnchors: [] })
+  expect(await run(done => device.enroll(false, done))).toMatch(/^path_no_anchor/)
+  expect(asked).toEqual([])
+})
+
 test('a gateway that lies gets nothing: swapped CSRs, mixed devices, other paths, old proofs, no proofs', async () => {
   bench = await gatewayBench({ gateways: ['role=gateway'] })
   const gateway = createGateway({ identity: await enrolledGateway('gw-1'), server: bench.url, trust: bench.trust.server })
@@ -86,7 +98,7 @@ test('a gateway that lies gets nothing: swapped CSRs, mixed devices, other paths
     return gateway.forward(change(request))
   }
   const attempt = async (id: string, change: (request: Carried) => Carried, skew = 0) => {
-    const device = behind(await bench.bear(id, ['role=meter']), spying(change), skew)
+    const device = behind(await bench.bear(id, ['role=meter']), spying(change), { skew })
     return run(done => device.enroll(false, done))
   }
   const csrOfAnother = async () => {

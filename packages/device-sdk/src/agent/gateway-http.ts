@@ -1,6 +1,6 @@
 // An Http for a device that reaches the server through a gateway, over whatever link it has (serial, radio, plain HTTP): every request for which the
 // agent would open TLS with a key carries that key's signature instead. The link authenticates nobody, so an agent over it needs
-// `operationalAnchors`: what it gets is judged by them alone. Optional: the agent does not reach this file.
+// `operationalAnchors`: what it gets is judged by them alone, and one without does not enroll. Optional: the agent does not reach this file.
 
 import { base64Of } from '../core/base64.ts'
 import type { Bytes } from '../core/bytes.ts'
@@ -19,6 +19,9 @@ export function gatewayHttp(link: GatewayLink, keys: KeyStore, hash: Hash, clock
   return {
     request: (request, tls, done) => {
       const slot = tls.slot
+      // So begins the enrollment of an agent that was not told who issues; on this link anybody could answer.
+      if (slot === 'birth' && request.path.slice(-8) === '/cacerts')
+        return clock.setTimer(0, () => done(deviceError('path_no_anchor', 'operationalAnchors'), null))
       if (slot === null) return link.exchange(request, done)
       let given = false
       const failed = (error: DeviceError): void => {
