@@ -1,7 +1,14 @@
 // The process that crl.ts measures: one store, one issuer, the lists of a server and nothing else. Takes orders over IPC.
 
 import { readFileSync } from 'node:fs'
-import { createRevocation, createRevocationLists, issuerName, openSqliteStore, softwareIssuer } from '@birthmark/est-server'
+import {
+  createRevocation,
+  createRevocationLists,
+  issuerName,
+  openSqliteStore,
+  shardOf,
+  softwareIssuer,
+} from '@birthmark/est-server'
 
 interface Given {
   path: string
@@ -16,7 +23,6 @@ const mostMemoryMb = () => Number(/^VmHWM:\s+(\d+) kB/m.exec(readFileSync('/proc
 const quiet = { info() {}, warn() {}, error: (_: object, message: string) => process.stderr.write(`${message}\n`) }
 const fleet = 'bench'
 const lifetimeSeconds = 86_400
-const shardSize = 4096
 
 async function start({ path, folder, certificate, key }: Given) {
   const store = await openSqliteStore({ path })
@@ -66,7 +72,7 @@ async function start({ path, folder, certificate, key }: Given) {
           fullLists++
         })
         const start = from + round * step
-        const shard = Math.floor(start / shardSize)
+        const shard = shardOf(start)
         const early = [shard, shard + 1].map(one => got(lists.shard(name, fleet, one)))
         const { seq } = await revocation.revokeRange({ start, length: 1, by: 'bench' })
         const recorded = performance.now()

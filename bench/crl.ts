@@ -11,10 +11,11 @@ import { fileURLToPath } from 'node:url'
 import { testAuthority } from '@birthmark/device-sdk/testing'
 import { openSqliteStore, softwareIssuer } from '@birthmark/est-server'
 import { type BuildOptions, buildSync } from 'esbuild'
+import { shardBits } from '../packages/est-server/src/status-urls.ts'
 
 const revokedBefore = 1_000_000
 const revokedAtOnce = 100_000
-const shardSize = 4096
+const shardSize = 1 << shardBits
 const repeats = 9
 /** openssl takes half a minute each time, and repeats itself within a few percent. */
 const opensslRepeats = 3

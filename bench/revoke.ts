@@ -11,13 +11,13 @@ import {
   createPublisher,
   createRuleSet,
   noticeSha256,
-  type OutboxNotice,
   signNotice,
   statusOf,
   systemClock,
 } from '@birthmark/fleet-revocation'
 import { createEmbeddedBroker } from '@birthmark/fleet-revocation/broker'
 import { createTestAuthority } from '../packages/fleet-revocation/src/testing/authority.ts'
+import { createMemoryOutbox } from '../packages/fleet-revocation/src/testing/memory-outbox.ts'
 import { createTestNoticeKey } from '../packages/fleet-revocation/src/testing/notice-key.ts'
 import { monotonicMs } from './monotonic.ts'
 import type { ClientCredential, FromClients, ToClients } from './revoke-clients.ts'
@@ -70,16 +70,9 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     clock: systemClock,
     log: quiet,
   })
-  const notices: OutboxNotice[] = []
-  let delivered = 0
+  const { notices, outbox } = createMemoryOutbox()
   const publisher = createPublisher({
-    outbox: {
-      pending: async limit => notices.filter(({ seq }) => seq > delivered).slice(0, limit),
-      delivered: async seq => {
-        delivered = seq
-      },
-      recent: async limit => notices.slice(-limit),
-    },
+    outbox,
     bus: broker,
     fleet,
     clock: systemClock,
@@ -113,7 +106,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
       progress(
         `round ${round}/${rounds}: ${broker.sessions().filter(({ connected }) => connected).length} sessions are live, revoking ${half}`,
       )
-      const before: OutboxNotice | undefined = notices.at(-1)
+      const before = notices.at(-1)
       const seq = round
       const notice: Bytes = await signNotice(
         {

@@ -2,18 +2,12 @@
 
 import { type AddressInfo, createServer } from 'node:net'
 import type { Bytes } from '@birthmark/device-sdk/core'
-import {
-  createHeartbeats,
-  createPublisher,
-  createRelyingParty,
-  createRuleSet,
-  type OutboxNotice,
-  systemClock,
-} from '@birthmark/fleet-revocation'
+import { createHeartbeats, createPublisher, createRelyingParty, createRuleSet, systemClock } from '@birthmark/fleet-revocation'
 import { connectMqttBus, type MqttBus } from '@birthmark/fleet-revocation/broker'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createTestHistory, heartbeatSecret } from '../../packages/fleet-revocation/src/testing/history.ts'
 import { quietLog } from '../../packages/fleet-revocation/src/testing/memory-bus.ts'
+import { createMemoryOutbox } from '../../packages/fleet-revocation/src/testing/memory-outbox.ts'
 import { createTestNoticeKey } from '../../packages/fleet-revocation/src/testing/notice-key.ts'
 import { fleet, startTestBroker, type TestBroker, until } from '../support/broker.ts'
 import { freePort } from '../support/ports.ts'
@@ -112,13 +106,7 @@ describe('the bus by URL', () => {
     const key = createTestNoticeKey()
     const history = createTestHistory(key, { fleet, heartbeats: true })
     const issuedAt = Math.floor(systemClock.now())
-    const notices: OutboxNotice[] = []
-    const delivered = new Set<number>()
-    const outbox = {
-      pending: async (limit: number) => notices.filter(({ seq }) => !delivered.has(seq)).slice(0, limit),
-      delivered: async (seq: number) => void delivered.add(seq),
-      recent: async (limit: number) => notices.slice(-limit),
-    }
+    const { notices, outbox } = createMemoryOutbox()
     const publisher = createPublisher({
       outbox,
       bus: busAs('publisher'),

@@ -6,7 +6,6 @@ import {
   createPublisher,
   createRelyingParty,
   nodeVerify,
-  type OutboxNotice,
   type Pulled,
   type RelyingParty,
   systemClock,
@@ -17,6 +16,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { type Credential, createTestAuthority } from '../../packages/fleet-revocation/src/testing/authority.ts'
 import { createTestHistory, heartbeatSecret } from '../../packages/fleet-revocation/src/testing/history.ts'
 import { quietLog } from '../../packages/fleet-revocation/src/testing/memory-bus.ts'
+import { createMemoryOutbox } from '../../packages/fleet-revocation/src/testing/memory-outbox.ts'
 import { createTestNoticeKey } from '../../packages/fleet-revocation/src/testing/notice-key.ts'
 import { fleet, until } from '../support/broker.ts'
 import { type NatsCluster, startNats, usersBySubject } from '../support/nats.ts'
@@ -85,19 +85,6 @@ async function deviceAt(cluster: NatsCluster, n: number, gid: number) {
   return { membership, bus, receiver }
 }
 
-function memoryOutbox() {
-  const notices: OutboxNotice[] = []
-  const delivered = new Set<number>()
-  return {
-    ...{ notices, delivered },
-    outbox: {
-      pending: async (limit: number) => notices.filter(({ seq }) => !delivered.has(seq)).slice(0, limit),
-      delivered: async (seq: number) => void delivered.add(seq),
-      recent: async (limit: number) => notices.slice(-limit),
-    },
-  }
-}
-
 describe.skipIf(!available({ 'nats-server': 'nats-server' }))('a cluster of three with a node killed in the middle', () => {
   it('[F53] [F54] [F69] loses no notice, and who is revoked is denied on every side', async () => {
     const parties = ['party-0', 'party-1', 'party-2']
@@ -111,7 +98,7 @@ describe.skipIf(!available({ 'nats-server': 'nats-server' }))('a cluster of thre
     // The first client has the cluster make its stores.
     const bus = busAt(cluster, 0, 'publisher', services.service('publisher'))
     await until(() => bus.connected(), 'the publisher is connected', 40)
-    const { notices, delivered, outbox } = memoryOutbox()
+    const { notices, delivered, outbox } = createMemoryOutbox()
     const history = createTestHistory(key, { heartbeats: true })
     const heartbeats = createHeartbeats(heartbeatSecret, fleet)
     const publisher = createPublisher({

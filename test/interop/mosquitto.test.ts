@@ -5,16 +5,7 @@ import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Bytes, type DeviceError, decodePem } from '@birthmark/device-sdk/core'
-import {
-  createPublisher,
-  createRuleSet,
-  encodeList,
-  nodeVerify,
-  type OutboxNotice,
-  type Rule,
-  runsOf,
-  systemClock,
-} from '@birthmark/fleet-revocation'
+import { createPublisher, createRuleSet, encodeList, nodeVerify, type Rule, runsOf, systemClock } from '@birthmark/fleet-revocation'
 import {
   connectMqttBus,
   createCrlFile,
@@ -31,6 +22,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { type Credential, createTestAuthority } from '../../packages/fleet-revocation/src/testing/authority.ts'
 import { createTestHistory } from '../../packages/fleet-revocation/src/testing/history.ts'
 import { quietLog } from '../../packages/fleet-revocation/src/testing/memory-bus.ts'
+import { createMemoryOutbox } from '../../packages/fleet-revocation/src/testing/memory-outbox.ts'
 import { createTestNoticeKey } from '../../packages/fleet-revocation/src/testing/notice-key.ts'
 import { ended, fleet, startTestBroker, until } from '../support/broker.ts'
 import { freePort, listens } from '../support/ports.ts'
@@ -225,20 +217,6 @@ async function startMosquitto(more: { crl?: boolean } = {}) {
   return { launch, devices, path, port, servers, busAs, clientAs, crlFile }
 }
 
-function memoryOutbox() {
-  const notices: OutboxNotice[] = []
-  const delivered = new Set<number>()
-  return {
-    notices,
-    delivered,
-    outbox: {
-      pending: async (limit: number) => notices.filter(({ seq }) => !delivered.has(seq)).slice(0, limit),
-      delivered: async (seq: number) => void delivered.add(seq),
-      recent: async (limit: number) => notices.slice(-limit),
-    },
-  }
-}
-
 describe.skipIf(!brokers)('a real mosquitto as the broker', () => {
   it('carries the notice, cuts the revoked, gives them nothing afterwards, and leaves the neighbours', async () => {
     const { launch, devices, clientAs, busAs, path, port, servers } = await startMosquitto()
@@ -258,7 +236,7 @@ describe.skipIf(!brokers)('a real mosquitto as the broker', () => {
     cleanups.push(() => enforcer.close())
     const key = createTestNoticeKey()
     const history = createTestHistory(key)
-    const { notices, outbox, delivered } = memoryOutbox()
+    const { notices, outbox, delivered } = createMemoryOutbox()
     const publisher = createPublisher({ outbox, bus: publisherBus, fleet, clock: systemClock, log: quietLog })
     cleanups.push(() => publisher.close())
 
@@ -529,7 +507,7 @@ describe.skipIf(!brokers)('a real mosquitto as the broker', () => {
     })
     cleanups.push(() => enforcer.close())
     const history = createTestHistory(createTestNoticeKey())
-    const { notices, outbox } = memoryOutbox()
+    const { notices, outbox } = createMemoryOutbox()
     const publisher = createPublisher({ outbox, bus: publisherBus, fleet, clock: systemClock, log: quietLog })
     cleanups.push(() => publisher.close())
     const membership = { fleet, idx: 1, gids: [7] }

@@ -3,7 +3,7 @@
 
 import { once } from 'node:events'
 import { connect as connectTcp } from 'node:net'
-import { createHeartbeats, createPublisher, createRelyingParty, type OutboxNotice, systemClock } from '@birthmark/fleet-revocation'
+import { createHeartbeats, createPublisher, createRelyingParty, systemClock } from '@birthmark/fleet-revocation'
 import { connectMqttBus, type ServiceRole } from '@birthmark/fleet-revocation/broker'
 import { createNatsUsers, type NatsDevice, type NatsUsers, signalReload } from '@birthmark/fleet-revocation/nats'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
@@ -11,6 +11,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { type Credential, createTestAuthority } from '../../packages/fleet-revocation/src/testing/authority.ts'
 import { createTestHistory, heartbeatSecret } from '../../packages/fleet-revocation/src/testing/history.ts'
 import { quietLog } from '../../packages/fleet-revocation/src/testing/memory-bus.ts'
+import { createMemoryOutbox } from '../../packages/fleet-revocation/src/testing/memory-outbox.ts'
 import { createTestNoticeKey } from '../../packages/fleet-revocation/src/testing/notice-key.ts'
 import { fleet, until } from '../support/broker.ts'
 import { startNats, usersBySubject } from '../support/nats.ts'
@@ -104,19 +105,10 @@ describe.skipIf(!available({ 'nats-server': 'nats-server' }))('nodes of a NATS c
       return bus
     }
 
-    // The outbox in memory, and all else as it is.
-    const notices: OutboxNotice[] = []
-    let delivered = 0
+    const { notices, outbox } = createMemoryOutbox()
     const history = createTestHistory(key, { heartbeats: true })
     const publisher = createPublisher({
-      outbox: {
-        pending: async limit => notices.filter(({ seq }) => seq > delivered).slice(0, limit),
-        delivered: async seq => {
-          delivered = seq
-        },
-        recent: async limit => notices.slice(-limit),
-      },
-      ...{ bus: busOf('publisher@acme', 0), fleet, heartbeats: createHeartbeats(heartbeatSecret, fleet) },
+      ...{ outbox, bus: busOf('publisher@acme', 0), fleet, heartbeats: createHeartbeats(heartbeatSecret, fleet) },
       ...{ clock: systemClock, log: quietLog, relyingParties: ['enforcer@acme'] },
     })
     cleanups.push(() => publisher.close())
