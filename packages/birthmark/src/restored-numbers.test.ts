@@ -1,0 +1,106 @@
+// A store that was put back takes in what was published, on either store, whatever number it was published under.
+
+import { randomBytes } from 'node:crypto'
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { openPostgresStore, openSqliteStore, type Store } from '@birthmark/est-server'
+import { createRuleSet, noticeSha256, type Rule, signNotice } from '@birthmark/fleet-revocation'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { startPostgres, type TestPostgres } from '../../../test/support/postgres.ts'
+import { runCommandLine } from './command-line.ts'
+import { readConfiguration, type Settings } from './configuration.ts'
+import { noticeKeysOf } from './notice-signing.ts'
+import { unfit } from './published-notice.ts'
+import { storedRules } from './recorded-rules.ts'
+import { goOn, type Known, type VerifiedNotice, verifiedNotices } from './restored-numbers.ts'
+import { ensureTwoTier } from './server-certificate.ts'
+import { createTerminal } from './terminal.ts'
+
+const fleet = 'acme'
+const group = (gid: number): Rule => ({ kind: 'group', gid, bound: 10 })
+const nowhere = { write() {} }
+let folder: string
+let settings: Settings
+let server: TestPostgres
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'bm-'))
+  const terminal = createTerminal({ stdout: nowhere, stderr: nowhere, env: {}, now: () => 0 })
+  expect(await runCommandLine(['init', folder, '--fleet', fleet, '--host', 'est.acme.test'], terminal)).toBe(0)
+  await ensureTwoTier(join(folder, 'maker'), 'Acme', 'device', randomBytes)
+  copyFileSync(join(folder, 'maker', 'root.pem'), join(folder, 'birth-anchors.pem'))
+  settings = readConfiguration(join(folder, 'birthmark.yaml'))
+  server = await startPostgres()
+})
+afterAll(async () => {
+  await server.remove()
+  rmSync(folder, { recursive: true })
+})
+
+async function published(seq: number, before: VerifiedNotice | null, rules: Rule[], floor = 0): Promise<VerifiedNotice> {
+  const facts = { fleet, seq, issuedAt: 1_800_000_000, maxAgeSeconds: 30, root: null, heartbeatAnchor: new Uint8Array(16) }
+  const previousSha256 = before === null ? null : noticeSha256(before.notice)
+  const notice = await signNotice({ ...facts, previousSha256, rules, floor }, noticeKeysOf(settings.notices.keys))
+  const { verified } = await verifiedNotices(settings, [notice])
+  return verified[0]
+}
+
+/** To a machine whose mark is beyond all of them. */
+const known = (...notices: VerifiedNotice[]): Known => ({ seen: null, isMarked: true, notices, lists: [], above: null })
+
+describe.each(['sqlite', 'postgres'] as const)('%s', kind => {
+  let store: Store
+  let count = 0
+
+  beforeEach(async () => {
+    const name = `restored_${count++}`
+    const state = join(folder, kind, name)
+    mkdirSync(state, { recursive: true })
+    settings = { ...settings, state }
+    store =
+      kind === 'sqlite'
+        ? await openSqliteStore({ path: join(state, 'fleet.db'), onStopped() {} })
+        : await openPostgresStore(server.address(name))
+    return () => store.close()
+  })
+
+  test('[F45] [F69] what a notice revokes whose number another has, of every kind, is recorded and signed again above both; once', async () => {
+    const first = await published(1, null, [group(1)])
+    const ours = await published(2, first, [group(2)])
+    const outcome = await goOn(store, settings, known(first, ours))
+    expect(outcome).toMatchObject({ seq: 2, adopted: 2, taken: [], missing: null, isMarked: true })
+
+    const others: Rule[] = [
+      group(3),
+      { kind: 'range', start: 40, length: 9 },
+      { kind: 'issuer', keyId: new Uint8Array(20).fill(7) },
+    ]
+    const theirs = await published(2, first, others, 6)
+    expect(await unfit(store, theirs.notice, theirs.body)).toMatch(/fork/)
+    const after = await goOn(store, settings, known(first, theirs))
+    expect(after).toMatchObject({ seq: 3, adopted: 1, taken: [2], missing: null, isMarked: false })
+    // How far the other life of this machine went, nobody knows.
+    expect(after.idx).toBeGreaterThan(outcome.idx + 4_000_000)
+    expect((await storedRules(store, fleet)).merge([group(1), group(2), ...theirs.body.rules], 6)).toBe(false)
+    const { verified } = await verifiedNotices(settings, [(await store.newestNotice(fleet))!.notice])
+    expect(verified[0].body.seq).toBe(3)
+    expect(createRuleSet(verified[0].body.rules, verified[0].body.floor).merge(theirs.body.rules, 6)).toBe(false)
+    expect((await store.audit(0, 10)).at(-1)?.detail).toMatch(/^notice 3, signed anew for a published notice 2/)
+    expect(await unfit(store, theirs.notice, theirs.body)).toBeNull()
+
+    expect(await goOn(store, settings, known(first, theirs))).toMatchObject({ seq: 3, adopted: 0, taken: [2] })
+  })
+
+  test('[F45] numbers are missing that nobody has a notice of; one that turns up later is taken in all the same', async () => {
+    const notices = [await published(1, null, [group(1)])]
+    for (const seq of [2, 3, 4, 5]) notices.push(await published(seq, notices[seq - 2], [group(seq)]))
+    const [first, , third, fourth, fifth] = notices
+    expect(await goOn(store, settings, known(first, fourth))).toMatchObject({ seq: 4, adopted: 2, missing: { from: 2, to: 3 } })
+    expect(await goOn(store, settings, known(third, fifth))).toMatchObject({ seq: 6, adopted: 2, taken: [3], missing: null })
+    expect((await store.rules(fleet)).map(({ gid }) => gid).sort()).toEqual([1, 3, 4, 5])
+    // Behind a notice that this store never had.
+    const stray = await published(7, fifth, [group(7)])
+    expect(await goOn(store, settings, known(stray))).toMatchObject({ seq: 9, adopted: 1, taken: [7], missing: null })
+  })
+})
