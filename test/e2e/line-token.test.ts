@@ -82,6 +82,55 @@ test.each<[KeyType, KeyType]>([
   expect(printed).toContain('1 issued and to be read back, 2 done before')
 })
 
+test('init with --sku and --token: a line in one go whose issuing key is in a token, the root’s in a file or in a token too', async () => {
+  const limits = ['--station', 'A3', '--quota', '2', '--until', '2099-01-01']
+  const init = (sku: string, desk: string, ...more: string[]) =>
+    line('init', '--organization', 'Acme', '--sku', sku, '--dir', file(sku), '--desk', file(desk), ...limits, ...more)
+  writeFileSync(file('u.csv'), 'serial\nS-1\nS-2\nS-3\n')
+  const issue = (sku: string) => line('run', '--csv', file('u.csv'), '--simulate', '--out', file(sku, 'units'), '--dir', file(sku))
+
+  const first = inToken('issuing', '02', 'P-256')
+  token.unplug()
+  expect(await init('gw-2', 'desk', '--token', first)).toBe(1)
+  expect(printed).toContain('token_absent')
+  expect(['gw-2', 'desk'].filter(each => existsSync(file(each)))).toEqual([])
+  token.plug()
+  expect(await init('gw-2', 'desk', '--token', first)).toBe(0)
+  expect(printed).toContain('issuing CA for gw-2: station A3, 2 units')
+  expect(await line('root', '--organization', 'Acme', '--dir', file('vault'), '--token', inToken('root', '01', 'P-384'))).toBe(0)
+  expect(await init('gw-3', 'vault', '--token', inToken('issuing-3', '03', 'RSA-2048'))).toBe(0)
+  expect(printed).toContain('root that was there')
+
+  for (const [sku, desk] of [
+    ['gw-2', 'desk'],
+    ['gw-3', 'vault'],
+  ]) {
+    // The quota that the root has signed is two.
+    expect(await issue(sku)).toBe(3)
+    expect(printed).toContain('quota_spent')
+    const check = ['-CAfile', file(desk, 'root.pem'), '-untrusted', file(sku, 'issuing.pem')]
+    for (const unit of ['S-1.pem', 'S-2.pem'])
+      expect(execFileSync('openssl', ['verify', ...check, file(sku, 'units', unit)], { encoding: 'utf8' })).toContain('OK')
+    expect(existsSync(file(sku, 'issuing.key.pem'))).toBe(false)
+    expect(readdirSync(file(sku))).toContain('issuing.token.json')
+    for (const name of readdirSync(file(sku)).filter(each => each !== 'units'))
+      expect(readFileSync(file(sku, name), 'latin1'), name).not.toContain(token.pin)
+  }
+  expect([readdirSync(file('desk')).sort(), readdirSync(file('vault')).sort()]).toEqual([
+    ['root.key.pem', 'root.pem'],
+    ['root.pem', 'root.token.json'],
+  ])
+
+  // The key in the token signs, and nothing in its stead.
+  writeFileSync(file('u.csv'), 'serial\nS-4\n')
+  const third = ['--token', inToken('issuing-4', '04', 'P-256')]
+  expect(await init('gw-4', 'desk', ...third)).toBe(0)
+  token.unplug()
+  expect(await line('status', '--dir', file('gw-4'))).toBe(0)
+  expect(await issue('gw-4')).toBe(1)
+  expect(printed).toContain('token_absent')
+})
+
 test('[F40] a wrong PIN is tried once, and a file that does not say enough is refused by its field', async () => {
   writeFileSync(file('wrong'), 'not-the-pin\n', { mode: 0o600 })
   const settings = inToken('root', '01', 'P-256', file('wrong'))

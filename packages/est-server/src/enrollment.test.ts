@@ -83,6 +83,23 @@ describe('a certificate', () => {
     expect(records.at(-1)).toMatchObject({ kind: 'certificate_issued', device: 'm-1', by: '192.0.2.1' })
   })
 
+  it('is signed ahead of those of SCEP', async () => {
+    const asked: unknown[] = []
+    const other = await kernel({
+      issuer: issuer => ({
+        ...issuer,
+        sign(tbs, patient) {
+          asked.push(patient)
+          return issuer.sign(tbs)
+        },
+      }),
+    })
+    const { peer } = await other.device('m-1')
+    issuedBy(await other.enroll(peer(), csrFor(testKey(), currentName('m-1'))))
+    await other.close()
+    expect(asked).toEqual([false])
+  })
+
   it.each(['P-256', 'P-384', 'Ed25519', 'RSA'] as const)('is accepted by openssl for a %s key', async kind => {
     const certificate = await enrollAs(d, testKey(kind))
     writeFileSync(join(k.folder, 'ca.pem'), k.ca.pem)

@@ -35,6 +35,30 @@ test('steps of the store are timed and their failures counted; everything else o
   expect(text).toContain('birthmark_step_seconds_count{step="record_intent"} 1')
 })
 
+test('an issuer whose signatures are counted is asked as it was: for the patient, or not', async () => {
+  const metrics = createMetrics({ profiles: [null] })
+  const asked: unknown[] = []
+  const issuer = metrics.issuer({
+    algorithm: 'rsa-pkcs1-sha256',
+    sign: async (_tbs: Uint8Array, patient?: boolean) => {
+      asked.push(patient)
+      if (patient) throw new Error('no')
+      return new Uint8Array(1)
+    },
+    unready: (patient?: boolean) => (patient ? 'away' : null),
+  } as never)
+  await issuer.sign(new Uint8Array(1))
+  await expect(issuer.sign(new Uint8Array(1), true)).rejects.toThrow('no')
+  expect([asked, issuer.unready?.(true), issuer.unready?.(), issuer.algorithm]).toEqual([
+    [undefined, true],
+    'away',
+    null,
+    'rsa-pkcs1-sha256',
+  ])
+  const text = await metrics.text()
+  for (const outcome of ['signed', 'failed']) expect(text).toContain(`birthmark_issuer_signatures_total{outcome="${outcome}"} 1`)
+})
+
 test('what several processes count is one page', async () => {
   const [one, two] = [createMetrics({ profiles: [null] }), createMetrics({ profiles: [null] })]
   for (const metrics of [one, two, two]) metrics.http.connectionRefused('address_rate')
