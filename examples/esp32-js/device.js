@@ -9,7 +9,7 @@ const reopenSeconds = 15
 const reopenSecondsMax = 900
 
 /**
- * Returns the agent, started. `openBus(identity, events)`: opens a line as `{ deviceId, slot, chain }` (DER, leaf first) and returns a BusSession.
+ * Returns the agent, started, or about to where `ports.clock` is a TrustedClock. `openBus(identity, events)`: opens a line as `{ deviceId, slot, chain }` (DER, leaf first) and returns a BusSession.
  * `report(line)`: a serial port, an LED, a log. `settings.measure()`: what telemetry carries, as JSON.
  */
 export function startDevice(ports, openBus, settings, report) {
@@ -49,6 +49,7 @@ export function startDevice(ports, openBus, settings, report) {
       } else if (type === 'revoked') {
         report('revoked by ' + value)
         disconnect()
+        if (ports.clock.stop) ports.clock.stop()
       }
     },
   )
@@ -116,6 +117,11 @@ export function startDevice(ports, openBus, settings, report) {
   }
   // From an earlier life: connect with what there is.
   connect()
-  agent.start()
+  // A clock that has to be told the time is told first.
+  if (ports.clock.start)
+    ports.clock.start(function () {
+      agent.start()
+    })
+  else agent.start()
   return agent
 }

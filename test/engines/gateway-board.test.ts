@@ -14,14 +14,17 @@ import { type Asked, hexOf } from './recorded.ts'
 import { boardTime, espruinoMain } from './simulated-boards.ts'
 import { runOnXs, type XsQuestion } from './xs.ts'
 
-/** The board, and what happens on it: what is due soon is run, then the line is heard; when it is silent, the device renews, once. */
-const board = `
+/** The board, and what happens on it: what is due soon is run, then the line is heard; when it is silent, the device renews, once. It is in 1970. */
+const board = (fleet: string, builtAt: number): string => `
 var hear = null, renewed = false
 ${espruinoMain(
   true,
-  `serial: { write: function (bytes) { lend('write', '', bytes) }, on: function (event, callback) { hear = callback } },
+  `uptime: function () { return clock / 1000 },
+  serial: { write: function (bytes) { lend('write', '', bytes) }, on: function (event, callback) { hear = callback } },
   openBus: function () { return { subscribe: function () {}, publish: function () { return true }, close: function () {} } },`,
-  `noticeSigners: [],
+  `fleet: '${fleet}',
+    builtAt: ${builtAt},
+    noticeSigners: [{ keyId: lend('given', 'keyId'), algorithm: -7, spki: lend('given', 'noticeSpki') }],
     telemetrySeconds: 3600,
     measure: function () { return 0 },`,
 )}
@@ -48,7 +51,7 @@ for (var turn = 0; turn < 400; turn++) {
 /** On the line before each answer: text, half a frame, an escape that is none. */
 const noise = Buffer.from('boot ok\r\n\xc0\x85\x01\xdb\x00\xc0', 'latin1')
 
-it('a board without TLS enrolls and renews over a noisy serial line, by a gateway, on XS and Duktape', async () => {
+it('[F55] a board without TLS and without a clock enrolls and renews over a noisy serial line, by a gateway, on XS and Duktape', async () => {
   const bench = await gatewayBench({ gateways: ['role=gateway'] })
   const gatewayUnit = await bench.bear('gw-1', ['role=gateway'])
   const identity = createIdentity({ ...gatewayUnit, server: { url: bench.url }, trust: bench.trust })
@@ -65,7 +68,8 @@ it('a board without TLS enrolls and renews over a noisy serial line, by a gatewa
   const point = (slot: string) => p256.getPublicKey(secrets.get(slot) as Uint8Array, false)
   const [birthAnchor] = decodePem(bench.trust.birth, 'CERTIFICATE', 1)
   const birthChain = unit.store.get('birth.chain') as Bytes
-  const given: Record<string, Bytes> = { birthAnchor, operationalAnchor: bench.operationalAnchors[0] }
+  const { keyId, spki } = bench.timeSigner
+  const given: Record<string, Bytes> = { birthAnchor, operationalAnchor: bench.operationalAnchors[0], keyId, noticeSpki: spki }
   const said: string[] = []
   const came: Buffer[] = []
   boardEnd.on('data', part => came.push(noise, part))
@@ -105,7 +109,8 @@ it('a board without TLS enrolls and renews over a noisy serial line, by a gatewa
     },
   }
   const transcript: Asked[] = []
-  const script = `${boardTime(Math.floor(Date.now() / 1000))}\n${await exampleBundle(espruinoEntry)}\n${board}`
+  const main = await exampleBundle(espruinoEntry)
+  const script = `${boardTime(0)}\n${main}\n${board(bench.fleet, Math.floor(Date.now() / 1000) - 86_400)}`
   await runOnXs(script, async ({ name, text, bytes }: XsQuestion) => {
     const answer = await hosts[name](text, ...bytes.map(part => new Uint8Array(part)))
     transcript.push([name, text, bytes.map(hexOf), answer && hexOf(answer)])

@@ -121,7 +121,7 @@ var device = { network: { http: { io: HttpClient, socket: {} }, mqtt: { io: Mqtt
 
 /**
  * The example's `main` with Espruino's built-in modules and an ATECC608 (or none). `parts` and `config` (properties, as text) are what else the board brings:
- * how it reaches a server and a broker, what it measures. ES5.
+ * its clock, how it reaches a server and a broker, its fleet and build, what it measures. ES5.
  */
 export const espruinoMain = (element: boolean, parts: string, config: string): string => `
 var files = { 'bm.birth.chain': lend('factory', 'birthmark/birth.chain').buffer }
@@ -140,11 +140,8 @@ var agent = main({
     erase: function (name) { delete files[name] },
   },
   timers: { setTimeout: setTask, clearTimeout: clearTask },
-  now: function () { return Math.floor(clock / 1000) },
   print: function (line) { lend('say', line) },
   config: {
-    fleet: 'acme',
-    builtAt: Math.floor(clock / 1000) - 86400,
     birthAnchors: [lend('given', 'birthAnchor')],
     operationalAnchors: [lend('given', 'operationalAnchor')],
     ${config}
@@ -157,7 +154,8 @@ export const espruinoBoard = (element: boolean): string => `
 function proven(tls) { return tls.slot === null ? new Uint8Array(0) : lend('sign', tls.slot === 'birth' ? '0' : tls.slot === 'op-0' ? '2' : '3', sevens()) }
 ${espruinoMain(
   element,
-  `http: {
+  `now: function () { return Math.floor(clock / 1000) },
+  http: {
     request: function (request, tls, done) {
       setTask(function () {
         var answer = exchange(request.method + ' ' + request.path, request.body || new Uint8Array(0), joined(tls.chain), proven(tls))
@@ -181,7 +179,9 @@ ${espruinoMain(
       close: function () { open = false },
     }
   },`,
-  `noticeSigners: [{ keyId: lend('given', 'keyId'), algorithm: -7, spki: lend('given', 'noticeSpki') }],
+  `fleet: 'acme',
+    builtAt: Math.floor(clock / 1000) - 86400,
+    noticeSigners: [{ keyId: lend('given', 'keyId'), algorithm: -7, spki: lend('given', 'noticeSpki') }],
     telemetrySeconds: 60,
     measure: function () { return Math.floor(clock / 1000) },`,
 )}`

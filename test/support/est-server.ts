@@ -57,6 +57,8 @@ export interface TestServerOptions {
   supersedesMax?: number
   profile?: Partial<ProfileOptions>
   proxies?: ProxyRule[]
+  /** Further routes. */
+  routes?: (app: Listener['app']) => void
   /** Opens another store than SQLite in a temporary folder; it is closed with the server. */
   store?: (folder: string) => Promise<Store>
 }
@@ -137,6 +139,7 @@ export async function startEstServer(
     ...(options.proxies && { proxies: createProxies(options.proxies, clock) }),
     requestId: () => randomUUID(),
   })
+  options.routes?.(listener.app)
   const { port } = await listener.listen('127.0.0.1', 0)
   return {
     port,

@@ -1,15 +1,20 @@
 // A server of its own for devices and gateways that are born here, with the switches that tests of gateways need.
-import { createHash } from 'node:crypto'
-import { type Bytes, COMMON_NAME, decodePem, encodeName, SERIAL_NUMBER } from '@birthmark/device-sdk/core'
+import { createHash, generateKeyPairSync } from 'node:crypto'
+import { type Bytes, COMMON_NAME, decodePem, encodeName, SERIAL_NUMBER, type TimeSigner } from '@birthmark/device-sdk/core'
 import { memoryKeys, memoryStore } from '@birthmark/device-sdk/node'
 import { neverExpires, testAuthority } from '@birthmark/device-sdk/testing'
 import type { DeviceRecord } from '@birthmark/est-server'
+import { noticeKeyId } from '@birthmark/fleet-revocation'
+import { signedTime } from '../../packages/birthmark/src/signed-time.ts'
 import { fleet, startEstServer } from './est-server.ts'
 
 export interface GatewayBench {
   url: string
   trust: { server: string; birth: string; operational: string }
   operationalAnchors: Bytes[]
+  /** Whose word the server gives on the time, and of which fleet. */
+  timeSigner: TimeSigner
+  fleet: string
   /** A unit with a birth key, known to the server in these groups. */
   bear(id: string, groups: string[]): Promise<{ keys: ReturnType<typeof memoryKeys>; store: ReturnType<typeof memoryStore> }>
   /** The same for a birth key that was made elsewhere; its birth certificate. */
@@ -25,7 +30,13 @@ export interface GatewayBench {
 
 export async function gatewayBench(profile: { gateways?: string[] }): Promise<GatewayBench> {
   const maker = testAuthority('Maker')
-  const server = await startEstServer({ root: { certificate: maker.certificate } }, { profile })
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const spki = new Uint8Array(publicKey.export({ type: 'spki', format: 'der' }))
+  const time = signedTime({ fleet, notices: { keys: [privateKey], countersignAbove: null } }, { now: () => Date.now() / 1000 })
+  const server = await startEstServer(
+    { root: { certificate: maker.certificate } },
+    { profile, routes: app => void app.get(time.path, time.answer) },
+  )
   const record = async (id: string) => {
     const none = new Uint8Array(32)
     const { device } = await server.store.enrollmentFacts(fleet, id, none, none)
@@ -44,6 +55,8 @@ export async function gatewayBench(profile: { gateways?: string[] }): Promise<Ga
   return {
     url: server.url,
     trust: { server: server.identity.rootPem, birth: maker.pem, operational: server.issuerRootPem },
+    timeSigner: { keyId: noticeKeyId(spki), algorithm: -7, spki },
+    fleet,
     operationalAnchors: decodePem(server.issuerRootPem, 'CERTIFICATE', 1),
     async bear(id, groups) {
       const keys = memoryKeys()

@@ -18,7 +18,7 @@ import { noticeKeysOf } from './notice-signing.ts'
 const question = new RegExp(`^[^?]*\\?nonce=((?:[0-9a-f]{2}){${timeNonceBytesMin},${timeNonceBytesMax}})$`)
 
 /** A route for the listener's app, under `path`. */
-export function signedTime({ fleet, notices }: Settings, clock: Clock) {
+export function signedTime({ fleet, notices }: Pick<Settings, 'fleet' | 'notices'>, clock: Pick<Clock, 'now'>) {
   const [key] = noticeKeysOf(notices.keys)
   const header = sign1Header(key.algorithm)
   return {
