@@ -1,0 +1,152 @@
+// The notices of a store that was put back: those that were published since are taken in, and what has no place among its own any more is signed
+// again above them. Rules only grow, whatever the number under which they were said.
+
+import { join } from 'node:path'
+import { type Bytes, equalBytes } from '@birthmark/device-sdk/core'
+import { type AuditEntry, countNumbers, type NoticeInput, type Store } from '@birthmark/est-server'
+import { createHeartbeats, type NoticeBody, nodeVerify, noticeSha256, openNotice, unpackRules } from '@birthmark/fleet-revocation'
+import { CommandError } from './command-error.ts'
+import type { Settings } from './configuration.ts'
+import { heartbeatSecret, noticeKeysOf, noticeSigner, noticeSigners } from './notice-signing.ts'
+import { partsOf, storedRules } from './recorded-rules.ts'
+
+/** As in a notice that revokes nothing. */
+const standingRulesMax = 63
+
+/** A notice that verified under a key of the configuration. */
+export interface VerifiedNotice {
+  notice: Bytes
+  body: NoticeBody
+}
+
+export interface PublishedNotices {
+  /** Oldest first. */
+  notices: VerifiedNotice[]
+  /** The highest number that was given out, as far as anybody knows. */
+  seq: number
+  /** The operator's word that none is higher; 0 for none. */
+  above: number
+}
+
+export interface TakenIn {
+  /** Of the newest notice. */
+  seq: number
+  /** Of the notices that are known, those that the store has only now. */
+  adopted: number
+  /** Numbers under which something else was published than the store has: what that revoked was signed again, under later numbers. */
+  taken: number[]
+  /** From the first to the last number of a notice that was published, and that nobody here has. */
+  missing: { from: number; to: number } | null
+}
+
+/** Those that verify, oldest first, each once, two of one number in the order given; and how many do not. */
+export async function verifiedNotices(
+  { notices: { keys }, fleet }: Pick<Settings, 'notices' | 'fleet'>,
+  notices: Bytes[],
+): Promise<{ verified: VerifiedNotice[]; others: number }> {
+  const signers = noticeSigners(keys)
+  const byHash = new Map<string, VerifiedNotice>()
+  let others = 0
+  for (const notice of notices)
+    await new Promise<void>(done =>
+      openNotice(notice, fleet, signers, nodeVerify(), (_problem, body) => {
+        if (body === null) others++
+        else byHash.set(Buffer.from(noticeSha256(notice)).toString('hex'), { notice, body })
+        done()
+      }),
+    )
+  return { verified: [...byHash.values()].sort((a, b) => a.body.seq - b.body.seq), others }
+}
+
+/** To a store that permits the next gap (raiseNumbers). Once more with the same changes nothing, so a crash in between loses nothing. */
+export async function takeIn(
+  store: Store,
+  settings: Settings,
+  { notices, seq: last, above }: PublishedNotices,
+  at: number,
+  audit: (detail: string) => AuditEntry,
+): Promise<TakenIn> {
+  const { fleet } = settings
+  const own = (await store.newestNotice(fleet))?.seq ?? 0
+  const taken: VerifiedNotice[] = []
+  let [adopted, seq] = [0, own]
+  for (const verified of notices) {
+    const { rules, certificates } = partsOf(verified.body.rules)
+    const detail = `notice ${verified.body.seq}, ${rules.length} group rules, ${countNumbers(certificates)} certificates`
+    const outcome = await adopt(store, fleet, verified, audit(detail))
+    if (outcome === 'taken') taken.push(verified)
+    if (outcome !== 'adopted') continue
+    adopted++
+    seq = verified.body.seq
+  }
+  const sign = restoringSigner(store, settings, at)
+  if (Math.max(last, above) > seq) {
+    seq = Math.max(last, above) + 1
+    const { rules, floor } = await store.draftSet(fleet, standingRulesMax)
+    await sign(seq, rules, floor, audit(`notice ${seq}, signed anew above those that are missing`))
+  }
+  const standing = await storedRules(store, fleet)
+  for (const { body } of taken) {
+    const grew = standing.merge(body.rules, body.floor)
+    // Whoever holds it takes no other of its number: the next thing that is shown has to be above it.
+    if (!grew && body.seq !== seq) continue
+    adopted += grew ? 1 : 0
+    seq++
+    const detail = `notice ${seq}, signed anew for a published notice ${body.seq}, whose number is taken here`
+    await sign(seq, unpackRules(body.rules), body.floor, audit(detail))
+  }
+  return { seq, adopted, taken: [...new Set(taken.map(({ body }) => body.seq))], missing: missingOf(own + 1, last, notices) }
+}
+
+/** From the first to the last number between these that no notice has. */
+function missingOf(from: number, to: number, notices: VerifiedNotice[]): TakenIn['missing'] {
+  const present = new Set(notices.map(({ body }) => body.seq))
+  while (present.has(from)) from++
+  while (present.has(to)) to--
+  return from <= to ? { from, to } : null
+}
+
+/** Whether a number has two notices: among those that are known, or between them and the store. */
+export async function isForked(store: Store, fleet: string, notices: VerifiedNotice[]): Promise<boolean> {
+  for (const [i, { notice, body }] of notices.entries()) {
+    if (notices[i + 1]?.body.seq === body.seq) return true
+    const held = await store.notice(fleet, body.seq)
+    if (held && !equalBytes(held.sha256, noticeSha256(notice))) return true
+  }
+  return false
+}
+
+function adopt(store: Store, fleet: string, { notice, body }: VerifiedNotice, audit: AuditEntry) {
+  const { seq, previousSha256, issuedAt: at, floor } = body
+  return store.adoptNotice({
+    fleet,
+    seq,
+    notice,
+    sha256: noticeSha256(notice),
+    previousSha256,
+    at,
+    floor,
+    ...partsOf(body.rules),
+    audit,
+  })
+}
+
+/** Signs a notice above every other and takes it in as published: the first one that is shown after a restore, or one of them. */
+function restoringSigner(store: Store, { fleet, state, notices: { keys, countersignAbove } }: Settings, issuedAt: number) {
+  // Whom it takes back is not counted here; where that may take two keys, both sign.
+  const countersign = async () => countersignAbove !== null && keys.length > 1
+  const heartbeats = createHeartbeats(heartbeatSecret(join(state, 'heartbeat.key')), fleet)
+  const signNotice = noticeSigner(noticeKeysOf(keys), heartbeats, { countersign })
+  return async (seq: number, rules: NoticeInput['rules'], floor: number, audit: AuditEntry): Promise<void> => {
+    const previousSha256 = (await store.newestNotice(fleet))?.sha256 ?? null
+    const { notice } = await signNotice({ fleet, seq, previousSha256, issuedAt, devices: 0, rules, floor, followed: true })
+    const [verified] = (await verifiedNotices({ fleet, notices: { keys, countersignAbove } }, [notice])).verified
+    if ((await adopt(store, fleet, verified, audit)) === 'adopted') return
+    throw new CommandError(
+      'store_in_use',
+      `somebody else wrote to the store meanwhile: notice ${seq} has no place there`,
+      'stop every server of this fleet, and run the same command again',
+      'refused',
+    )
+  }
+}
