@@ -51,6 +51,7 @@ export function moddableHttp(open: (tls: TlsIdentity, untrusted: () => void) => 
               }
             },
             onReadable(count) {
+              if (over) return
               received += count
               if (received > request.bodyBytesMax) end('est_response_malformed')
               else parts.push(new Uint8Array(this.read(count) as ArrayBuffer))
