@@ -8,18 +8,33 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Membership, membershipOf } from '@birthmark/device-sdk/core'
-import { campaignFailpoints, openSqliteStore, type Receipt, receiptProblems, type Saying, signWord } from '@birthmark/est-server'
+import {
+  campaignFailpoints,
+  openPostgresStore,
+  openSqliteStore,
+  type Receipt,
+  receiptProblems,
+  type Saying,
+  signWord,
+} from '@birthmark/est-server'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { CampaignView } from '../../packages/birthmark/src/campaign-administration.ts'
 import { receiptKey } from '../../packages/birthmark/src/campaign-desk.ts'
 import type { CommandError } from '../../packages/birthmark/src/command-error.ts'
 import { storePath } from '../../packages/birthmark/src/open-store.ts'
 import { until } from '../support/broker.ts'
+import { startPostgres, type TestPostgres } from '../support/postgres.ts'
 import { joinRelyingParty, noticeKeyOf, serviceAuthority } from '../support/relying-party.ts'
+import type { Beginning } from '../support/serve-child.ts'
 import { prepareServing, type Serving } from '../support/serving.ts'
 
 /** What a campaign goes through, with the steps of the revocation that it commits. */
-const steps = [...campaignFailpoints.filter(name => name !== 'campaign-undone'), 'notice-signed', 'revocation-recorded']
+const allSteps = [...campaignFailpoints.filter(name => name !== 'campaign-undone'), 'notice-signed', 'revocation-recorded']
+const stores = [
+  { name: 'SQLite', steps: allSteps },
+  // Those around its transactions; what lies between them is the same program.
+  { name: 'PostgreSQL', steps: ['campaign-quarantined', 'campaign-revoked', 'notice-signed', 'revocation-recorded'] },
+]
 const program = fileURLToPath(new URL('../support/serve-child.ts', import.meta.url))
 const fleet = 'acme'
 /** Half of the campaigns are about a group, which one rule revokes, the others about a label, and so about certificates one by one. */
@@ -28,8 +43,11 @@ const people = new Map<string, KeyObject>(['alice', 'bob'].map(name => [name, ge
 const publicKey = (name: string) => createPublicKey(people.get(name) as KeyObject)
 const members = new Map<string, Membership>()
 
+let database: TestPostgres | null = null
 let serving: Serving
 let child: ChildProcess
+/** Who serves next: it loads while the other serves. */
+let spare: ChildProcess
 let ended: Promise<unknown[]>
 let party: Awaited<ReturnType<typeof joinRelyingParty>>
 let noticeSpki: Uint8Array
@@ -37,15 +55,21 @@ let noticeSpki: Uint8Array
 let grew = 0
 let deaths = 0
 
-async function start(dieAt = ''): Promise<void> {
-  child = fork(program, [serving.config, dieAt], {
+function load(): ChildProcess {
+  return fork(program, [], {
     execArgv: ['--conditions=source', '--disable-warning=ExperimentalWarning'],
     env: { ...process.env, NODE_COMPILE_CACHE: join(serving.folder, 'compiled') },
   })
+}
+
+async function start(dieAt = ''): Promise<void> {
+  child = spare
+  child.send({ path: serving.config, dieAt } satisfies Beginning)
   ended = once(child, 'exit')
   const said = await Promise.race([once(child, 'message'), ended])
   // Who goes on with a campaign may be at its step before it has said that it serves.
   if (said[0] !== 'serving' && dieAt === '') throw new Error(`the server ended: ${said.join(' ')}`)
+  spare = load()
 }
 
 /** After a call that had no answer: the process is dead, as it was told to be, and another one takes its place. */
@@ -97,18 +121,25 @@ async function label(devices: string[], wave: string): Promise<void> {
   await serving.administration.labelDevices({ changes: devices.map(id => ({ id, set: { wave }, unset: [] })) })
 }
 
-beforeAll(async () => {
+async function setUp(name: string, steps: string[]): Promise<void> {
+  members.clear()
+  grew = 0
+  if (name === 'PostgreSQL') database = await startPostgres()
+  const store = database
+    ? `store:\n  postgres: { host: ${database.folder}, database: postgres, user: birthmark, schema: acme }\n`
+    : ''
   serving = await prepareServing(
     yaml => `${yaml.replace('  services: ', '  services:\n    gateway: relying-party\n    away: relying-party ')}
 revocation:
   people: [{ name: alice, key: alice.pub }, { name: bob, key: bob.pub }]
   approval: { devices: 1 }
   window: 0s
-`,
+${store}`,
   )
   for (const name of people.keys())
     writeFileSync(join(serving.folder, `${name}.pub`), publicKey(name).export({ type: 'spki', format: 'pem' }))
   const services = serviceAuthority(serving)
+  spare = load()
   await start()
   noticeSpki = noticeKeyOf(serving)
   party = await joinRelyingParty(serving, services, 'gateway', event => {
@@ -119,17 +150,19 @@ revocation:
   for (const device of ['undone-a', 'undone-b', 'late']) await enroll(device)
   for (const [i, wave] of [...steps, 'undone'].entries())
     if (wave === 'undone' || !isGroup(i)) await label([`${wave}-a`, `${wave}-b`], wave)
-}, 120_000)
+}
 
-afterAll(async () => {
+async function tearDown(): Promise<void> {
   await party?.leave()
-  child?.kill('SIGKILL')
-  await ended
+  for (const one of [child, spare]) if (one?.kill('SIGKILL')) await once(one, 'exit')
   await serving?.remove()
-})
+  await database?.remove()
+}
 
-describe('a campaign whose server is killed', () => {
+describe.each(stores)('a campaign whose server with $name is killed', ({ name, steps }) => {
   const carriedOut: CampaignView[] = []
+  beforeAll(() => setUp(name, steps), 120_000)
+  afterAll(tearDown)
 
   for (const [i, step] of steps.entries())
     test(`at ${step} comes to the same end`, async () => {
@@ -140,7 +173,7 @@ describe('a campaign whose server is killed', () => {
       // Who joins once it is planned is not in it.
       if (planned && !isGroup(i)) await label(['late'], step)
       // Once more at the same step, in the process that goes on.
-      const dieAgainAt = step === 'campaign-revoked' ? step : ''
+      const dieAgainAt = database === null && step === 'campaign-revoked' ? step : ''
       const view = await comesTo('committed', select, dieAgainAt)
       // At the last step there may have been an answer.
       if (deaths === before) await startAgain({ code: 'unanswered' })
@@ -154,25 +187,26 @@ describe('a campaign whose server is killed', () => {
       carriedOut.push(view)
     }, 120_000)
 
-  test('can be undone by the next one until its window closes, and stays undone if that is killed too', async () => {
-    const select = 'wave=undone'
-    const secret = await serving.administration.mintSecret({ device: 'undone-a', groups: [], minutes: 60 })
-    const ask = async () => {
-      const connection = await serving.connect()
-      const answer = await serving.ask(connection, secret)
-      connection.close()
-      return answer
-    }
-    child.send('campaign-quarantined')
-    const view = await comesTo('quarantined', select)
-    expect((await ask())?.body).toContain('device_quarantined')
-    child.send('campaign-undone')
-    const undo = serving.administration.undoCampaign({ ...word(view, 'undo', 'bob'), reason: 'the wrong wave' })
-    await startAgain(await undo.catch((error: unknown) => error))
-    expect(await serving.administration.campaign({ id: view.id })).toMatchObject({ state: 'undone', undone: 'the wrong wave' })
-    expect((await ask())?.status).toBe(200)
-    expect(isRevoked('undone-a')).toBe(false)
-  }, 120_000)
+  if (name === 'SQLite')
+    test('can be undone by the next one until its window closes, and stays undone if that is killed too', async () => {
+      const select = 'wave=undone'
+      const secret = await serving.administration.mintSecret({ device: 'undone-a', groups: [], minutes: 60 })
+      const ask = async () => {
+        const connection = await serving.connect()
+        const answer = await serving.ask(connection, secret)
+        connection.close()
+        return answer
+      }
+      child.send('campaign-quarantined')
+      const view = await comesTo('quarantined', select)
+      expect((await ask())?.body).toContain('device_quarantined')
+      child.send('campaign-undone')
+      const undo = serving.administration.undoCampaign({ ...word(view, 'undo', 'bob'), reason: 'the wrong wave' })
+      await startAgain(await undo.catch((error: unknown) => error))
+      expect(await serving.administration.campaign({ id: view.id })).toMatchObject({ state: 'undone', undone: 'the wrong wave' })
+      expect((await ask())?.status).toBe(200)
+      expect(isRevoked('undone-a')).toBe(false)
+    }, 120_000)
 
   test('has told everybody, and left a receipt that is proven', async () => {
     const { administration } = serving
@@ -196,7 +230,9 @@ describe('a campaign whose server is killed', () => {
     expect(grew).toBe(steps.length)
     child.kill('SIGKILL')
     await ended
-    const store = await openSqliteStore({ path: storePath(serving.state) })
+    const store = await (database
+      ? openPostgresStore(database.address('acme'))
+      : openSqliteStore({ path: storePath(serving.state) }))
     const records = await store.audit(0, 1000)
     expect(await store.check()).toEqual([])
     await store.close()
