@@ -4,7 +4,17 @@
 import { join } from 'node:path'
 import { type Bytes, equalBytes } from '@birthmark/device-sdk/core'
 import { type AuditEntry, countNumbers, type NoticeInput, type Store } from '@birthmark/est-server'
-import { createHeartbeats, type NoticeBody, nodeVerify, noticeSha256, openNotice, unpackRules } from '@birthmark/fleet-revocation'
+import {
+  createHeartbeats,
+  createRuleSet,
+  type NoticeBody,
+  nodeVerify,
+  noticeFacts,
+  noticeSha256,
+  openNotice,
+  ringSize,
+  unpackRules,
+} from '@birthmark/fleet-revocation'
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
 import { heartbeatSecret, noticeKeysOf, noticeSigner, noticeSigners } from './notice-signing.ts'
@@ -33,7 +43,7 @@ export interface TakenIn {
   seq: number
   /** Of the notices that are known, those that the store has only now. */
   adopted: number
-  /** Numbers under which something else was published than the store has: what that revoked was signed again, under later numbers. */
+  /** Numbers under which something else was published than the store has: what both revoke was signed again, under later numbers. */
   taken: number[]
   /** From the first to the last number of a notice that was published, and that nobody here has. */
   missing: { from: number; to: number } | null
@@ -86,16 +96,35 @@ export async function takeIn(
     await sign(seq, rules, floor, audit(`notice ${seq}, signed anew above those that are missing`))
   }
   const standing = await storedRules(store, fleet)
-  for (const { body } of taken) {
-    const grew = standing.merge(body.rules, body.floor)
-    // Whoever holds it takes no other of its number: the next thing that is shown has to be above it.
-    if (!grew && body.seq !== seq) continue
-    adopted += grew ? 1 : 0
+  const again = async ({ rules, floor }: Spoken, which: string): Promise<void> => {
     seq++
-    const detail = `notice ${seq}, signed anew for a published notice ${body.seq}, whose number is taken here`
-    await sign(seq, unpackRules(body.rules), body.floor, audit(detail))
+    await sign(seq, unpackRules(rules), floor, audit(`notice ${seq}, signed anew for ${which}`))
+  }
+  for (const { body } of taken) {
+    // Whoever holds it takes no other of its number, so both are said above it.
+    const own = await unheard(store, fleet, body.seq, seq)
+    if (own) await again(own, `notice ${body.seq}, which was published as another`)
+    const grew = standing.merge(body.rules, body.floor)
+    if (grew || body.seq === seq) await again(body, `a published notice ${body.seq}, whose number is taken here`)
+    adopted += grew ? 1 : 0
   }
   return { seq, adopted, taken: [...new Set(taken.map(({ body }) => body.seq))], missing: missingOf(own + 1, last, notices) }
+}
+
+type Spoken = Pick<NoticeBody, 'rules' | 'floor'>
+
+/** The store's own notice of that number, unless those that are shown after it say as much. */
+async function unheard(store: Store, fleet: string, number: number, newest: number): Promise<Spoken | null> {
+  const said = createRuleSet()
+  for (let seq = Math.max(number, newest - ringSize) + 1; seq <= newest; seq++) {
+    const later = await store.notice(fleet, seq)
+    if (later === null) continue
+    const { rules, floor } = noticeFacts(later.notice)
+    said.merge(rules, floor)
+  }
+  const own = await store.notice(fleet, number)
+  const facts = own && noticeFacts(own.notice)
+  return facts && said.merge(facts.rules, facts.floor) ? facts : null
 }
 
 /** From the first to the last number between these that no notice has. */

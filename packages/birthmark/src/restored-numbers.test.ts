@@ -80,17 +80,24 @@ describe.each(['sqlite', 'postgres'] as const)('%s', kind => {
     const theirs = await published(2, first, others, 6)
     expect(await unfit(store, theirs.notice, theirs.body)).toMatch(/fork/)
     const after = await goOn(store, settings, known(first, theirs))
-    expect(after).toMatchObject({ seq: 3, adopted: 1, taken: [2], missing: null, isMarked: false })
+    expect(after).toMatchObject({ seq: 4, adopted: 1, taken: [2], missing: null, isMarked: false })
     // How far the other life of this machine went, nobody knows.
     expect(after.idx).toBeGreaterThan(outcome.idx + 4_000_000)
     expect((await storedRules(store, fleet)).merge([group(1), group(2), ...theirs.body.rules], 6)).toBe(false)
-    const { verified } = await verifiedNotices(settings, [(await store.newestNotice(fleet))!.notice])
-    expect(verified[0].body.seq).toBe(3)
-    expect(createRuleSet(verified[0].body.rules, verified[0].body.floor).merge(theirs.body.rules, 6)).toBe(false)
-    expect((await store.audit(0, 10)).at(-1)?.detail).toMatch(/^notice 3, signed anew for a published notice 2/)
+    // Whoever holds either of them hears the other.
+    const shown = await Promise.all([3, 4].map(async seq => (await store.notice(fleet, seq))!.notice))
+    const { verified } = await verifiedNotices(settings, shown)
+    const heard = createRuleSet()
+    for (const { body } of verified) heard.merge(body.rules, body.floor)
+    expect(heard.merge([group(2), ...theirs.body.rules], 6)).toBe(false)
+    const details = (await store.audit(0, 10)).slice(-2).map(({ detail }) => detail)
+    expect(details).toEqual([
+      expect.stringMatching(/^notice 3, .* for notice 2/),
+      expect.stringMatching(/^notice 4, .* for a published notice 2/),
+    ])
     expect(await unfit(store, theirs.notice, theirs.body)).toBeNull()
 
-    expect(await goOn(store, settings, known(first, theirs))).toMatchObject({ seq: 3, adopted: 0, taken: [2] })
+    expect(await goOn(store, settings, known(first, theirs))).toMatchObject({ seq: 4, adopted: 0, taken: [2] })
   })
 
   test('[F45] numbers are missing that nobody has a notice of; one that turns up later is taken in all the same', async () => {
