@@ -95,6 +95,24 @@ describe('sqlite driver', () => {
     await b.close()
   })
 
+  it('gives no index twice that was reserved and not yet recorded, whatever makes it look again where the counter stands', async () => {
+    const store = await open()
+    await store.importManifest('meters', [manifestEntry('x')], auditEntry('manifest_imported'))
+    const drawn = [await store.reserveIdx('meters')]
+    const { seq, previousSha256, issued } = await store.draftSet('meters', 0)
+    const blob = new Uint8Array(32)
+    await store.recordSet({
+      ...{ fleet: 'meters', set: { kind: 'list', start: 0, length: 0, issuer: null, blocks: [] }, reason: 1, devices: [], issued },
+      ...{ at: 1_800_000_000, notices: [{ seq, previousSha256, notice: blob, noticeSha256: blob }] },
+      audit: auditEntry('certificates_revoked'),
+    })
+    drawn.push(await store.reserveIdx('meters'))
+    await store.raiseNumbers({ fleets: [{ fleet: 'meters', idx: 1, gid: 1 }], crls: [], audit: auditEntry('store_restored') })
+    drawn.push(await store.reserveIdx('meters'))
+    expect(new Set(drawn).size).toBe(3)
+    await store.close()
+  })
+
   it('several processes draw indices in blocks of their own, above everything that was given out or revoked', async () => {
     const alone = await open()
     await alone.importManifest('meters', [manifestEntry('x')], auditEntry('manifest_imported'))
@@ -193,6 +211,19 @@ describe('sqlite driver', () => {
     await store.close()
   })
 
+  it('fails a batch as a whole, and once, while another process does not let go of the lock', async () => {
+    const store = await open()
+    const other = new DatabaseSync(join(folder, 'store.db'))
+    other.exec('BEGIN IMMEDIATE')
+    // One by one, each would wait as long as the batch did.
+    const away = await Promise.allSettled(Array.from({ length: 10 }, () => store.appendAudit(auditEntry('failure'))))
+    expect(away.map(result => result.status === 'rejected' && result.reason.code)).toEqual(Array(10).fill('store_failed'))
+    other.close()
+    await store.appendAudit(auditEntry('failure'))
+    expect(await store.audit(0, 100)).toHaveLength(1)
+    await store.close()
+  }, 20_000)
+
   it('[F70] refuses a file with a damaged page at start, and notices a log that was cut off by the end of its audit chain', async () => {
     const store = await open()
     for (let i = 0; i < 4; i++)
@@ -263,6 +294,16 @@ describe('sqlite driver', () => {
       await next(store)
       expect(index()).toBe(true)
       expect(await store.check()).toEqual([])
+      await store.close()
+    })
+
+    it('builds it again when the write that built it is undone with its batch', async () => {
+      const store = await open()
+      await take(store, chunk(0))
+      const wrong = { ...auditEntry('failure'), code: { not: 'text' } as unknown as string }
+      const [good, bad] = await Promise.allSettled([store.appendAudit(auditEntry('failure')), store.appendAudit(wrong)])
+      expect([good.status, bad.status]).toEqual(['fulfilled', 'rejected'])
+      expect(index()).toBe(true)
       await store.close()
     })
 

@@ -119,10 +119,8 @@ export function firstImport(db: DatabaseSync, gidOf: (fleet: string, name: strin
   return {
     take(fleet, chunk, at) {
       if (under === null) {
-        if (isOwed || chunk.count < manifestEntriesMax || lastKey.get()!.key !== 0) {
-          finish()
-          return null
-        }
+        finish()
+        if (chunk.count < manifestEntriesMax || lastKey.get()!.key !== 0) return null
         db.exec('DROP INDEX IF EXISTS devices_birth_key')
         // What goes in in order needs no more, and nothing else is looked up meanwhile.
         db.exec('PRAGMA cache_size = -8192')
@@ -140,7 +138,8 @@ export function firstImport(db: DatabaseSync, gidOf: (fleet: string, name: strin
     },
     finish,
     forget() {
-      if (under !== null) isOwed = true
+      // The index may have been built or dropped in what was undone.
+      isOwed = true
       under = null
     },
   }

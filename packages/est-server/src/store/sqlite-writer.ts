@@ -62,12 +62,13 @@ const diskErrors = [7, 8, 10, 11, 13, 14, 26]
 
 /** Runs one batch. The connection is left without an open transaction. */
 export function runBatch(db: DatabaseSync, session: WriteSession, jobs: WriteJob[]): WriterMessage {
+  let begun = false
   let committing = false
   const transaction = (work: () => JobAnswer[]): JobAnswer[] => {
-    committing = false
     // Questions alone need no lock, and another process need not wait for them.
     if (jobs.every(job => job.name === 'enrollmentFacts')) db.exec('BEGIN')
     else beginWriting(db)
+    begun = true
     const answers = work()
     session.settle()
     committing = true
@@ -92,8 +93,9 @@ export function runBatch(db: DatabaseSync, session: WriteSession, jobs: WriteJob
   } catch (error) {
     const stopped = undo(error)
     if (stopped) return stopped
-    // Once more, each in a transaction of its own; a lone job need not be tried twice.
-    if (jobs.length === 1) return { kind: 'answers', answers: [{ failed: String(error) }] }
+    // Without the lock none of them was tried, and each by itself would wait for it as long as all did together.
+    if (!begun || jobs.length === 1) return { kind: 'answers', answers: jobs.map(() => ({ failed: String(error) })) }
+    // Once more, each in a transaction of its own.
     const answers: JobAnswer[] = []
     for (const job of jobs) {
       const alone = runBatch(db, session, [job])

@@ -247,9 +247,16 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     }
   }
 
-  // The counters run ahead of the file by what was reserved and not yet recorded. The unique index is what forbids a second use.
+  // The counters run ahead of the file by what was reserved and not yet recorded, so they never go back. The unique index is what forbids a
+  // second use.
   const counters = new Map<string, number>()
+  /** Fleets of whose indices the file may know higher ones than the counter: given out by another process, leased, revoked beforehand. */
+  const outrun = new Set<string>()
   const blocks = options.shared ? createIdxBlocks((fleet, count) => write('leaseIdx', { fleet, count })) : null
+  const lookAgain = (fleet: string): void => {
+    outrun.add(fleet)
+    blocks?.drop(fleet)
+  }
 
   return {
     enrollmentFacts: (fleet, deviceId, spkiSha256, contentSha256) =>
@@ -259,7 +266,9 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     reserveIdx(fleet) {
       if (blocks) return blocks.reserve(fleet)
       return read(() => {
-        const idx = counters.get(fleet) ?? reads.nextIdx(fleet)
+        let idx = counters.get(fleet)
+        if (idx === undefined || outrun.has(fleet)) idx = Math.max(idx ?? 0, reads.nextIdx(fleet))
+        outrun.delete(fleet)
         counters.set(fleet, idx + 1)
         return idx
       })
@@ -267,11 +276,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     admitDevice: device => write('admitDevice', device),
     async recordIntent(intent) {
       const result = await write('recordIntent', intent)
-      // Another process issues into the same fleet: look again where the counter stands.
-      if (result.kind === 'conflict' && result.on === 'idx') {
-        counters.delete(intent.fleet)
-        blocks?.drop(intent.fleet)
-      }
+      if (result.kind === 'conflict' && result.on === 'idx') lookAgain(intent.fleet)
       return result
     },
     recordCertificate: issued => write('recordCertificate', issued),
@@ -297,8 +302,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
       }),
     async recordRevocation(revocation) {
       const result = await write('recordRevocation', revocation)
-      const counter = counters.get(revocation.fleet)
-      if (counter !== undefined && counter < revocation.bound) counters.set(revocation.fleet, revocation.bound)
+      lookAgain(revocation.fleet)
       return result
     },
     rules: fleet => read(() => reads.rules(fleet)),
@@ -361,10 +365,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
       }),
     async raiseNumbers(raised) {
       await write('raiseNumbers', raised)
-      for (const { fleet } of raised.fleets) {
-        counters.delete(fleet)
-        blocks?.drop(fleet)
-      }
+      for (const { fleet } of raised.fleets) lookAgain(fleet)
     },
     draftSet: (fleet, rulesMax) =>
       readAlone(() => {
@@ -374,9 +375,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     revocableDevices: (fleet, ids, now) => readAlone(() => sets.revocableDevices(fleet, ids, now)),
     async recordSet(record) {
       const result = await write('recordSet', record)
-      // The next index is looked up anew: a floor or a range may lie above it.
-      counters.delete(record.fleet)
-      blocks?.drop(record.fleet)
+      lookAgain(record.fleet)
       return result
     },
     standingSets: fleet => readAlone(() => sets.standingSets(fleet)),
