@@ -2,18 +2,19 @@
 
 import { COMMON_NAME, encodeName, hexOf, parseCertificate } from '@birthmark/device-sdk/core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { issuerAndSubject, scepMessage, selfSigned, signerOf } from '../support/scep-client.ts'
+import { issuerAndSubject, scepCsr, scepMessage, selfSigned, signerOf } from '../support/scep-client.ts'
 import { rsaKey, type ScepServer, startScepServer } from '../support/scep-server.ts'
 
 let server: ScepServer
 beforeAll(async () => {
-  server = await startScepServer({ profile: { approval: 'first' } })
+  server = await startScepServer({ profile: { approval: 'first' }, more: [{ label: 'each', approval: 'every' }] })
 })
 afterAll(() => server.stop())
 
 async function waiting(id: string) {
   const key = rsaKey()
-  const sent = server.request(id, await server.challenge(id), key)
+  const challenge = await server.challenge(id)
+  const sent = server.request(id, challenge, key)
   expect((await server.ask(sent.message, key.privateKey)).status).toBe('pending')
   const [row] = (await server.approvals.list({ state: 'waiting', limit: 100 })).filter(({ deviceId }) => deviceId === id)
   const poll = async () => {
@@ -23,7 +24,7 @@ async function waiting(id: string) {
     const of = { messageType: '20', transactionId: sent.transactionId, ra: server.ra }
     return server.ask(scepMessage({ ...of, content, signer }).message, key.privateKey)
   }
-  return { key, sent, row, poll }
+  return { key, sent, row, poll, challenge }
 }
 
 describe('CertPoll', () => {
@@ -47,4 +48,43 @@ describe('CertPoll', () => {
     const rep = await poll()
     expect([rep.status, rep.failInfo, rep.failInfoText]).toEqual(['failure', 2, expect.stringContaining('not on the list')])
   })
+
+  it('a renewal that waits, with a new key and a challenge that nobody looks at, is answered to the old certificate', async () => {
+    const path = '/scep/each'
+    const decide = async () => {
+      const [row] = await server.approvals.list({ state: 'waiting', limit: 1 })
+      await server.approvals.decide({ id: row.id, approve: true, by: 'ann', reason: '' })
+    }
+    const key = rsaKey()
+    const first = server.request('router-4', await server.challenge('router-4', 'each'), key)
+    expect((await server.ask(first.message, key.privateKey, path)).status).toBe('pending')
+    await decide()
+    const [certificate] = (await server.ask(first.message, key.privateKey, path)).certificates
+    const next = rsaKey()
+    const signer = signerOf(certificate, key.privateKey)
+    const renewal = scepMessage({ messageType: '17', content: scepCsr(next, 'router-4', 'NOTMINTED'), ra: server.ra, signer })
+    expect((await server.ask(renewal.message, key.privateKey, path)).status).toBe('pending')
+    await decide()
+    const { subject } = parseCertificate(server.issuing.certificate)
+    const content = issuerAndSubject(subject, encodeName([{ oid: COMMON_NAME, value: 'router-4' }]))
+    const poll = scepMessage({ messageType: '20', content, ra: server.ra, signer, transactionId: renewal.transactionId })
+    const rep = await server.ask(poll.message, key.privateKey, path)
+    expect([rep.status, rep.failInfoText]).toEqual(['success', null])
+    expect(hexOf(parseCertificate(rep.certificates[0]).spki)).toBe(hexOf(next.spki))
+    expect(server.holds('NOTMINTED')).toBe(false)
+  })
+})
+
+it('[F42] a challenge is in no file and no line of the log: minted, wrong, waiting for a person, or spent', async () => {
+  const minted = await server.challenge('router-5')
+  const wrong = 'NOT-THE-ONE-THAT-WAS-MINTED'
+  const key = rsaKey()
+  expect((await server.ask(server.request('router-5', wrong, key).message, key.privateKey)).failInfo).toBe(2)
+  const { row, poll, challenge, sent } = await waiting('router-6')
+  for (const text of [minted, wrong, challenge]) expect(server.holds(text)).toBe(false)
+  await server.approvals.decide({ id: row.id, approve: true, by: 'ann', reason: '' })
+  expect((await poll()).status).toBe('success')
+  expect(server.holds(challenge)).toBe(false)
+  // What is looked for would be found: it is in the files that the transaction is in.
+  expect(server.holds(sent.transactionId)).toBe(true)
 })

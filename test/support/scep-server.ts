@@ -2,7 +2,7 @@
 // listener. Tests hold the switches: the clock, who is revoked, what the profile says.
 
 import { generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Bytes, decodePem, parseCertificate } from '@birthmark/device-sdk/core'
@@ -92,6 +92,8 @@ export interface ScepServer extends ScepState {
   ask(message: Bytes, privateKey: KeyObject | null, path?: string): Promise<CertRep>
   /** A PKCSReq of `device` with whatever differs. */
   request(device: string, challenge: string | null, key?: ScepKey, form?: Partial<ScepMessageForm>): ReturnType<typeof scepMessage>
+  /** Whether a file of the store or a line of the log has the text in it. */
+  holds(text: string): boolean
   audit(): Promise<{ kind: string; code: string; device: string; detail: string }[]>
   /** `keep`: leave the folder for a next server. */
   stop(keep?: boolean): Promise<void>
@@ -203,6 +205,8 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
         ...form,
       })
     },
+    holds: text =>
+      JSON.stringify(logged).includes(text) || readdirSync(folder).some(name => readFileSync(join(folder, name)).includes(text)),
     audit: () => store.audit(0, 1000),
     async stop(keep = false) {
       await listener.close(1000)

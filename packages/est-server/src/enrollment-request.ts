@@ -29,8 +29,9 @@ export interface Peer {
   /**
    * A SCEP message in place of a TLS connection: its signature proved possession of `chain`'s key, and what its CSR's challengePassword says is
    * a challenge, already hashed (registrar/challenge.ts), not a channel binding. `signer`: its key, which most CSRs are signed with as well.
+   * `proven`: as Channel's.
    */
-  scep?: { challenge: Bytes | null; signer?: { spki: Bytes; key: KeyObject } }
+  scep?: { challenge: Bytes | null; signer?: { spki: Bytes; key: KeyObject }; proven?: boolean }
 }
 
 /** A device's signature over the request, which a gateway has carried, as received. */

@@ -3,7 +3,17 @@
 // derived from what is asked, so that the same request finds it again and no other does.
 
 import { createHash, timingSafeEqual } from 'node:crypto'
-import { type Bytes, COMMON_NAME, nameAttribute, SERIAL_NUMBER } from '@birthmark/device-sdk/core'
+import {
+  type Bytes,
+  CHALLENGE_PASSWORD,
+  COMMON_NAME,
+  type Csr,
+  csrAssemble,
+  csrInfo,
+  encodeAttribute,
+  nameAttribute,
+  SERIAL_NUMBER,
+} from '@birthmark/device-sdk/core'
 import { sha256 } from './node-crypto.ts'
 import type { Clock, RandomBytes } from './ports.ts'
 import { challengeHash } from './registrar/challenge.ts'
@@ -88,4 +98,19 @@ export function createChallengeAdmission({ store, webhook, clock, random }: Chal
       return (await asked(rule, origin, profile, csr)) ?? hash
     },
   }
+}
+
+/**
+ * What may be kept of a CSR: all but its challenge, which may wait unspent for weeks, or be the owner's for more than one device. The signature,
+ * which covers it and by which it could be guessed, goes with it. DER; a copy.
+ */
+export function withoutChallenge(csr: Csr): Bytes {
+  if (!csr.attributes.some(({ oid }) => oid === CHALLENGE_PASSWORD)) return csr.der.slice()
+  const others = csr.attributes.filter(({ oid }) => oid !== CHALLENGE_PASSWORD)
+  const info = csrInfo(
+    csr.subject,
+    csr.spki,
+    others.map(({ oid, values }) => encodeAttribute(oid, values)),
+  )
+  return csrAssemble(info, csr.signatureAlgorithm, new Uint8Array(1))
 }

@@ -5,6 +5,7 @@ import {
   type Bytes,
   CHALLENGE_PASSWORD,
   COMMON_NAME,
+  type Csr,
   challengePassword,
   codeOf,
   csrAssemble,
@@ -34,6 +35,7 @@ export interface EnclosedCsr {
   /** DER Name. */
   subject: Bytes
   challenge: string | null
+  parsed: Csr
 }
 
 /** A message whose envelope has a form. */
@@ -105,7 +107,7 @@ export function createScepEnvelopes(parts: { ras: readonly RaKey[]; random: Rand
 
 function enclosed(der: Bytes): EnclosedCsr {
   const csr = parseCsr(der)
-  return { der: csr.der, spki: csr.spki, subject: csr.subject, challenge: challengePassword(csr) }
+  return { der: csr.der, spki: csr.spki, subject: csr.subject, challenge: challengePassword(csr), parsed: csr }
 }
 
 /** A CSR of the usual size with a challenge that was never minted. Its signature is never looked at. */

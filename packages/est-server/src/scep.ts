@@ -16,8 +16,8 @@ import { type IssuerName, operationalClaim } from './registrar/authenticate.ts'
 import { prove } from './registrar/possession.ts'
 import type { EnrollmentProfile } from './registrar/profile.ts'
 import { isRefusal, isUnauthenticated, type RefusalCode } from './registrar/refusal.ts'
-import { createChallengeAdmission } from './scep-challenge.ts'
-import { createScepEnvelopes, type OpenedMessage } from './scep-envelope.ts'
+import { createChallengeAdmission, withoutChallenge } from './scep-challenge.ts'
+import { createScepEnvelopes, type EnclosedCsr, type OpenedMessage } from './scep-envelope.ts'
 import { failInfoOf, failureOf, ScepFailure } from './scep-failure.ts'
 import { type ScepOrigin, verifyMessage } from './scep-message.ts'
 import { signedCertificates, signedReply } from './scep-reply.ts'
@@ -136,7 +136,7 @@ export function createScep(options: ScepOptions): ScepService {
     return record
   }
 
-  function transactionOf(verified: OpenedMessage, csr: { der: Bytes; spki: Bytes }, challenge: Bytes | null): ScepTransaction {
+  function transactionOf(verified: OpenedMessage, csr: EnclosedCsr, challenge: Bytes | null): ScepTransaction {
     const { header, profile, signer } = verified
     const spkiSha256 = sha256(csr.spki)
     return {
@@ -146,25 +146,31 @@ export function createScep(options: ScepOptions): ScepService {
       spkiSha256,
       signerSpkiSha256: equalBytes(csr.spki, signer.spki) ? spkiSha256 : sha256(signer.spki),
       // Copies: the store's thread would be sent the whole buffers that these are views of.
-      csr: new Uint8Array(csr.der),
+      csr: withoutChallenge(csr.parsed),
       challenge,
       signer: challenge ? null : new Uint8Array(signer.der),
       at: at(),
     }
   }
 
-  async function ask(verified: OpenedMessage, operation: 'enroll' | 'reenroll', transaction: ScepTransaction): Promise<Answer> {
+  /** `csr`: null for that of the transaction, as it was kept. */
+  async function ask(
+    verified: OpenedMessage,
+    operation: 'enroll' | 'reenroll',
+    transaction: ScepTransaction,
+    csr: Bytes | null,
+  ): Promise<Answer> {
     const { origin, profile, signer, key } = verified
     const { label, address, requestId } = origin
     const peer: Peer = {
       ...{ chain: transaction.signer ? [transaction.signer] : null, basic: null, address, tlsVersion: '', resumed: false },
-      scep: { challenge: transaction.challenge, signer: { spki: signer.spki, key } },
+      scep: { challenge: transaction.challenge, signer: { spki: signer.spki, key }, proven: csr === null },
     }
     const known = await store.scepTransaction(transaction.fleet, transaction.label, transaction.id)
     const outcome: EnrollmentOutcome =
       known && !equalBytes(known.spkiSha256, transaction.spkiSha256)
         ? { kind: 'refused', code: 'transaction_conflict', detail: 'the transaction id stands for another key' }
-        : await enrollment.enroll({ operation, label, csr: transaction.csr, peer, requestId, transaction })
+        : await enrollment.enroll({ operation, label, csr: csr ?? transaction.csr, peer, requestId, transaction })
     switch (outcome.kind) {
       case 'issued':
         return { status: { kind: 'success' }, content: encodeCertificateBag([outcome.certificate, ...outcome.chain]) }
@@ -199,7 +205,7 @@ export function createScep(options: ScepOptions): ScepService {
       csr = envelopes.decoy
     }
     const challenge = await admission.hashOf(origin, profile, csr)
-    return ask(verified, 'enroll', transactionOf(verified, csr, challenge))
+    return ask(verified, 'enroll', transactionOf(verified, csr, challenge), csr.der)
   }
 
   async function renew(verified: OpenedMessage): Promise<Answer> {
@@ -214,7 +220,7 @@ export function createScep(options: ScepOptions): ScepService {
       )
     const content = await envelopes.decrypt(verified)
     const csr = envelopes.csrOf(content, verified.origin.requestId)
-    return ask(verified, 'reenroll', transactionOf(verified, csr, null))
+    return ask(verified, 'reenroll', transactionOf(verified, csr, null), csr.der)
   }
 
   async function poll(verified: OpenedMessage): Promise<Answer> {
@@ -226,7 +232,7 @@ export function createScep(options: ScepOptions): ScepService {
     // Another's transaction is as unknown as none.
     if (known === null || !equalBytes(known.signerSpkiSha256, sha256(signer.spki)))
       throw new ScepFailure('badCertId', 'no request waits under this transaction id')
-    return ask(verified, known.signer ? 'reenroll' : 'enroll', known)
+    return ask(verified, known.signer ? 'reenroll' : 'enroll', known, null)
   }
 
   /** The certificate that a query names. To those who hold a certificate of the fleet, and about it alone. */

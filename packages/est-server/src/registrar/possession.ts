@@ -34,8 +34,11 @@ export interface Channel {
   resumed: boolean
   tlsUnique?: Bytes | null
   tlsExporter?: Bytes | null
-  /** There is no channel: a challengePassword is what it was in the beginning (RFC 2985 5.4.1), and was read as that. */
-  scep?: object
+  /**
+   * There is no channel: a challengePassword is what it was in the beginning (RFC 2985 5.4.1), and was read as that. `proven`: the CSR was when it
+   * came, and was kept without its challenge, which its signature covers.
+   */
+  scep?: { proven?: boolean }
 }
 
 /** The last key that asked on a connection, imported when it asks again. */
@@ -97,7 +100,7 @@ export function prove(
   }
   if (!defaultAlgorithms.includes(csr.signatureAlgorithm) || !algorithmFitsKey(csr.signatureAlgorithm, csr.keyAlgorithm))
     return refusal('csr_signature', `signature algorithm ${csr.signatureAlgorithm || 'unknown'} with a ${csr.keyAlgorithm} key`)
-  if (!signatureIsGood(csr, memory)) {
+  if (!channel.scep?.proven && !signatureIsGood(csr, memory)) {
     if (importKey(csr.spki) === null) return refusal('key_weak', 'not a point of its curve, or not a key')
     return refusal('csr_signature', 'the CSR is not signed with the key it names')
   }

@@ -16,7 +16,7 @@ export interface ScepTransaction {
   spkiSha256: Bytes
   /** SHA-256 of the key that signed the message: who may poll. */
   signerSpkiSha256: Bytes
-  /** DER CSR. */
+  /** DER CSR whose possession was proven; without its challenge, if it had one, and then without its signature. */
   csr: Bytes
   /** Hash of the challenge that admitted it; null for a renewal. */
   challenge: Bytes | null
