@@ -39,11 +39,14 @@ export function fleetModule(folder, builtAt) {
 }
 
 const bundles = {
-  moddable: { entry: 'moddable/birthmark.js', file: 'birthmark.js', format: 'esm', supported: {} },
+  moddable: { file: 'birthmark.js', contents: "export * from './moddable/birthmark.js'", format: 'esm', supported: {} },
   espruino: {
-    entry: 'espruino/main.js',
     file: 'main.js',
-    format: 'cjs',
+    // esbuild's own CommonJS would bring getters and for…of with it.
+    contents: "import { main } from './espruino/main.js'; give(main)",
+    format: 'iife',
+    banner: { js: '(function(give){' },
+    footer: { js: '})(function(main){exports.main=main})' },
     // Espruino has neither template literals' tags nor these.
     supported: { 'optional-chain': false, 'nullish-coalescing': false, 'template-literal': false },
   },
@@ -51,18 +54,17 @@ const bundles = {
 
 /** `conditions`: `['source']` takes the workspace's sources in place of what was built of them. */
 export async function buildBoard(board, folder, out, conditions = []) {
-  const { entry, file, format, supported } = bundles[board]
+  const { file, contents, ...form } = bundles[board]
   mkdirSync(out, { recursive: true })
   if (folder) writeFileSync(join(out, 'fleet.js'), fleetModule(folder, Math.floor(Date.now() / 1000)))
   await build({
-    entryPoints: [join(here, entry)],
+    stdin: { contents, resolveDir: here },
     outfile: join(out, file),
     bundle: true,
     minify: true,
     target: 'es2020',
-    supported,
-    format,
     conditions,
+    ...form,
   })
 }
 

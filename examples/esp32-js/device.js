@@ -108,7 +108,7 @@ export function startDevice(ports, openBus, settings, report) {
         closed: function () {
           report('disconnected')
           disconnect()
-          const seconds = Math.min(reopenSeconds * Math.pow(2, failures), reopenSecondsMax)
+          const seconds = Math.min(reopenSeconds << Math.min(failures, 10), reopenSecondsMax)
           failures++
           after(seconds + Math.floor((seconds * ports.rng.random(1)[0]) / 256), connect)
         },

@@ -7,16 +7,15 @@ import { testAuthority } from '@birthmark/device-sdk/testing'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { writeDeviceFolder } from '../../packages/birthmark/src/device-folder.ts'
 import { createTestNoticeKey } from '../../packages/fleet-revocation/src/testing/notice-key.ts'
-import { root } from '../../tools/device-bundle.ts'
+import { buildBoard, example } from './example-bundle.ts'
 import { hexOf } from './recorded.ts'
 
-const example = join(root, 'examples/esp32-js')
+const { findingsIn } = (await import(new URL('../../tools/lint-subset.mjs', import.meta.url).href)) as {
+  findingsIn(code: string): { what: string }[]
+}
 const folder = mkdtempSync(join(tmpdir(), 'board-'))
 const authority = testAuthority('Root')
 const notice = createTestNoticeKey()
-const { buildBoard } = (await import(pathToFileURL(join(example, 'build.mjs')).href)) as {
-  buildBoard(board: string, folder: string | null, out: string, conditions: string[]): Promise<void>
-}
 
 beforeAll(async () => {
   writeDeviceFolder(join(folder, 'device'), {
@@ -76,10 +75,13 @@ it('the manifests name files that are there', () => {
   }
 })
 
-it('Espruino’s script is one CommonJS module with `main`', () => {
+it('Espruino’s script is one CommonJS module with `main`, in the device subset', () => {
   const module = { exports: {} as { main?: unknown } }
-  new Function('module', 'exports', readFileSync(join(folder, 'main.js'), 'utf8'))(module, module.exports)
+  const script = readFileSync(join(folder, 'main.js'), 'utf8')
+  new Function('module', 'exports', script)(module, module.exports)
   expect(typeof module.exports.main).toBe('function')
+  // But for telemetry's JSON, which Espruino has, and that it is a module.
+  expect(findingsIn(script).map(({ what }) => what)).toEqual(['JSON', 'exports'])
 })
 
 it('the partitions lie one after the other, on pages, in 4 MB', () => {

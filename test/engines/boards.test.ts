@@ -6,7 +6,7 @@ import type { Plugin } from 'esbuild'
 import { expect, it } from 'vitest'
 import { boardStart, startBoardWorld } from './board-world.ts'
 import { playOnDuktape } from './duktape.ts'
-import { espruinoEntry, example, exampleBundle } from './example-bundle.ts'
+import { espruinoScript, example, exampleBundle } from './example-bundle.ts'
 import { type Asked, hexOf } from './recorded.ts'
 import { boardTime, espruinoBoard, moddableModules, moddableNetwork } from './simulated-boards.ts'
 import { runOnXs } from './xs.ts'
@@ -76,7 +76,7 @@ it('a chip whose source gives the same octet over and over makes no key, and a f
 it.each([true, false])('Espruino’s main on XS and Duktape, with a secure element: %s', async element => {
   const world = await startBoardWorld('board-2', 'compact')
   const transcript: Asked[] = []
-  const main = await exampleBundle(espruinoEntry)
+  const main = await espruinoScript()
   const script = `${boardTime(boardStart)}\n${main}\n${espruinoBoard(element)}\nrunTasks(${turnsMax})`
   await runOnXs(script, async question => {
     const answer = await world.answer(question)

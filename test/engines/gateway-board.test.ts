@@ -9,7 +9,7 @@ import { p256 } from '@noble/curves/nist.js'
 import { expect, it } from 'vitest'
 import { gatewayBench } from '../support/gateway-bench.ts'
 import { playOnDuktape } from './duktape.ts'
-import { espruinoEntry, exampleBundle } from './example-bundle.ts'
+import { espruinoScript } from './example-bundle.ts'
 import { type Asked, hexOf } from './recorded.ts'
 import { boardTime, espruinoMain } from './simulated-boards.ts'
 import { runOnXs, type XsQuestion } from './xs.ts'
@@ -109,7 +109,7 @@ it('[F55] a board without TLS and without a clock enrolls and renews over a nois
     },
   }
   const transcript: Asked[] = []
-  const main = await exampleBundle(espruinoEntry)
+  const main = await espruinoScript()
   const script = `${boardTime(0)}\n${main}\n${board(bench.fleet, Math.floor(Date.now() / 1000) - 86_400)}`
   await runOnXs(script, async ({ name, text, bytes }: XsQuestion) => {
     const answer = await hosts[name](text, ...bytes.map(part => new Uint8Array(part)))

@@ -1,5 +1,6 @@
 // The peripherals of the two boards, as scripts for any engine: what Moddable's and Espruino's modules do towards the ports. What needs a chip or a network
-// is lent by the host as bytes: `lend(name, text, …bytes)`. Time is a board's own: nothing waits, the clock goes to what is due next.
+// is lent by the host as bytes: `lend(name, text, …bytes)`. Time is a board's own: nothing waits, the clock goes to what is due next. A bare `return` has its
+// semicolon, since Espruino reads on in the next line.
 
 /** ES5. `setTask`, `clearTask`, `runTasks`; `Date.now` tells the board's time, which begins at `startSeconds`. */
 export const boardTime = (startSeconds: number): string => `
@@ -14,7 +15,7 @@ function clearTask(task) { if (task) task.callback = null }
 function runTasks(most) {
   for (var turn = 0; turn < most; turn++) {
     tasks = tasks.filter(function (one) { return one.callback })
-    if (!tasks.length) return
+    if (!tasks.length) return;
     var at = 0
     for (var i = 1; i < tasks.length; i++) if (tasks[i].due < tasks[at].due) at = i
     var task = tasks.splice(at, 1)[0]
@@ -169,7 +170,7 @@ ${espruinoMain(
     setTask(function () { lend('mqtt', identity.deviceId, joined(identity.chain), proven(identity)); events.online(); setTask(listen, 90000) }, 20)
     function listen() {
       var notice = open ? lend('notice', '') : null
-      if (!notice) return
+      if (!notice) return;
       events.message('fr/1/acme/head', notice)
       setTask(listen, 1000)
     }
