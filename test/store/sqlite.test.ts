@@ -74,6 +74,21 @@ describe('sqlite driver', () => {
     await expect(openSqliteStore({ path: join(folder, 'missing', 'store.db') })).rejects.toMatchObject({ code: 'store_unusable' })
   })
 
+  it('[F68] refuses a file that it can write and then not read, and leaves no thread behind', async () => {
+    let ended = false
+    const vanishing = (options: Parameters<typeof spawnWriterThread>[0]): WriterThread => {
+      const real = spawnWriterThread(options)
+      real.onExit(() => {
+        ended = true
+      })
+      // Before the store hears that its writer is ready.
+      real.onMessage(() => rmSync(options.path, { force: true }))
+      return real
+    }
+    await expect(open({ spawnWriter: vanishing })).rejects.toMatchObject({ code: 'store_unusable' })
+    await expect.poll(() => ended, { timeout: 10_000 }).toBe(true)
+  })
+
   it('two processes may issue into one fleet: the loser of an idx looks again', async () => {
     const a = await open()
     const b = await open()

@@ -237,11 +237,17 @@ export function sqliteReads(db: DatabaseSync) {
 export function readSnapshot(db: DatabaseSync): { begin(): void; end(): void } {
   const beginning = db.prepare('BEGIN')
   const ending = db.prepare('COMMIT')
+  const undoing = db.prepare('ROLLBACK')
   let open = false
   const end = () => {
     if (!open) return
     open = false
-    ending.run()
+    // Nothing was written, and nobody waits for this: a medium that cannot be read is for the next reader to hear of.
+    try {
+      ending.run()
+    } catch {
+      if (db.isTransaction) undoing.run()
+    }
   }
   return {
     begin() {

@@ -14,6 +14,7 @@ import { campaignReads } from './sqlite-campaigns.ts'
 import { crlReads } from './sqlite-crl.ts'
 import { issuancePageReads } from './sqlite-issuance-pages.ts'
 import { issuerReads } from './sqlite-issuers.ts'
+import { busyTimeoutMs } from './sqlite-lock.ts'
 import { packJob, unpackMessage } from './sqlite-message.ts'
 import { noticeReads } from './sqlite-notice.ts'
 import { numberReads } from './sqlite-numbers.ts'
@@ -208,11 +209,20 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     })
     thread.onExit(() => unusable(new EstServerError('store_unusable', `${path}: the writer thread ended`)))
   })
-  const reading = new DatabaseSync(path, { readOnly: true, timeout: 5000 })
-  reading.exec('PRAGMA cache_size = -65536')
+  const openReading = (cacheKib: number): DatabaseSync => {
+    try {
+      const db = new DatabaseSync(path, { readOnly: true, timeout: busyTimeoutMs })
+      db.exec(`PRAGMA cache_size = -${cacheKib}`)
+      return db
+    } catch (error) {
+      // The thread would keep the process alive.
+      thread.post('close')
+      throw new EstServerError('store_unusable', `${path}: ${(error as Error).message}`, error)
+    }
+  }
+  const reading = openReading(65_536)
+  const scanning = openReading(1024)
   const reads = sqliteReads(reading)
-  const scanning = new DatabaseSync(path, { readOnly: true, timeout: 5000 })
-  scanning.exec('PRAGMA cache_size = -1024')
   const crls = crlReads(reading, scanning)
   const scep = scepReads(reading)
   const notices = noticeReads(reading)
