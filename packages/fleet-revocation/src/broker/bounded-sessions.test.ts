@@ -64,6 +64,17 @@ describe('[F53] what is kept for absent sessions', () => {
     expect(mem.queues.get('c')).toHaveLength(1)
   })
 
+  it('is bounded for 5,000 of them, each of which has room for a notice all the same', async () => {
+    const absent = Array.from({ length: 5000 }, (_, n) => `d${n}`)
+    const all = absent.flatMap(to)
+    for (let n = 1; n <= 20; n++) await mem.store.outgoingEnqueueCombi(all, packet(n, 3000))
+    await mem.store.outgoingEnqueueCombi(all, packet(21, 200))
+    expect(bounded.bytes()).toBeLessThanOrEqual(100_000 + 5000 * 4096)
+    const notices = absent.filter(id => mem.queues.get(id)?.some(({ messageId }) => messageId === 21))
+    // The few that took their share of what all may hold are full.
+    expect(notices.length).toBeGreaterThan(4990)
+  })
+
   it('is counted back when it is delivered or dropped, whatever became of it', async () => {
     for (let n = 1; n <= 3; n++) await mem.store.outgoingEnqueueCombi(to('a'), packet(n, 1000 * n))
     // QoS 2: the message has become its PUBREL.
