@@ -123,7 +123,8 @@ export function createVerifier(): Verify {
       if (key === null) return done(false)
       keys.set(keyId, key)
       const verdict = verifyWith(key, algorithm, message, signature)
-      if (verdict) good.set(id, { spki: spki.slice(), algorithm, message: message.slice() })
+      // Not by slice(), which of a Buffer is a view.
+      if (verdict) good.set(id, { spki: new Uint8Array(spki), algorithm, message: new Uint8Array(message) })
       done(verdict)
     },
   }

@@ -105,7 +105,7 @@ export function createChallengeAdmission({ store, webhook, clock, random }: Chal
  * which covers it and by which it could be guessed, goes with it. DER; a copy.
  */
 export function withoutChallenge(csr: Csr): Bytes {
-  if (!csr.attributes.some(({ oid }) => oid === CHALLENGE_PASSWORD)) return csr.der.slice()
+  if (!csr.attributes.some(({ oid }) => oid === CHALLENGE_PASSWORD)) return new Uint8Array(csr.der)
   const others = csr.attributes.filter(({ oid }) => oid !== CHALLENGE_PASSWORD)
   const info = csrInfo(
     csr.subject,

@@ -196,7 +196,7 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
       advance()
     }
     if (seq >= (state.head?.seq ?? 0)) {
-      state.head = { seq, issuedAt: body.issuedAt, maxAge: body.maxAgeSeconds, anchor: body.heartbeatAnchor.slice() }
+      state.head = { seq, issuedAt: body.issuedAt, maxAge: body.maxAgeSeconds, anchor: new Uint8Array(body.heartbeatAnchor) }
       provenAt = Math.max(provenAt, body.issuedAt)
       link = { i: 0, bytes: state.head.anchor }
     }
@@ -217,7 +217,8 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     if ((shards.get(shard)?.seq ?? 0) >= seq && state.through >= seq) return heardBefore(seq)
     const grew = rules.merge(body.rules, body.floor)
     if (body.unknownRules > 0) alarm('unsupported', { seq, shard })
-    else if (seq >= (shards.get(shard)?.seq ?? 0)) shards.set(shard, { seq, of: body.shards, sha256: body.noticeSha256.slice() })
+    else if (seq >= (shards.get(shard)?.seq ?? 0))
+      shards.set(shard, { seq, of: body.shards, sha256: new Uint8Array(body.noticeSha256) })
     const covered = shards.size > 0 ? coveredBySnapshots() : null
     const known = covered && takenIn(covered.seq)
     if (covered && known && !equalBytes(known, covered.sha256)) fork(covered.seq)
@@ -287,7 +288,7 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     // From the future: either our clock is behind, and then we can't tell fresh from old, or it is forged.
     if (at > clock.now() + head.maxAge) return
     if (!chainsTo(beat.link, beat.i - link.i, link.bytes)) return
-    link = { i: beat.i, bytes: beat.link.slice() }
+    link = { i: beat.i, bytes: new Uint8Array(beat.link) }
     provenAt = Math.max(provenAt, at)
     watch()
   }

@@ -43,5 +43,5 @@ export function webhookRule(o: WebhookRuleOptions): WebhookRule {
   // As long as a device waits for its answer (60 s) less what the rest of an enrollment may take.
   const timeoutSeconds = o.timeoutSeconds ?? 5
   if (!(timeoutSeconds > 0 && timeoutSeconds <= 30)) throw wrong('timeoutSeconds: at most 30')
-  return { url, secret: o.secret.slice(), timeoutSeconds, allowLoopback, anchors: o.anchors ?? null }
+  return { url, secret: new Uint8Array(o.secret), timeoutSeconds, allowLoopback, anchors: o.anchors ?? null }
 }
