@@ -1,6 +1,7 @@
 // SCEP as an operator runs it: `birthmark serve` with two workers, challenges minted from a file, GetCRL, and a roll-over of CA and RA together; and
 // with the RA's key in a token.
 
+import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -99,6 +100,12 @@ it('two workers: challenges from a CSV, GetCRL, and the RA that rolls over with 
   const wanted = issuerAndSerial(parseCertificate(issuer).subject, serial)
   const list = await ask('22', wanted, ra, second.signer)
   expect(list.status, list.failInfoText ?? '').toBe('success')
+  // OpenSSL takes the list out, and it is the issuer's.
+  const path = (name: string) => join(s.folder, name)
+  const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: s.folder, encoding: 'utf8', stdio: 'pipe' })
+  writeFileSync(path('list.p7'), list.content ?? '')
+  writeFileSync(path('list.pem'), openssl('pkcs7', '-inform', 'DER', '-in', 'list.p7', '-print_certs'))
+  openssl('crl', '-in', 'list.pem', '-CAfile', 'issuer/chain.pem', '-noout')
   const lists = (content: Bytes | null, number: Bytes) => Buffer.from(content ?? []).includes(Buffer.from(number))
   expect([lists(list.content, parseCertificate(issuer).subject), lists(list.content, serial)]).toEqual([true, false])
   const third = await enroll('r-3', challengeOf('r-3'), ra)
@@ -114,6 +121,23 @@ it('two workers: challenges from a CSV, GetCRL, and the RA that rolls over with 
   await until(async () => (await offered()).includes('GetNextCACert'))
   const { status, body } = await get('GetNextCACert')
   const shown = parseSigned(body)
+  writeFileSync(path('next.der'), body)
+  openssl(
+    'cms',
+    '-verify',
+    '-inform',
+    'DER',
+    '-in',
+    'next.der',
+    '-CAfile',
+    'issuer/chain.pem',
+    '-purpose',
+    'any',
+    '-binary',
+    '-out',
+    'next.p7',
+  )
+  expect(openssl('pkcs7', '-inform', 'DER', '-in', 'next.p7', '-print_certs').match(/subject=/g)).toHaveLength(3)
   expect([status, hexOf(shown.certificates[0])]).toEqual([200, hexOf(ra)])
   const [nextRa] = decodePem(readFileSync(join(s.folder, 'scep-2', 'ra.pem'), 'utf8'), 'CERTIFICATE', 1)
   const promised = parseCertsOnly(shown.content ?? new Uint8Array())

@@ -35,7 +35,12 @@ let server: ScepServer
 const key = rsaKey()
 const other = rsaKey()
 beforeAll(async () => {
-  server = await startScepServer({ more: [{ label: 'old', scep: { tripleDes: true } }] })
+  server = await startScepServer({
+    more: [
+      { label: 'old', scep: { tripleDes: true } },
+      { label: 'dev', scep: { staticChallenge: 'password123', development: true } },
+    ],
+  })
 })
 afterAll(() => server.stop())
 
@@ -224,13 +229,46 @@ describe('challenges', () => {
       }
     }))
 
-  it('[F28] a challenge admits once, also when fifty ask at once with different keys', async () => {
+  it('[F28] a challenge admits once, also when ten ask at once with different keys', async () => {
     const challenge = await server.challenge('device-d')
     const keys = Array.from({ length: 10 }, () => rsaKey())
     const before = server.signatures()
     const reps = await Promise.all(keys.map(own => server.ask(server.request('device-d', challenge, own).message, own.privateKey)))
     expect(reps.filter(rep => rep.status === 'success').length).toBe(1)
     expect(server.signatures()).toBe(before + 1)
+  })
+
+  it('[F27] a challenge that was spent stays spent over a restart, for any key but its own', async () => {
+    const before = await startScepServer()
+    const challenge = await before.challenge('device-k')
+    const own = rsaKey()
+    const { message } = before.request('device-k', challenge, own)
+    const first = await before.ask(message, own.privateKey)
+    expect(first.status).toBe('success')
+    await before.stop(true)
+    const after = await startScepServer({ of: before })
+    try {
+      expect((await after.ask(after.request('device-k', challenge, rsaKey()).message, null)).failInfo).toBe(badRequest)
+      expect(after.signatures()).toBe(0)
+      expect(hexOf((await after.ask(message, own.privateKey)).certificates[0])).toBe(hexOf(first.certificates[0]))
+    } finally {
+      await after.stop()
+    }
+  })
+
+  it('a static challenge serves every device in development, its own certificate each, and no other profile', async () => {
+    for (const id of ['device-l', 'device-m']) {
+      const own = rsaKey()
+      const { message } = server.request(id, 'password123', own)
+      expect(await failInfoOf(message)).toBe(badRequest)
+      const [rep, again] = [
+        await server.ask(message, own.privateKey, '/scep/dev'),
+        await server.ask(message, own.privateKey, '/scep/dev'),
+      ]
+      expect([rep.status, rep.failInfoText]).toEqual(['success', null])
+      expect(Buffer.from(parseCertificate(rep.certificates[0]).subject).includes(id)).toBe(true)
+      expect(hexOf(again.certificates[0])).toBe(hexOf(rep.certificates[0]))
+    }
   })
 
   it('[F29] a static or empty challenge is refused outside of development', () => {
@@ -382,8 +420,25 @@ function twice(der: Uint8Array, what: 'signers' | 'recipients'): Uint8Array {
 }
 
 describe('[F33] what is wrong inside the envelope', () => {
+  /** By what is wrong with it. */
+  const challenges: Record<string, string> = {}
+  beforeAll(async () => {
+    challenges.another = await server.challenge('another')
+    challenges.profile = await server.challenge('unit', 'old')
+    challenges.expired = await server.challenge('unit', null, 60)
+    // For good: the clock of a store that has records does not go back.
+    server.clock.ahead += 61
+    challenges.spent = await server.challenge('spender')
+    const own = rsaKey()
+    expect((await server.ask(server.request('spender', challenges.spent, own).message, null)).status).toBe('success')
+  })
   const wrongs: Record<string, () => Uint8Array> = {
     'a wrong challenge': () => request().message,
+    'no challenge': () => server.request('unit', null, key).message,
+    "another device's challenge": () => request({}, 'unit', challenges.another).message,
+    "another profile's challenge": () => request({}, 'unit', challenges.profile).message,
+    'an expired challenge': () => request({}, 'unit', challenges.expired).message,
+    'a spent challenge': () => request({}, 'spender', challenges.spent).message,
     'a wrong key': () => request({ ra: { ...server.ra, spki: other.spki } }).message,
     'bent padding of the last block': () => request({ bend: e => flip(e, e.length - 17) }).message,
     'a bent last block': () => request({ bend: e => flip(e, e.length - 1) }).message,
@@ -424,7 +479,13 @@ describe('[F33] what is wrong inside the envelope', () => {
     }))
 
   it('takes the same time within noise', async () => {
-    const kinds = ['a wrong challenge', 'a wrong key', 'bent padding of the last block', 'no CSR at all']
+    const kinds = [
+      'a wrong challenge',
+      "another device's challenge",
+      'a wrong key',
+      'bent padding of the last block',
+      'no CSR at all',
+    ]
     const messages = kinds.map(kind => wrongs[kind]())
     const times: number[][] = kinds.map(() => [])
     for (let round = 0; round < 120; round++)

@@ -174,8 +174,16 @@ describe.skipIf(!available({ openssl: 'openssl' }))('openssl', () => {
       const { stdout } = await openssl('pkcs7', '-inform', 'DER', '-in', 'certs.der', '-print_certs')
       expect(stdout).toContain(`CN = ${id}`)
     }
-    writeFileSync(file('failure.der'), (await server.post(server.request('openssl', 'WRONG').message)).body)
-    await openssl('cms', '-verify', '-inform', 'DER', '-in', 'failure.der', '-CAfile', 'chain.pem', '-purpose', 'any')
+    const waits = server.request('openssl-waits', await server.challenge('openssl-waits', 'waits'))
+    const answers = {
+      failure: await server.post(server.request('openssl', 'WRONG').message),
+      pending: await server.post(waits.message, '/scep/waits'),
+      malformed: await server.post(Uint8Array.of(1)),
+    }
+    for (const [name, { body }] of Object.entries(answers)) {
+      writeFileSync(file(`${name}.der`), body)
+      await openssl('cms', '-verify', '-inform', 'DER', '-in', `${name}.der`, '-CAfile', 'chain.pem', '-purpose', 'any')
+    }
   })
 
   it('writes envelopes that are read, streamed in BER among them', async () => {

@@ -143,6 +143,8 @@ describe('profiles of a configuration', () => {
       1,
       'profiles.0.admit.webhook.secret: ',
     ],
+    // One for all is development's, and nothing that a file can say (FAULTS 29).
+    ['- label: a\n    scep: { staticChallenge: password123 }', 1, 'profiles.0.scep'],
     ['- nowhere.yaml', 0, 'profiles.0: cannot read nowhere.yaml'],
   ])('%j is refused at its line', (text, line, expected) => {
     const first = write(`  ${text}\n`) + 1
