@@ -2,7 +2,16 @@
 
 import { type AddressInfo, createServer } from 'node:net'
 import type { Bytes } from '@birthmark/device-sdk/core'
-import { createHeartbeats, createPublisher, createRelyingParty, createRuleSet, systemClock } from '@birthmark/fleet-revocation'
+import {
+  createHeartbeats,
+  createPublisher,
+  createRelyingParty,
+  createRuleSet,
+  createSnapshots,
+  noticeSha256,
+  type Rule,
+  systemClock,
+} from '@birthmark/fleet-revocation'
 import { connectMqttBus, type MqttBus } from '@birthmark/fleet-revocation/broker'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createTestHistory, heartbeatSecret } from '../../packages/fleet-revocation/src/testing/history.ts'
@@ -144,5 +153,68 @@ describe('the bus by URL', () => {
     await until(() => publisher.acknowledgements().some(({ seq }) => seq === 2), 'the publisher knows')
     expect(publisher.acknowledgements()).toMatchObject([{ relyingParty: 'gateway', seq: 2, sessionsClosed: 3 }])
     expect(createRuleSet(gateway.rules.rules()).isRevoked({ idx: 4, gids: [9] }, null)).toBe(true)
+  })
+
+  it('[F48] closes a gap wider than the ring by retained snapshots, without a pull', async () => {
+    const { busAs } = await start()
+    const key = createTestNoticeKey()
+    const history = createTestHistory(key, { fleet })
+    const issuedAt = Math.floor(systemClock.now())
+    const { notices, outbox } = createMemoryOutbox()
+    const rules: Rule[] = [{ kind: 'range', start: 200_000, length: 2 }]
+    const newest = async () => ({ seq: notices.length, sha256: noticeSha256(notices[notices.length - 1].notice) })
+    const snapshots = createSnapshots({
+      ...{ fleet, newest, rules: async () => createRuleSet(rules), keys: [key], now: () => issuedAt },
+    })
+    const heartbeats = createHeartbeats(heartbeatSecret, fleet)
+    const publisher = createPublisher({
+      outbox,
+      bus: busAs('publisher'),
+      fleet,
+      clock: systemClock,
+      log: quietLog,
+      heartbeats,
+      snapshots,
+    })
+    cleanups.push(() => publisher.close())
+    const tell = async (through: number) => {
+      while (notices.length < through) {
+        const seq = notices.length + 1
+        rules.push({ kind: 'group', gid: seq, bound: 5 })
+        const told = seq === 1 ? rules : rules.slice(-1)
+        notices.push({ seq, notice: await history.add(told, { issuedAt, heartbeats: seq === through }) })
+      }
+      publisher.wake()
+      await publisher.drained()
+    }
+    let saved: Bytes | null = null
+    const join = async () => {
+      const bus = busAs('gateway')
+      const party = await createRelyingParty({
+        ...{ name: 'gateway', fleet, signers: [key.signer], bus, clock: systemClock, log: quietLog },
+        state: {
+          load: async () => saved,
+          save: async state => {
+            saved = state
+          },
+        },
+      })
+      const leave = async () => {
+        party.close()
+        await bus.close()
+      }
+      cleanups.push(leave)
+      return { party, leave }
+    }
+    await tell(1)
+    const { party: before, leave } = await join()
+    await until(() => before.fresh(), 'the gateway has everything')
+    await leave()
+    // The second snapshot is of notice 70; the ring holds 17 to 80.
+    await tell(70)
+    await tell(80)
+    const { party: after } = await join()
+    await until(() => after.progress().through === 80 && after.fresh(), 'the gateway has everything again')
+    expect(after.rules.rules()).toEqual(createRuleSet(rules).rules())
   })
 })

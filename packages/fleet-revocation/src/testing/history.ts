@@ -7,7 +7,7 @@ import { type NoticeKey, noticeSha256, signNotice } from '../sign-notice.ts'
 
 export interface TestHistory {
   notices: { seq: number; notice: Bytes }[]
-  add(rules: Rule[], options?: { issuedAt?: number; floor?: number }): Promise<Bytes>
+  add(rules: Rule[], options?: { issuedAt?: number; floor?: number; heartbeats?: boolean }): Promise<Bytes>
 }
 
 export const historyStart = 1_800_000_000
@@ -18,7 +18,7 @@ export function createTestHistory(key: NoticeKey, { fleet = 'acme', heartbeats =
   const notices: { seq: number; notice: Bytes }[] = []
   return {
     notices,
-    add: async (rules, { issuedAt = historyStart + notices.length, floor = 0 } = {}) => {
+    add: async (rules, { issuedAt = historyStart + notices.length, floor = 0, heartbeats: shown = heartbeats } = {}) => {
       const before = notices.at(-1)
       const seq = (before?.seq ?? 0) + 1
       const notice = await signNotice(
@@ -28,7 +28,7 @@ export function createTestHistory(key: NoticeKey, { fleet = 'acme', heartbeats =
           previousSha256: before ? noticeSha256(before.notice) : null,
           issuedAt,
           maxAgeSeconds: 30,
-          heartbeatAnchor: heartbeats ? heartbeatChain(heartbeatSecret, fleet, seq).anchor : new Uint8Array(16),
+          heartbeatAnchor: shown ? heartbeatChain(heartbeatSecret, fleet, seq).anchor : new Uint8Array(16),
           rules,
           root: null,
           floor,
