@@ -478,6 +478,31 @@ describe('[F33] what is wrong inside the envelope', () => {
       expect([...seen.keys()][0]).toContain('["failure",2,null')
     }))
 
+  it('[F28] asks the store for the same, whether or not there is such a challenge', async () => {
+    const asked: string[] = []
+    const store = server.store as unknown as Record<string, unknown>
+    const own = { ...store }
+    // How many records there are is a budget's affair.
+    for (const [name, method] of Object.entries(own))
+      if (typeof method === 'function' && name !== 'appendAudit')
+        store[name] = (...given: unknown[]) => {
+          asked.push(name)
+          return method.apply(server.store, given)
+        }
+    try {
+      const seen = new Map<string, string[]>()
+      for (const [name, make] of Object.entries(wrongs)) {
+        asked.splice(0)
+        await server.post(make())
+        const what = asked.join(' ')
+        seen.set(what, [...(seen.get(what) ?? []), name])
+      }
+      expect([...seen]).toEqual([['scepTransaction secret secret enrollmentFacts', Object.keys(wrongs)]])
+    } finally {
+      Object.assign(store, own)
+    }
+  })
+
   it('takes the same time within noise', async () => {
     const kinds = [
       'a wrong challenge',

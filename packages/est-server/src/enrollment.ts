@@ -403,6 +403,20 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     })
   }
 
+  /**
+   * What the challenge of some device would have cost up to its refusal: time must not tell which challenges there are (FAULTS 28), nor a CSR that
+   * was read from one that stands in for it (FAULTS 33).
+   */
+  async function asIfKnown({ csr, peer }: EnrollmentRequest, profile: EnrollmentProfile): Promise<void> {
+    const proven = prove(csr, profile.keys, peer, identities.keyMemoryOf(peer), false, readCsr)
+    await lookUpNobody(profile.fleet, isRefusal(proven) ? random(32) : proven.spkiSha256)
+  }
+
+  async function lookUpNobody(fleet: string, spkiSha256: Bytes): Promise<void> {
+    await store.secret(random(32))
+    await store.enrollmentFacts(fleet, '', spkiSha256, random(32))
+  }
+
   /** 1. Who is it? 401 until that is settled. */
   async function recognise(request: EnrollmentRequest): Promise<Recognised | EnrollmentOutcome> {
     const { operation, label, peer } = request
@@ -417,7 +431,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     const claim = identities.claimOf(peer, profile)
     if (isRefusal(claim)) return refuse(request, profile.fleet, '', claim)
     const identity = await identities.identify(claim, profile)
-    if (isRefusal(identity)) return refuse(request, profile.fleet, 'deviceId' in claim ? claim.deviceId : '', identity)
+    if (isRefusal(identity)) {
+      if (peer.scep) await asIfKnown(request, profile)
+      return refuse(request, profile.fleet, 'deviceId' in claim ? claim.deviceId : '', identity)
+    }
     return { kind: 'recognised', profile, identity }
   }
 
@@ -436,7 +453,10 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     const { deviceId } = identity
     // 2. Does it hold the key it asks for? Key policy first, then one signature.
     const csr = prove(request.csr, profile.keys, peer, identities.keyMemoryOf(peer), profile.possession === 'channel', readCsr)
-    if (isRefusal(csr)) return refuse(request, fleet, deviceId, csr)
+    if (isRefusal(csr)) {
+      if (peer.scep) return lookUpNobody(fleet, random(32)).then(() => refuse(request, fleet, deviceId, csr))
+      return refuse(request, fleet, deviceId, csr)
+    }
     const turn = { request, profile, identity, csr, note: noteOf(request, fleet, deviceId), name: `${fleet}/${deviceId}` }
     if (profile.webhook === null) return inTurn(turn)
     // The owner's system may say no. Nothing was looked up yet and no turn taken, so that a slow answer holds up this request alone.
