@@ -216,6 +216,8 @@ export function storeContract(name: string, driver: () => Driver): void {
       await reopen()
       expect(await deviceOf(store, 'a')).toMatchObject({ suspectedAt: at })
       expect(await store.recordIntent(stale)).toEqual({ kind: 'conflict', on: 'device' })
+      // Which of the two used its certificate cannot be told: neither supersedes the other's.
+      expect(await store.raiseFloor(fleet, 'a', 5, auditEntry('certificate_used', 'a'))).toBe(false)
       expect(await mark(false)).toBe(true)
       expect(await deviceOf(store, 'a')).toMatchObject({ suspectedAt: null, supersedes: 0 })
     })

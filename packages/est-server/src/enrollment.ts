@@ -502,7 +502,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     const { fleet, idx, gids } = certificate
     if (status({ fleet, idx, gids }, certificate.issuer) !== 'good') return
     const { device } = await store.enrollmentFacts(fleet, deviceId, certificate.spkiSha256, certificate.spkiSha256)
-    // Which of two suspected holders this is cannot be told, so it decides nothing between them.
+    // Which of two suspected holders this is cannot be told, so it decides nothing between them; the store asks again.
     if (device === null || device.suspectedAt !== null || idx <= device.idxFloor) return
     const detail = `idx ${idx}: what came before is superseded`
     const entry = { at: at(), requestId: '', fleet, device: deviceId, by: peer.address, code: '', detail }

@@ -57,7 +57,7 @@ export const postgresWrites = {
   async raiseFloor(tx: Transaction, fleet: string, id: string, idx: number, audit: AuditEntry): Promise<boolean> {
     const raised = await tx.run(
       'raise',
-      'UPDATE devices SET idx_floor = $1, version = version + 1 WHERE fleet = $2 AND id = $3 AND idx_floor < $1',
+      'UPDATE devices SET idx_floor = $1, version = version + 1 WHERE fleet = $2 AND id = $3 AND idx_floor < $1 AND suspected_at IS NULL',
       [idx, fleet, id],
     )
     if (raised === 1) tx.record(audit)

@@ -126,7 +126,10 @@ export function writeSession(db: DatabaseSync): WriteSession {
     `UPDATE devices SET suspected_at = ?, supersedes = CASE WHEN ? THEN supersedes ELSE 0 END, version = version + 1
      WHERE fleet = ? AND id = ?`,
   )
-  const raise = prepare(db, 'UPDATE devices SET idx_floor = ?, version = version + 1 WHERE fleet = ? AND id = ? AND idx_floor < ?')
+  const raise = prepare(
+    db,
+    'UPDATE devices SET idx_floor = ?, version = version + 1 WHERE fleet = ? AND id = ? AND idx_floor < ? AND suspected_at IS NULL',
+  )
   const groupByGid = prepare<{ bound: number | null }>(db, 'SELECT bound FROM groups WHERE fleet = ? AND gid = ?')
   const lastNotice = prepare<{ seq: number; sha256: Uint8Array }>(
     db,

@@ -358,7 +358,7 @@ export interface Store
   admitDevice(device: NewDevice): Promise<DeviceRecord | null>
   /** Notes since when (`audit.at`) a device is suspected to be two, or that it no longer is; its superseding count starts anew then. False: unknown. */
   setSuspicion(fleet: string, id: string, suspected: boolean, audit: AuditEntry): Promise<boolean>
-  /** Supersedes the device's certificates below `idx`. False, with nothing written: they are already, or the device is unknown. */
+  /** Supersedes the device's certificates below `idx`. False, with nothing written: they are already, or the device is unknown or suspected to be two. */
   raiseFloor(fleet: string, id: string, idx: number, audit: AuditEntry): Promise<boolean>
   /** Voids the device's open intent, if any; then records this one, spending its serial, idx and secret. */
   recordIntent(intent: IssuanceIntent): Promise<{ kind: 'recorded' } | { kind: 'conflict'; on: IntentConflict }>
