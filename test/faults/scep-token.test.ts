@@ -67,7 +67,13 @@ it('[F40] a token that stalls or is gone is 503 over HTTP, since not even a refu
   const key = rsaKey()
   const { message } = server.request('hsm-away', await server.challenge('hsm-away'), key)
   token.plan('stall')
+  expect(server.service.unready()).toBeNull()
   expect((await server.post(message)).status).toBe(503)
+  // It is tried again soon; until that has come to something it is away.
+  for (let i = 0; i < 10; i++) {
+    expect(server.service.unready()).toMatch(/no answer within/)
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
   token.plan('')
   for (let i = 0; ; i++) {
     const { status } = await server.post(message)
@@ -76,6 +82,7 @@ it('[F40] a token that stalls or is gone is 503 over HTTP, since not even a refu
     await new Promise(resolve => setTimeout(resolve, 100))
   }
   expect((await server.ask(message, key.privateKey)).status).toBe('success')
+  expect(server.service.unready()).toBeNull()
 })
 
 it('[F41] a signature of the token that does not verify is not sent', async () => {

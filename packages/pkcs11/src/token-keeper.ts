@@ -105,6 +105,8 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
   let timer: NodeJS.Timeout | undefined
   let retry: NodeJS.Timeout | undefined
   let retryMs = limits.retryMs
+  /** Why it does not serve, until it does again: another try at opening it is no reason to expect anything of it. */
+  let failure: TokenError | null = null
   let refusedPin = readRefusedPin(refusedPinFile)
   let counter = 0
   /** Settles when the opening in hand has ended, either way. */
@@ -137,6 +139,7 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
     endChild()
     const jobs = [...takeInHand(), ...waiting.splice(0)]
     state = { kind: 'down', error }
+    failure = error
     log.error({ code: error.code, detail: error.message, next: error.next }, 'the token of the key does not serve')
     for (const job of jobs) job.reject(error)
     opened?.reject(error)
@@ -220,6 +223,7 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
             }
             if (refusedPin !== null) rememberPin(null)
             state = { kind: 'open' }
+            failure = null
             retryMs = limits.retryMs
             opened?.resolve()
             opened = null
@@ -250,7 +254,7 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
   const keeper: TokenKeeper = {
     sign: async (data, algorithm) => (await ask({ kind: 'sign', data, ...(algorithm && { algorithm }) })) as Bytes,
     decrypt: (data, oaep) => ask({ kind: 'decrypt', data, oaep }),
-    unready: () => (state.kind === 'down' ? state.error.message : state.kind === 'closed' ? 'closed' : null),
+    unready: () => (state.kind === 'closed' ? 'closed' : (failure?.message ?? null)),
     async close() {
       if (state.kind === 'closed') return
       state = { kind: 'closed' }
