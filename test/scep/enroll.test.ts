@@ -1,15 +1,18 @@
 // Enrolling by SCEP, from the bytes of a message to the certificate in the answer.
 
 import { X509Certificate } from 'node:crypto'
-import { COMMON_NAME, encodeName, equalBytes, hexOf, parseCertificate } from '@birthmark/device-sdk/core'
+import { COMMON_NAME, encodeName, encodeSequence, equalBytes, hexOf, parseCertificate } from '@birthmark/device-sdk/core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { issuerAndSerial, issuerAndSubject, scepCsr, scepMessage, selfSigned, signerOf } from '../support/scep-client.ts'
 import { rsaKey, type ScepServer, startScepServer } from '../support/scep-server.ts'
 
 let server: ScepServer
+/** Stands for one: nobody here looks into it. */
+const list = Buffer.from(encodeSequence([Buffer.from('revoked')]))
 beforeAll(async () => {
   server = await startScepServer({
     profile: { scep: {} },
+    scep: { crl: async ({ deviceId }) => (deviceId === 'router-10' ? list : null) },
     more: [
       { label: 'waits', approval: 'first' },
       { label: 'est-only', scep: null, admitSecrets: true },
@@ -163,5 +166,35 @@ describe('GetCert', () => {
     const stranger = rsaKey()
     expect((await ask(selfSigned(stranger, 'router-8'), stranger)).failInfo).toBe(4)
     expect((await ask(a.certificate, a.key, Uint8Array.of(1, 2, 3))).failInfo).toBe(4)
+  })
+})
+
+describe('GetCRL', () => {
+  it('[RFC 8894 3.3.4] gives the list of a certificate to devices of the fleet; badCertId where there is none, and to strangers', async () => {
+    const a = await enrolled('router-10')
+    const b = await enrolled('router-11')
+    const { issuer, serial } = parseCertificate(a.certificate)
+    const ask = async (certificate: Uint8Array, key: typeof a.key, wanted = serial) => {
+      const signer = signerOf(certificate, key.privateKey)
+      const { message } = scepMessage({ messageType: '22', content: issuerAndSerial(issuer, wanted), ra: server.ra, signer })
+      return server.ask(message, key.privateKey)
+    }
+    for (const [certificate, key] of [
+      [a.certificate, a.key],
+      [b.certificate, b.key],
+    ] as const) {
+      const { status, content } = await ask(certificate, key)
+      expect([status, Buffer.from(content ?? []).includes(list)]).toEqual(['success', true])
+    }
+    const refused = async (...given: Parameters<typeof ask>) => {
+      const { failInfo, failInfoText } = await ask(...given)
+      return [failInfo, failInfoText]
+    }
+    const { serial: unlisted } = parseCertificate(b.certificate)
+    expect(await refused(a.certificate, a.key, unlisted)).toEqual([4, 'there is no revocation list for this certificate'])
+    const none = [4, 'no such certificate, or it is none of yours']
+    const stranger = rsaKey()
+    expect(await refused(a.certificate, a.key, Uint8Array.of(1, 2, 3))).toEqual(none)
+    expect(await refused(selfSigned(stranger, 'router-10'), stranger)).toEqual(none)
   })
 })
