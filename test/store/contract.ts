@@ -294,6 +294,15 @@ export function storeContract(name: string, driver: () => Driver): void {
       expect(await join('b', ['late'])).toMatchObject({ refused: [] })
     })
 
+    it('a row that would put a device into a ninth group is refused, and leaves no group without devices behind', async () => {
+      const join = (groups: string[]) => store.importManifest(fleet, [manifestEntry('a', groups)], auditEntry('manifest_imported'))
+      const eight = Array.from({ length: 8 }, (_, i) => `batch=${i + 1}`)
+      expect(await join(eight)).toMatchObject({ updated: 1, refused: [] })
+      expect(await join([...eight.slice(1), 'batch=1'])).toMatchObject({ unchanged: 1, refused: [] })
+      expect((await join(['batch=1', 'ninth'])).refused).toHaveLength(1)
+      expect((await store.groups(fleet)).map(({ name }) => name).sort()).toEqual(eight)
+    })
+
     it('imports a manifest again without effect, adds groups, and refuses a changed or borrowed birth key by row', async () => {
       const again = await store.importManifest(
         fleet,

@@ -103,6 +103,10 @@ export async function takeEntries(tx: Transaction, fleet: string, entries: SeenE
         }
       joinedAfter = life.highest ?? 0
     }
+    // Before a group is made: one of a refused row would stay, with nobody in it.
+    const more = new Set(e.groups.filter(name => !before.includes(gids.get(name) ?? 0)))
+    if (before.length + more.size > groupsPerDeviceMax)
+      return { kind: 'refused', reason: `in more than ${groupsPerDeviceMax} groups` }
     for (const name of e.groups) {
       if (gids.has(name)) continue
       if (lastGid === groupsPerFleetMax) return { kind: 'refused', reason: `the fleet has ${groupsPerFleetMax} groups already` }
@@ -110,7 +114,6 @@ export async function takeEntries(tx: Transaction, fleet: string, entries: SeenE
       newGroups.push({ gid: lastGid, name })
     }
     const after = [...new Set([...before, ...e.groups.map(name => gids.get(name)!)])].sort((a, b) => a - b)
-    if (after.length > groupsPerDeviceMax) return { kind: 'refused', reason: `in more than ${groupsPerDeviceMax} groups` }
     const device = known ?? { key: null, entry: e, birthSpki: null, keyOrigin: e.keyOrigin, gids: [], isChanged: false }
     if (known && after.length === before.length && (!key || known.birthSpki)) return { kind: 'unchanged' }
     if (!known) devices.set(e.id, device)

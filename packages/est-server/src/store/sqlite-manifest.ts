@@ -101,10 +101,15 @@ export function manifestWrites(db: DatabaseSync): ManifestWrites {
           `holds a certificate without group ${joined} until ${new Date(until * 1000).toISOString()}, which revoking ${joined} would not reach; ` +
           'import the row again after that, or revoke a group that the device is in',
       }
+    // Before a group is made: one of a refused row would stay, with nobody in it.
+    if (before.length + e.groups.length > groupsPerDeviceMax) {
+      const more = new Set(e.groups.filter(name => !before.includes(gidByName.get(fleet, name)?.gid ?? 0)))
+      if (before.length + more.size > groupsPerDeviceMax)
+        return { kind: 'refused', reason: `in more than ${groupsPerDeviceMax} groups` }
+    }
     const wanted = e.groups.map(name => gidOf(fleet, name))
     if (wanted.includes(null)) return { kind: 'refused', reason: `the fleet has ${groupsPerFleetMax} groups already` }
     const gids = [...new Set([...before, ...(wanted as number[])])].sort((a, b) => a - b)
-    if (gids.length > groupsPerDeviceMax) return { kind: 'refused', reason: `in more than ${groupsPerDeviceMax} groups` }
     if (!known) insertDevice.run(fleet, e.id, e.birthSpki, e.keyOrigin, e.issuerSubject, e.birthHash, JSON.stringify(gids), at)
     else if (gids.length > before.length || (e.birthSpki && !known.birth_spki_sha256))
       updateDevice.run(e.birthSpki, e.keyOrigin, JSON.stringify(gids), known.key)
