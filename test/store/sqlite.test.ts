@@ -205,6 +205,23 @@ describe('sqlite driver', () => {
     },
   )
 
+  it('says what the writer thread ended of', async () => {
+    const broken = (options: Parameters<typeof spawnWriterThread>[0]): WriterThread => {
+      const real = spawnWriterThread(options)
+      // What no writer can work on.
+      return { ...real, post: message => real.post(message === 'close' ? message : ({ map: () => 7 } as never)) }
+    }
+    const store = await open({ spawnWriter: broken })
+    const wanted = /writer thread ended: .*map is not a function/
+    await expect(store.appendAudit(auditEntry('failure'))).rejects.toThrow(wanted)
+    await expect(store.appendAudit(auditEntry('failure'))).rejects.toMatchObject({
+      code: 'store_closed',
+      message: expect.stringMatching(wanted),
+      cause: expect.any(Error),
+    })
+    await store.close()
+  })
+
   it('bounds the writes that wait', async () => {
     const store = await open({ queueMax: 10 })
     const results = await Promise.allSettled(Array.from({ length: 30 }, () => store.appendAudit(auditEntry('failure'))))

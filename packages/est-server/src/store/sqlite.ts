@@ -35,7 +35,8 @@ const fewJobs = 24
 export interface WriterThread {
   post(message: WriteJob[] | 'close'): void
   onMessage(listener: (message: WriterMessage) => void): void
-  onExit(listener: () => void): void
+  /** `cause`: what it threw, where that is why. */
+  onExit(listener: (cause?: Error) => void): void
   terminate(): Promise<unknown>
 }
 
@@ -62,6 +63,11 @@ const threadFile = new URL(import.meta.url.endsWith('.ts') ? './sqlite-writer.ts
 export function spawnWriterThread(options: WriterOptions): WriterThread {
   const worker = new Worker(threadFile, { workerData: options })
   const listeners: ((message: WriterMessage) => void)[] = []
+  let cause: Error | undefined
+  // Uncaught in the thread, which ends of it: 'exit' follows.
+  worker.on('error', error => {
+    cause = error as Error
+  })
   worker.on('message', packed => {
     const message = unpackMessage(packed)
     for (const listener of listeners) listener(message)
@@ -69,14 +75,12 @@ export function spawnWriterThread(options: WriterOptions): WriterThread {
   return {
     post: message => worker.postMessage(message === 'close' ? message : message.map(packJob)),
     onMessage: listener => listeners.push(listener),
-    onExit(listener) {
-      // An uncaught error ends the thread; 'exit' follows it.
-      worker.on('error', () => {})
-      worker.on('exit', listener)
-    },
+    onExit: listener => worker.on('exit', () => listener(cause)),
     terminate: () => worker.terminate(),
   }
 }
+
+const endOf = (cause?: Error) => `the writer thread ended${cause ? `: ${cause.message}` : ''}`
 
 interface Waiting {
   job: WriteJob
@@ -149,9 +153,10 @@ function writeQueue(
       else batch[i].done(answer.value as never)
     })
   })
-  thread.onExit(() => {
+  thread.onExit(cause => {
+    const detail = endOf(cause)
     // A batch that was away may have been committed before the thread died.
-    stop(true, 'the writer thread ended', new EstServerError('store_closed', 'the writer thread ended'))
+    stop(true, detail, new EstServerError('store_closed', detail, cause))
   })
 
   return {
@@ -200,14 +205,14 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     checkPages: options.checkPages ?? false,
   })
   const ended = new Promise<void>(done => {
-    thread.onExit(done)
+    thread.onExit(() => done())
   })
   await new Promise<void>((ready, unusable) => {
     thread.onMessage(message => {
       if (message.kind === 'ready') ready()
       if (message.kind === 'unusable') unusable(new EstServerError('store_unusable', `${path}: ${message.detail}`))
     })
-    thread.onExit(() => unusable(new EstServerError('store_unusable', `${path}: the writer thread ended`)))
+    thread.onExit(cause => unusable(new EstServerError('store_unusable', `${path}: ${endOf(cause)}`, cause)))
   })
   const openReading = (cacheKib: number): DatabaseSync => {
     try {
