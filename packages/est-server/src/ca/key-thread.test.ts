@@ -134,6 +134,22 @@ test('a thread that ends again and again is opened at growing pauses, one that l
   expect(clock.timers).toEqual([])
 })
 
+test('a key that is closed amid its work refuses that, and stays closed, whatever its thread still says', async () => {
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  const clock = standingClock()
+  const privateKeyPem = privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
+  const thread = keyThread({ name: 'test', privateKeyPem, nice: 0, clock })
+  const refused = { code: 'issuer_failed', message: expect.stringContaining('was closed') }
+  const away = expect(thread.sign('rsa-pkcs1-sha256', randomBytes(100))).rejects.toMatchObject(refused)
+  await new Promise(resolve => setImmediate(resolve))
+  const closing = thread.close()
+  // What it says last: an answer to what was away, and that it has its key.
+  threads.at(-1)!.emit('message', [new Uint8Array(256)])
+  threads.at(-1)!.emit('message', [])
+  await Promise.all([away, closing])
+  await expect(thread.sign('rsa-pkcs1-sha256', randomBytes(100))).rejects.toMatchObject(refused)
+})
+
 test('an issuer whose thread for the patient has ended says so to them and signs for the others', async () => {
   const { certificate, privateKeyPem } = testAuthority('Root').subordinate('RSA CA', 'RSA-2048')
   const clock = standingClock()

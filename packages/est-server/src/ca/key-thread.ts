@@ -86,6 +86,8 @@ export function keyThread({
     // An idle key keeps no process alive.
     worker.unref()
     worker.on('message', (answers: KeyAnswer[]) => {
+      // What was under way then was refused, and what a thread says last is still read.
+      if (closed) return
       // The first thing a thread says is that it has its key.
       if (answers.length > 0) return jobs.answered(answers)
       if (gone === null) return
