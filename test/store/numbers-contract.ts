@@ -92,7 +92,10 @@ export function numbersContract(name: string, driver: () => Driver): void {
         ...{ certificates: blocksOf([12, 5000]), floor: 9, issuer: sha256('ended').subarray(0, 20) },
         audit: auditEntry('notice_adopted'),
       }
+      await store.reserveIdx(fleet)
       expect(await store.adoptNotice(lost)).toBe('adopted')
+      // What it revokes beforehand is nobody's.
+      expect(await store.reserveIdx(fleet)).toBeGreaterThanOrEqual(900)
       expect(await store.adoptNotice(lost)).toBe('known')
       expect(await store.adoptNotice({ ...lost, seq: 3 })).toBe('taken')
       await reopen()

@@ -225,7 +225,11 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
       await work(tx => postgresNumberWrites.raiseNumbers(tx, raised))
       for (const { fleet } of raised.fleets) blocks.drop(fleet)
     },
-    adoptNotice: adopted => work(tx => postgresNumberWrites.adoptNotice(tx, adopted)),
+    async adoptNotice(adopted) {
+      const result = await work(tx => postgresNumberWrites.adoptNotice(tx, adopted))
+      blocks.drop(adopted.fleet)
+      return result
+    },
     recordScepTransaction: transaction => work(tx => postgresScepWrites.recordScepTransaction(tx, transaction)),
     announceProfiles: (set, again, audit) => work(tx => announcePostgresProfiles(tx, set, again, audit)),
     recordIssuers: change => work(tx => recordPostgresIssuers(tx, change)),

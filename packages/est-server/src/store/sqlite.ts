@@ -400,7 +400,11 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     placedIssuers: query => read(() => sets.placedIssuers(query)),
     deviceCount: fleet => read(() => sets.deviceCount(fleet)),
     indicesOf: query => read(() => sets.indicesOf(query)),
-    adoptNotice: adopted => write('adoptNotice', adopted),
+    async adoptNotice(adopted) {
+      const result = await write('adoptNotice', adopted)
+      lookAgain(adopted.fleet)
+      return result
+    },
     issuances: (after, limit) => read(() => pages.issuances(after, limit)),
     notices: (fleet, after, limit) => read(() => pages.notices(fleet, after, limit)),
     check: () => read(() => sqliteCheck(reading)),
