@@ -8,11 +8,14 @@ import {
   CHALLENGE_PASSWORD,
   COMMON_NAME,
   type Csr,
-  csrAssemble,
   csrInfo,
   encodeAttribute,
+  encodeBits,
+  encodeSequence,
+  encodingOf,
   nameAttribute,
   SERIAL_NUMBER,
+  wholeParts,
 } from '@birthmark/device-sdk/core'
 import { sha256 } from './node-crypto.ts'
 import type { Clock, RandomBytes } from './ports.ts'
@@ -112,5 +115,7 @@ export function withoutChallenge(csr: Csr): Bytes {
     csr.spki,
     others.map(({ oid, values }) => encodeAttribute(oid, values)),
   )
-  return csrAssemble(info, csr.signatureAlgorithm, new Uint8Array(1))
+  // The algorithm as received: whether it is one of ours is for enrollment to say.
+  const [, algorithm] = wholeParts(csr.der, 3, 3)
+  return encodeSequence([info, encodingOf(algorithm), encodeBits(new Uint8Array(1))])
 }
