@@ -15,6 +15,8 @@ export interface BrokerAnswer {
   shown(): void
   /** True as soon as there is nothing to wait for, also without a connection: there a publication fails by itself. False when the broker does not answer. */
   given(): Promise<boolean>
+  /** Whether the connection that there is has yet to show it. */
+  awaited(): boolean
 }
 
 interface Question {
@@ -52,6 +54,7 @@ export function brokerAnswer(bus: Pick<MqttBus, 'connected' | 'onConnect' | 'onC
       clock.setTimer(quietSeconds, () => settle(asked))
     },
     shown: () => settle(open),
+    awaited: () => open !== null,
     async given() {
       if (open === null) return true
       const late = question()

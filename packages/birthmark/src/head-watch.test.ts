@@ -183,7 +183,7 @@ test('when it is closed while the store is away nothing is written any more', as
   expect(fatal).toEqual([])
 })
 
-test('[F45] nothing is written before the broker has shown what it holds, however long after the grant that comes', async () => {
+test('[F45] nothing is written before the broker has shown what it holds, where that comes within a second of the grant', async () => {
   held.set(1, await sign(1, 1))
   isConnected = true
   const { publish } = watch()
@@ -191,6 +191,24 @@ test('[F45] nothing is written before the broker has shown what it holds, howeve
   granted()
   show(await sign(2, 2))
   await Promise.all(ours)
+  expect(written).toEqual([])
+})
+
+test('[F45] a connection that began while the head of the one before was compared is waited for as well', async () => {
+  const first = await sign(1, 1)
+  held.set(1, first)
+  isConnected = true
+  const { publish } = watch()
+  failures = 1
+  show(first)
+  await expect.poll(() => sleeping.length).toBe(1)
+  const ours = expect(publish(headTopic(fleet))).rejects.toMatchObject(older)
+  connection.end()
+  connection.begin()
+  wakeAfter(1)
+  await expect.poll(() => sleeping.map(({ seconds }) => seconds)).toEqual([10])
+  show(await sign(2, 2))
+  await ours
   expect(written).toEqual([])
 })
 

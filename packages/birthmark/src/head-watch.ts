@@ -38,7 +38,7 @@ export interface HeadWatch {
   /** Resolves when the broker was asked, or will be as soon as there is a connection. Rejects where it does not let us read. */
   asked: Promise<void>
   /**
-   * `bus`, on which notices wait until the broker has shown what it holds and that is known to fit the store. Rejects with `head_unread` where it is
+   * `bus`, on which notices wait until the broker has shown what it holds, for which it has a second from the grant, and that is known to fit the store. Rejects with `head_unread` where it is
    * not shown in time, and for good with `store_older` where it does not fit.
    */
   behind(bus: PublishBus): PublishBus
@@ -87,14 +87,19 @@ export function watchHead({ bus, settings, store, published, clock, log, onFatal
 
   /** A broker that lets nobody read it may hold anything. */
   async function fits(): Promise<void> {
-    if (!(await answer.given()))
-      throw new CommandError(
-        'head_unread',
-        'the broker does not show the head that it holds, so no notice is written over it',
-        `let this server read ${head}, in the broker's access list`,
-        'failed',
-      )
-    await compared
+    let done: Promise<unknown>
+    do {
+      if (!(await answer.given()))
+        throw new CommandError(
+          'head_unread',
+          'the broker does not show the head that it holds, so no notice is written over it',
+          `let this server read ${head}, in the broker's access list`,
+          'failed',
+        )
+      done = compared
+      await done
+      // Another connection may stand by now, to a broker that holds something else.
+    } while (answer.awaited() || done !== compared)
   }
 
   return {
