@@ -266,17 +266,26 @@ describe('a campaign that is interrupted', () => {
       let dying = true
       // What a process that dies here leaves: everything behind it does not happen, at any later step either.
       const dead = new Promise<never>(() => {})
-      const first = open({ failpoint: step => (dying && step === name ? dead : undefined) })
+      let die = () => {}
+      const died = new Promise<void>(resolve => {
+        die = resolve
+      })
+      const first = open({
+        failpoint(step) {
+          if (!dying || step !== name) return
+          die()
+          return dead
+        },
+      })
       const run = async (campaigns: Campaigns): Promise<void> => {
         const known = (await campaigns.list(1))[0] ?? (await planOf(campaigns, 'batch in (0,1)'))
         if (known.state === 'planned') await campaigns.submit(said(known, 'submit', 'alice'))
         if ((await campaigns.get(known.id)).state === 'submitted') await campaigns.approve(said(known, 'approve', 'bob'))
       }
-      void run(first).catch(() => {})
-      await new Promise(next => setTimeout(next, 60))
+      await Promise.race([died, run(first)])
       at += 601
       void first.resume()
-      await new Promise(next => setTimeout(next, 60))
+      await died
       first.close()
       dying = false
       const second = open()
