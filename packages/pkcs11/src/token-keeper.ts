@@ -248,7 +248,7 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
         const detail = `${waiting.length} jobs wait already`
         return reject(new TokenError({ code: 'queue_full', detail, next: 'come back later' }))
       }
-      waiting.push({ job: { ...job, data: job.data.slice() }, retried: false, resolve, reject })
+      waiting.push({ job: { ...job, data: new Uint8Array(job.data) }, retried: false, resolve, reject })
       pump()
     })
   const keeper: TokenKeeper = {
