@@ -49,6 +49,9 @@ test('watch names the relying parties that have not confirmed when it has waited
   )
   expect(nobody.stderr).toContain(`birthmark revoke watch ${id} --wait 600 --dir `)
   expect(nobody.stdout).toContain('✔ revoked')
+  expect(nobody.stderr).toContain('if a relying party is retired: birthmark revoke parties --forget NAME --dir ')
+  const configured = await birthmark('revoke', 'parties', '--forget', 'billing', '--dir', serving.state)
+  expect(configured).toMatchObject({ code: 3, stderr: expect.stringContaining('take it out of mqtt.services') })
   // As it is now, and no judgement.
   expect(await birthmark(...watch(id, '--once'))).toMatchObject({ code: 0 })
 

@@ -20,6 +20,7 @@ import { createMemoryOutbox } from '../../packages/fleet-revocation/src/testing/
 import { createTestNoticeKey } from '../../packages/fleet-revocation/src/testing/notice-key.ts'
 import { fleet, startTestBroker, type TestBroker, until } from '../support/broker.ts'
 import { freePort } from '../support/ports.ts'
+import { forgetsRetiredParty } from '../support/retired-party.ts'
 
 const cleanups: (() => unknown)[] = []
 
@@ -150,9 +151,21 @@ describe('the bus by URL', () => {
     await until(() => gateway.fresh(), 'the gateway has everything')
     expect(gateway.status({ fleet, idx: 1, gids: [7] }, null)).toBe('revoked')
     expect(gateway.status({ fleet, idx: 1, gids: [8] }, null)).toBe('good')
-    await until(() => publisher.acknowledgements().some(({ seq }) => seq === 2), 'the publisher knows')
-    expect(publisher.acknowledgements()).toMatchObject([{ relyingParty: 'gateway', seq: 2, sessionsClosed: 3 }])
+    await until(() => publisher.confirmations.heard().some(({ seq }) => seq === 2), 'the publisher knows')
+    expect(publisher.confirmations.heard()).toMatchObject([{ relyingParty: 'gateway', seq: 2, sessionsClosed: 3 }])
     expect(createRuleSet(gateway.rules.rules()).isRevoked({ idx: 4, gids: [9] }, null)).toBe(true)
+  })
+
+  it('[F49] [F50] a retired relying party is forgotten by the publisher’s word, and by no device’s or observer’s', async () => {
+    const { busAs, connect, device, services } = await start()
+    await forgetsRetiredParty({
+      ...{ publisherBus: busAs('publisher'), name: 'gateway', party: busAs('gateway') },
+      forgers: [
+        () => connect('dev-1', device('dev-1')),
+        () => connect('watcher', services.service('watcher')),
+        () => connect('desk', services.service('desk')),
+      ],
+    })
   })
 
   it('[F48] closes a gap wider than the ring by retained snapshots, without a pull', async () => {

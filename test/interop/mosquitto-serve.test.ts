@@ -5,10 +5,17 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { chmodSync, copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { mosquittoAccess, mosquittoConfiguration, mosquittoDynamicSecurity } from '@birthmark/fleet-revocation/broker'
+import { acknowledgementTopic, encodeAcknowledgement } from '@birthmark/fleet-revocation'
+import {
+  connectMqttBus,
+  mosquittoAccess,
+  mosquittoConfiguration,
+  mosquittoDynamicSecurity,
+} from '@birthmark/fleet-revocation/broker'
 import mqtt, { type MqttClient } from 'mqtt'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createTestAuthority } from '../../packages/fleet-revocation/src/testing/authority.ts'
+import { quietLog } from '../../packages/fleet-revocation/src/testing/memory-bus.ts'
 import { ended, until } from '../support/broker.ts'
 import { birthmark } from '../support/command.ts'
 import { freePort, listens } from '../support/ports.ts'
@@ -65,7 +72,7 @@ status:
     return file
   }
   const configuration = mosquittoConfiguration('127.0.0.1', port, {
-    accessFile: write('access', mosquittoAccess('acme', { 'publisher@acme': 'publisher' })),
+    accessFile: write('access', mosquittoAccess('acme', { 'publisher@acme': 'publisher', 'billing@acme': 'relying-party' })),
     dynamicSecurityFile: dynamicSecurity(),
     plugin: `/usr/lib/${triplet}/mosquitto_dynamic_security.so`,
     caFile: write('devices.pem', readFileSync(join(serving.folder, 'issuer', 'chain.pem'), 'utf8')),
@@ -79,6 +86,15 @@ status:
     path,
     serving,
     dynamicSecurity,
+    /** What a service says at the broker. */
+    async saidAs(name: string, topic: string, payload: Uint8Array): Promise<void> {
+      const { certPem: cert, keyPem: key } = services.service(name)
+      const tls = { ca: [servers.certPem], cert, key }
+      const bus = connectMqttBus({ url: `mqtts://localhost:${servicePort}`, clientId: name, tls, log: quietLog })
+      await until(() => bus.connected(), `${name} is connected`)
+      await bus.publish(topic, payload, { qos: 1, retain: true })
+      await bus.close()
+    },
     async launch(): Promise<() => Promise<void>> {
       const child: ChildProcess = spawn('mosquitto', ['-c', conf], {
         stdio: 'ignore',
@@ -176,5 +192,38 @@ describe.skipIf(!present)('birthmark serve with a mosquitto outside', () => {
     await inLine(second)
     await until(async () => (await refused('gw-1', early)) && (await refused('gw-3', single)), 'both are refused again')
     expect(twoAgain.connected && (await works('gw-2', twoAgain))).toBe(true)
+  })
+
+  it('waits for a retired relying party no more, over its restarts, once the operator has it forgotten', async () => {
+    const { serving, path, launch, saidAs } = await prepare()
+    const first = await serving.start()
+    await until(() => existsSync(join(path, 'devices.crl')), 'the lists are written')
+    await launch()
+    await serving.enroll('gw-1')
+    const name = 'billing@acme'
+    await saidAs(
+      name,
+      acknowledgementTopic('acme', name),
+      encodeAcknowledgement({ relyingParty: name, seq: 1, appliedAt: 1_700_000_000, sessionsClosed: 0 }),
+    )
+    const cli = (...args: string[]) => birthmark('revoke', ...args, '--dir', serving.state, '--json')
+    const parties = async () => (await cli('parties')).json.map(line => line.name)
+    await until(async () => (await parties()).includes(name), 'its word is heard')
+    const { administration } = serving
+    const { id, planSha256 } = await administration.planCampaign({
+      ...{ select: 'id=gw-1', reason: 'lost in a bus', windowSeconds: 0, by: 'alice' },
+    })
+    await administration.submitCampaign({ id, planSha256, by: 'alice', signature: null })
+    const waits = await cli('watch', id, '--wait', '1')
+    expect(waits).toMatchObject({ code: 4, stderr: expect.stringContaining(`0 of 1 relying parties, without ${name}`) })
+    expect(waits.stderr).toContain(`if a relying party is retired: birthmark revoke parties --forget ${name} --dir `)
+
+    expect(await cli('parties', '--forget', 'bulling@acme')).toMatchObject({ code: 3 })
+    expect(await cli('parties', '--forget', name)).toMatchObject({ code: 0, json: [{ name, forgotten: true }] })
+    expect(await cli('watch', id, '--wait', '20')).toMatchObject({ code: 0 })
+    await first.stop('SIGTERM')
+    await serving.start()
+    expect(await cli('watch', id, '--wait', '20')).toMatchObject({ code: 0 })
+    expect(await parties()).toEqual([])
   })
 })

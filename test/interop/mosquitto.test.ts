@@ -26,6 +26,7 @@ import { createMemoryOutbox } from '../../packages/fleet-revocation/src/testing/
 import { createTestNoticeKey } from '../../packages/fleet-revocation/src/testing/notice-key.ts'
 import { ended, fleet, startTestBroker, until } from '../support/broker.ts'
 import { freePort, listens } from '../support/ports.ts'
+import { forgetsRetiredParty } from '../support/retired-party.ts'
 import { available, run } from './debian.ts'
 
 const clients = available({ mosquitto_sub: 'mosquitto-clients', mosquitto_pub: 'mosquitto-clients' })
@@ -489,6 +490,23 @@ describe.skipIf(!brokers)('a real mosquitto as the broker', () => {
     await file.refresh()
     await new Promise(resolve => setTimeout(resolve, 2100))
     await until(() => refused('dev-2', dev2), 'an outdated list refuses everybody')
+  })
+
+  it('[F49] [F50] forgets a retired relying party by the publisher’s word, and by no device’s', async () => {
+    const { launch, devices, clientAs, busAs } = await startMosquitto()
+    await launch()
+    const enforcerBus = busAs('enforcer@acme')
+    await until(() => enforcerBus.connected(), 'connected')
+    const enforcer = await createMosquittoEnforcer({
+      ...{ bus: enforcerBus, fleet, rules: createRuleSet(), clock: systemClock, log: quietLog, sweepSeconds: 3600 },
+    })
+    cleanups.push(() => enforcer.close())
+    const membership = { fleet, idx: 1, gids: [] }
+    await enforcer.admit('dev-1', membership)
+    await forgetsRetiredParty({
+      ...{ publisherBus: busAs('publisher@acme'), name: 'gateway@acme', party: busAs('gateway@acme') },
+      forgers: [() => clientAs('dev-1', devices.device('dev-1', membership))],
+    })
   })
 
   it('[F54] killed after it acknowledged, is given the notices again; the rules it enforces outlive it', async () => {

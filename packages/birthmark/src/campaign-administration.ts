@@ -1,4 +1,4 @@
-// What an operator can ask about many devices at once: labels, selections, campaigns. Shapes only, shared by the socket, its client and the
+// What an operator can ask about many devices at once: labels, selections, campaigns, and who is to confirm them. Shapes only, shared by the socket, its client and the
 // commands; docs/campaigns.md says what each is for.
 
 import {
@@ -26,7 +26,7 @@ export interface CampaignStages {
   undelivered: number | null
   /**
    * Relying parties that have said that the notice is in force there, of those that the configuration names and those that have said so of any notice
-   * since the server started. `missing`: up to 20 of the others by name.
+   * since the server started, or whose word the broker keeps. `missing`: up to 20 of the others by name.
    */
   relyingParties: { confirmed: number; of: number; missing: string[] } | null
   /** Devices with a certificate that came back since and were told no; the others are blocked and have not been heard of. */
@@ -38,6 +38,16 @@ export interface CampaignStages {
 
 /** `waiting`: it is not carried out, or they are being asked. `unavailable`: a list cannot be had now. That, and what isProven denies, is asked again. */
 export type ConsumerStage = { kind: 'not offered' } | { kind: 'waiting' } | ConsumerAnswer
+
+/** Somebody who confirms notices. */
+export interface RelyingPartyView {
+  name: string
+  /** The configuration names it. */
+  configured: boolean
+  /** The newest notice that it has in force, and since when (seconds since 1970); null where it has said nothing. */
+  seq: number | null
+  appliedAt: number | null
+}
 
 export interface CampaignView {
   id: string
@@ -72,6 +82,7 @@ export const SelectionInput = z.strictObject({
   after: z.string().max(64).default(''),
   limit: z.coerce.number().int().min(1).max(1000).default(100),
 })
+export const RelyingPartyInput = z.strictObject({ name: z.string().min(1).max(64) })
 const LabelName = z.string().min(1).max(63)
 export const LabelsInput = z.strictObject({
   changes: z
@@ -101,5 +112,9 @@ export interface CampaignAdministration {
   labelDevices(
     request: z.infer<typeof LabelsInput>,
   ): Promise<{ changed: number; unchanged: number; refused: { id: string; reason: string }[] }>
+  /** `newest`: the number of the newest notice, 0 for none. */
+  relyingParties(): Promise<{ newest: number; relyingParties: RelyingPartyView[] }>
+  /** Takes back what a retired relying party has said, so that it is waited for no more. Refuses for one that the configuration names. */
+  forgetRelyingParty(request: z.infer<typeof RelyingPartyInput>): Promise<{ name: string }>
   labels(): Promise<{ labels: { name: string; value: string; devices: number }[] }>
 }

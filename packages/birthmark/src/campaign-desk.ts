@@ -33,6 +33,7 @@ import { createConsumerView } from './consumer-view.ts'
 import type { EnrollmentFront } from './enrollment-front.ts'
 import { viewOf } from './operations.ts'
 import type { QuarantineView } from './quarantine-view.ts'
+import { relyingPartyOperations } from './relying-parties.ts'
 import type { RevocationSettings } from './revocation-settings.ts'
 
 export interface CampaignDeskParts {
@@ -185,7 +186,7 @@ function createProgress(parts: CampaignDeskParts) {
         },
         revoked: commit && { at: story.at.committed ?? 0, seq: commit.seq, certificates: commit.certificates },
         undelivered: commit === null ? null : pending.filter(({ seq }) => seq > (story.seqBefore ?? 0) && seq <= commit.seq).length,
-        relyingParties: commit && confirmationOf(publisher.confirmations(commit.seq, parts.relyingParties)),
+        relyingParties: commit && confirmationOf(publisher.confirmations.of(commit.seq, parts.relyingParties)),
         told: heardOf,
         blockedNotAcked: blocked === null || story.at.undone !== undefined ? 0 : certified - heardOf,
         standardConsumers: consumers.of(campaign),
@@ -194,7 +195,7 @@ function createProgress(parts: CampaignDeskParts) {
   }
 }
 
-function confirmationOf({ confirmed, missing }: ReturnType<Publisher['confirmations']>): CampaignStages['relyingParties'] {
+function confirmationOf({ confirmed, missing }: ReturnType<Publisher['confirmations']['of']>): CampaignStages['relyingParties'] {
   const of = confirmed.length + missing.length
   return { confirmed: confirmed.length, of, missing: missing.slice(0, missingShownMax) }
 }
@@ -210,8 +211,10 @@ function operationsOf(parts: CampaignDeskParts, campaigns: Campaigns, progress: 
     undone: campaign.story.undo?.reason ?? null,
   })
   const hash = (text: string) => new Uint8Array(Buffer.from(text, 'hex'))
+  const by = 'operator at the local socket'
 
   return {
+    ...relyingPartyOperations({ ...parts, configured: parts.relyingParties, by }),
     planCampaign: async request => view(await campaigns.plan(request)),
     submitCampaign: async ({ id, planSha256, by, signature }) =>
       view(await campaigns.submit({ id, planSha256: hash(planSha256), said: { by, signature } })),
@@ -264,7 +267,6 @@ function operationsOf(parts: CampaignDeskParts, campaigns: Campaigns, progress: 
           )
       }
       const names = [...new Set(changes.flatMap(({ set, unset }) => [...Object.keys(set), ...unset]))].join(', ')
-      const by = 'operator at the local socket'
       const audit = { at: at(), kind: 'devices_labelled', requestId: '', fleet, device: '', by, code: '', detail: names } as const
       return store.labelDevices(fleet, changes, audit)
     },

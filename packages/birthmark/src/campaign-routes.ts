@@ -1,4 +1,4 @@
-// Labels, selections and campaigns at the operator's socket: one table of operations, read by the socket and by its client, so that the two cannot
+// Labels, selections, campaigns and who confirms them at the operator's socket: one table of operations, read by the socket and by its client, so that the two cannot
 // speak past each other.
 
 import type { z } from 'zod'
@@ -11,6 +11,7 @@ import {
   CampaignUndoInput,
   CampaignWordInput,
   LabelsInput,
+  RelyingPartyInput,
   SelectionInput,
 } from './campaign-administration.ts'
 
@@ -26,6 +27,8 @@ const routes: { [O in Operation]: { method: 'GET' | 'POST'; path: string; input:
   campaigns: { method: 'GET', path: '/campaigns', input: CampaignListInput },
   campaignDevices: { method: 'GET', path: '/campaigns/devices', input: CampaignDevicesInput },
   campaignReceipt: { method: 'GET', path: '/campaigns/receipt', input: CampaignIdInput },
+  relyingParties: { method: 'GET', path: '/relying-parties', input: null },
+  forgetRelyingParty: { method: 'POST', path: '/relying-parties/forget', input: RelyingPartyInput },
   selectDevices: { method: 'GET', path: '/devices/selected', input: SelectionInput },
   labelDevices: { method: 'POST', path: '/devices/labels', input: LabelsInput },
   labels: { method: 'GET', path: '/labels', input: null },

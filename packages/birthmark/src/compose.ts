@@ -376,8 +376,8 @@ const drainSeconds = 2
 function countedBus(bus: PublishBus, metrics: Metrics): PublishBus {
   return Object.assign(Object.create(bus) as PublishBus, {
     async publish(topic: string, payload: Bytes, options: { qos: 0 | 1; retain: boolean }) {
-      // Heartbeats are no notices.
-      if (options.qos === 0) return bus.publish(topic, payload, options)
+      // Heartbeats are no notices, nor is a word that is taken back.
+      if (options.qos === 0 || payload.length === 0) return bus.publish(topic, payload, options)
       try {
         await bus.publish(topic, payload, options)
         metrics.notice('published')

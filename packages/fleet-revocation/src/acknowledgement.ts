@@ -12,6 +12,8 @@ export interface Acknowledgement {
   sessionsClosed: number
 }
 
+/** The end of 9999, as in certificates: what is shown as a date is one. */
+const appliedAtMax = 253_402_300_799
 const relyingPartyName = /^[A-Za-z0-9._@-]{1,64}$/
 
 export function acknowledgementTopic(fleet: string, relyingParty: string): string {
@@ -43,5 +45,6 @@ export function decodeAcknowledgement(payload: Bytes): Acknowledgement | null {
   if (fields.length < 4 || fields.some(([key], i) => key !== i + 1)) return null
   if (typeof relyingParty !== 'string' || !relyingPartyName.test(relyingParty)) return null
   if (![seq, appliedAt, sessionsClosed].every(value => typeof value === 'number' && value >= 0)) return null
+  if (Number(appliedAt) > appliedAtMax) return null
   return { relyingParty, seq: Number(seq), appliedAt: Number(appliedAt), sessionsClosed: Number(sessionsClosed) }
 }

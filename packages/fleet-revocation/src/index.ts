@@ -2,6 +2,7 @@
 export * from './acknowledgement.ts'
 export * from './answer.ts'
 export * from './block-proof.ts'
+export type { Confirmations } from './confirmations.ts'
 export * from './errors.ts'
 export * from './heartbeat.ts'
 export * from './list-decoder.ts'

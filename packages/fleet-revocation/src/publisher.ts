@@ -3,7 +3,7 @@
 // broker that forgot is filled up again. It signs nothing and decides nothing.
 
 import type { Bytes } from '@birthmark/device-sdk/core'
-import { type Acknowledgement, acknowledgementTopic, decodeAcknowledgement } from './acknowledgement.ts'
+import { type Confirmations, createConfirmations } from './confirmations.ts'
 import { RevocationError } from './errors.ts'
 import { chainLength, type HeartbeatChain, type Heartbeats, heartbeatOf, stepSeconds } from './heartbeat.ts'
 import { headTopic, heartbeatTopic, ringSize, ringTopic } from './notice.ts'
@@ -48,9 +48,7 @@ export interface Publisher {
   wake(): void
   /** Resolves when nothing is pending that was committed before the call; rejects when the publisher is closed first. */
   drained(): Promise<void>
-  acknowledgements(): Acknowledgement[]
-  /** Of `expected` and whoever has confirmed anything since the start: who has this notice in force, and who has not said so. */
-  confirmations(seq: number, expected: readonly string[]): { confirmed: string[]; missing: string[] }
+  readonly confirmations: Confirmations
   close(): void
 }
 
@@ -61,12 +59,9 @@ const retrySecondsMax = 30
 // Time for a relying party to verify, cut sessions and answer, before the head is shown again; doubled each time up to the maximum.
 const confirmSecondsMin = 30
 const confirmSecondsMax = 600
-// Acknowledgements are kept for this many names: brokers, gateways and APIs, not devices.
-const relyingPartiesMax = 1000
 
 export function createPublisher(options: PublisherOptions): Publisher {
   const { outbox, bus, fleet, clock, log } = options
-  const acks = new Map<string, Acknowledgement>()
   let closed = false
   let working = false
   let wanted = true
@@ -81,6 +76,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
   let beat: { seq: number; issuedAt: number; step: number; chain: HeartbeatChain } | null = null
   let renewing = false
   let shown: { shards: readonly Bytes[]; next: number } = { shards: [], next: 0 }
+  const confirmations = createConfirmations(options)
 
   async function publish(entry: OutboxNotice): Promise<void> {
     // The ring before the head: who sees the head and a gap finds the ring filled.
@@ -149,7 +145,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
 
   function unconfirmed(): string[] {
     const names = options.relyingParties ?? []
-    return head === null ? [] : names.filter(name => (acks.get(name)?.seq ?? 0) < (head?.seq ?? 0))
+    return head === null ? [] : names.filter(name => confirmations.seqOf(name) < (head?.seq ?? 0))
   }
 
   /** A broker may acknowledge and then lose what it took: only a relying party's word ends the repetition. */
@@ -220,17 +216,6 @@ export function createPublisher(options: PublisherOptions): Publisher {
     refill = true
     wake()
   })
-  bus
-    .subscribe?.(acknowledgementTopic(fleet, '+'), (topic, payload) => {
-      const ack = decodeAcknowledgement(payload)
-      // The name in the topic is the one that the broker authenticated.
-      if (!ack || topic !== acknowledgementTopic(fleet, ack.relyingParty)) return
-      if (!acks.has(ack.relyingParty) && acks.size >= relyingPartiesMax) return
-      if ((acks.get(ack.relyingParty)?.seq ?? 0) > ack.seq) return
-      acks.set(ack.relyingParty, ack)
-      if (unconfirmed().length === 0) cancelConfirm()
-    })
-    .catch((error: unknown) => log.warn({ err: error }, 'acknowledgements can not be heard'))
   wake()
 
   return {
@@ -241,12 +226,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
         waiting.push({ resolve, reject })
         wake()
       }),
-    acknowledgements: () => [...acks.values()],
-    confirmations(seq, expected) {
-      const names = [...new Set([...expected, ...acks.keys()])].sort()
-      const has = (name: string) => (acks.get(name)?.seq ?? 0) >= seq
-      return { confirmed: names.filter(has), missing: names.filter(name => !has(name)) }
-    },
+    confirmations,
     close: () => {
       closed = true
       cancelRetry()

@@ -41,7 +41,7 @@ export function planLines(plan: CampaignPlan): string[] {
   ]
 }
 
-const iso = (seconds: number) => `${new Date(seconds * 1000).toISOString().slice(0, 19)}Z`
+export const iso = (seconds: number) => `${new Date(seconds * 1000).toISOString().slice(0, 19)}Z`
 
 export function span(seconds: number): string {
   if (seconds % 86_400 === 0 && seconds > 0) return `${seconds / 86_400} d`

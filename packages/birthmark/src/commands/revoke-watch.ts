@@ -7,7 +7,7 @@ import type { Administration } from '../administration.ts'
 import type { CampaignView } from '../campaign-administration.ts'
 import { CommandError, Interrupted } from '../command-error.ts'
 import { printable, type Terminal } from '../terminal.ts'
-import { leaf, stateOption, wholeNumber, withDir } from './common.ts'
+import { leaf, quoted, stateOption, wholeNumber, withDir } from './common.ts'
 import { campaignNamed } from './revoke-campaign.ts'
 import { stageLines, unconfirmed } from './revoke-lines.ts'
 import { takeSignals } from './until-stopped.ts'
@@ -111,10 +111,18 @@ function lookingAt(id: string, options: WatchOptions, terminal: Terminal): () =>
     throw new CommandError(
       'not_confirmed',
       `campaign ${id} is carried out, and not confirmed: ${missing.join('; ')}`,
-      `see to them, and look again: birthmark revoke watch ${id} --wait 600${withDir(options.dir)}`,
+      `see to them, and look again: birthmark revoke watch ${id} --wait 600${withDir(options.dir)}${retiring(view, options.dir)}`,
       'unreachable',
     )
   }
+}
+
+/** What to do about a relying party that will never say anything again. */
+function retiring({ stages: { relyingParties } }: CampaignView, dir: string): string {
+  if (!relyingParties?.missing.length) return ''
+  const [name, ...others] = relyingParties.missing
+  const named = others.length > 0 ? 'NAME' : quoted(name)
+  return `; if a relying party is retired: birthmark revoke parties --forget ${named}${withDir(dir)}`
 }
 
 const viewOf = (administration: Administration, id: string): Promise<CampaignView | undefined> => administration.campaign({ id })

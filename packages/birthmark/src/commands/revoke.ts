@@ -5,6 +5,7 @@ import type { Command } from 'commander'
 import type { Terminal } from '../terminal.ts'
 import { defineCampaign } from './revoke-campaign.ts'
 import { defineGroup } from './revoke-group.ts'
+import { defineParties } from './revoke-parties.ts'
 import { defineReceipt } from './revoke-receipt.ts'
 import { defineWatch } from './revoke-watch.ts'
 
@@ -28,5 +29,6 @@ Examples:
   defineGroup(command, terminal)
   defineCampaign(command, terminal)
   defineWatch(command, terminal)
+  defineParties(command, terminal)
   defineReceipt(command, terminal)
 }

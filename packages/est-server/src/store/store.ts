@@ -204,6 +204,7 @@ export type AuditKind =
   | 'devices_labelled'
   | 'campaign_planned'
   | 'campaign_moved'
+  | 'relying_party_forgotten'
   | 'profiles_changed'
   | 'failure'
 

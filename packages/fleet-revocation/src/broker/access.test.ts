@@ -21,7 +21,7 @@ describe('a device', () => {
   })
 
   it('[F49] retains nothing, not even its own', () => {
-    for (const topic of ['devices/dev-1/state', 'fr/1/acme/head', 'fr/1/acme/req'])
+    for (const topic of ['devices/dev-1/state', 'fr/1/acme/head', 'fr/1/acme/req', 'fr/1/acme/ack/gw', 'fr/1/acme/ack/dev-1'])
       expect(mayPublish(access, topic, true)).toBe(false)
   })
 
@@ -109,7 +109,7 @@ describe('services', () => {
     ['publisher', 'fr/1/acme/head', true, true, true],
     ['publisher', 'fr/1/acme/n/5', true, true, true],
     ['publisher', 'fr/1/acme/rsp/dev-1', true, true, true],
-    ['publisher', 'fr/1/acme/ack/gw', false, false, true],
+    ['publisher', 'fr/1/acme/ack/gw', true, true, true],
     ['publisher', 'devices/dev-1/cmd', false, false, false],
     ['publisher', 'fr/1/other/head', false, false, false],
     ['relying-party', 'fr/1/acme/head', false, false, true],
@@ -119,9 +119,11 @@ describe('services', () => {
     ['observer', 'devices/dev-1/telemetry', false, false, true],
     ['observer', 'fr/1/acme/head', false, false, true],
     ['observer', 'fr/1/acme/req', false, false, false],
+    ['observer', 'fr/1/acme/ack/gw', false, false, false],
     ['operator', 'devices/dev-1/cmd', true, false, true],
     ['operator', 'devices/dev-1', false, false, true],
     ['operator', 'fr/1/acme/head', false, false, true],
+    ['operator', 'fr/1/acme/ack/gw', false, false, false],
   ]
   for (const [role, topic, publish, retain, read] of matrix) {
     it(`[F50] ${role} on ${topic}: publish ${publish}, retain ${retain}, read ${read}`, () => {

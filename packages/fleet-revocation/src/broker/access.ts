@@ -51,7 +51,8 @@ export function accessOf(peer: Peer, fleet: string): Access {
   }
   switch (peer.role) {
     case 'publisher': {
-      const write = [...notices, `${fr}/snap/+`, `${fr}/rsp/+`]
+      // It takes back the word of a relying party that is retired, whose certificate may be gone.
+      const write = [...notices, `${fr}/snap/+`, `${fr}/rsp/+`, `${fr}/ack/+`]
       return { write, retain: write, read: [`${fr}/#`] }
     }
     case 'relying-party': {

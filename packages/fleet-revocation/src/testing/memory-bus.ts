@@ -24,7 +24,9 @@ export function createMemoryBus(): MemoryBus {
     publish: async (topic, payload, { retain }) => {
       if (bus.weather === 'down') throw new RevocationError('bus_failed', topic)
       bus.published.push({ topic, payload, retain })
-      if (retain) bus.retained.set(topic, payload)
+      // MQTT 3.1.1, 3.3.1.3.
+      if (retain && payload.length === 0) bus.retained.delete(topic)
+      else if (retain) bus.retained.set(topic, payload)
       for (const { filter, onMessage } of handlers) if (matches(filter, topic)) onMessage(topic, payload)
       if (bus.weather === 'lost') throw new RevocationError('bus_failed', `${topic}: not acknowledged`)
     },
