@@ -2,7 +2,7 @@
 // again above them. Rules only grow, whatever the number under which they were said.
 
 import { join } from 'node:path'
-import { type Bytes, equalBytes } from '@birthmark/device-sdk/core'
+import { type Bytes, hexOf } from '@birthmark/device-sdk/core'
 import { type AuditEntry, countNumbers, type NoticeInput, type Store } from '@birthmark/est-server'
 import {
   createHeartbeats,
@@ -49,23 +49,29 @@ export interface TakenIn {
   missing: { from: number; to: number } | null
 }
 
-/** Those that verify, oldest first, each once, two of one number in the order given; and how many do not. */
+/** Those that verify, as of `inOrder`; and how many do not. */
 export async function verifiedNotices(
   { notices: { keys }, fleet }: Pick<Settings, 'notices' | 'fleet'>,
   notices: Bytes[],
 ): Promise<{ verified: VerifiedNotice[]; others: number }> {
   const signers = noticeSigners(keys)
-  const byHash = new Map<string, VerifiedNotice>()
+  const verified: VerifiedNotice[] = []
   let others = 0
   for (const notice of notices)
     await new Promise<void>(done =>
       openNotice(notice, fleet, signers, nodeVerify(), (_problem, body) => {
         if (body === null) others++
-        else byHash.set(Buffer.from(noticeSha256(notice)).toString('hex'), { notice, body })
+        else verified.push({ notice, body })
         done()
       }),
     )
-  return { verified: [...byHash.values()].sort((a, b) => a.body.seq - b.body.seq), others }
+  return { verified: inOrder(verified), others }
+}
+
+/** Oldest first, each once, two of one number in the order given. */
+export function inOrder(notices: VerifiedNotice[]): VerifiedNotice[] {
+  const bySha256 = new Map(notices.map(verified => [hexOf(noticeSha256(verified.notice)), verified]))
+  return [...bySha256.values()].sort((a, b) => a.body.seq - b.body.seq)
 }
 
 /** To a store that permits the next gap (raiseNumbers). Once more with the same changes nothing, so a crash in between loses nothing. */
@@ -102,8 +108,8 @@ export async function takeIn(
   }
   for (const { body } of taken) {
     // Whoever holds it takes no other of its number, so both are said above it.
-    const own = await unheard(store, fleet, body.seq, seq)
-    if (own) await again(own, `notice ${body.seq}, which was published as another`)
+    const ours = await unheard(store, fleet, body.seq, seq)
+    if (ours) await again(ours, `notice ${body.seq}, which was published as another`)
     const grew = standing.merge(body.rules, body.floor)
     if (grew || body.seq === seq) await again(body, `a published notice ${body.seq}, whose number is taken here`)
     adopted += grew ? 1 : 0
@@ -133,16 +139,6 @@ function missingOf(from: number, to: number, notices: VerifiedNotice[]): TakenIn
   while (present.has(from)) from++
   while (present.has(to)) to--
   return from <= to ? { from, to } : null
-}
-
-/** Whether a number has two notices: among those that are known, or between them and the store. */
-export async function isForked(store: Store, fleet: string, notices: VerifiedNotice[]): Promise<boolean> {
-  for (const [i, { notice, body }] of notices.entries()) {
-    if (notices[i + 1]?.body.seq === body.seq) return true
-    const held = await store.notice(fleet, body.seq)
-    if (held && !equalBytes(held.sha256, noticeSha256(notice))) return true
-  }
-  return false
 }
 
 function adopt(store: Store, fleet: string, { notice, body }: VerifiedNotice, audit: AuditEntry) {

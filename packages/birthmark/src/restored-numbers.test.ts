@@ -10,7 +10,9 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { startPostgres, type TestPostgres } from '../../../test/support/postgres.ts'
 import { runCommandLine } from './command-line.ts'
 import { readConfiguration, type Settings } from './configuration.ts'
+import { readDoubled } from './doubled-notices.ts'
 import { noticeKeysOf } from './notice-signing.ts'
+import { readMark } from './published.ts'
 import { unfit } from './published-notice.ts'
 import { storedRules } from './recorded-rules.ts'
 import { type VerifiedNotice, verifiedNotices } from './restored-notices.ts'
@@ -48,7 +50,10 @@ async function published(seq: number, before: VerifiedNotice | null, rules: Rule
 }
 
 /** To a machine whose mark is beyond all of them. */
-const known = (...notices: VerifiedNotice[]): Known => ({ seen: null, isMarked: true, notices, lists: [], above: null })
+const known = (...notices: VerifiedNotice[]): Known => ({
+  ...{ seen: readMark(settings.state), isMarked: true, notices, lists: [], above: null },
+  doubled: readDoubled(settings.state),
+})
 
 describe.each(['sqlite', 'postgres'] as const)('%s', kind => {
   let store: Store
@@ -70,7 +75,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', kind => {
     const first = await published(1, null, [group(1)])
     const ours = await published(2, first, [group(2)])
     const outcome = await goOn(store, settings, known(first, ours))
-    expect(outcome).toMatchObject({ seq: 2, adopted: 2, taken: [], missing: null, isMarked: true })
+    expect(outcome).toMatchObject({ seq: 2, adopted: 2, taken: [], missing: null, isForked: false })
 
     const others: Rule[] = [
       group(3),
@@ -80,7 +85,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', kind => {
     const theirs = await published(2, first, others, 6)
     expect(await unfit(store, theirs.notice, theirs.body)).toMatch(/fork/)
     const after = await goOn(store, settings, known(first, theirs))
-    expect(after).toMatchObject({ seq: 4, adopted: 1, taken: [2], missing: null, isMarked: false })
+    expect(after).toMatchObject({ seq: 4, adopted: 1, taken: [2], missing: null, isForked: true })
     // How far the other life of this machine went, nobody knows.
     expect(after.idx).toBeGreaterThan(outcome.idx + 4_000_000)
     expect((await storedRules(store, fleet)).merge([group(1), group(2), ...theirs.body.rules], 6)).toBe(false)
@@ -97,7 +102,28 @@ describe.each(['sqlite', 'postgres'] as const)('%s', kind => {
     ])
     expect(await unfit(store, theirs.notice, theirs.body)).toBeNull()
 
-    expect(await goOn(store, settings, known(first, theirs))).toMatchObject({ seq: 4, adopted: 0, taken: [2] })
+    const again = await goOn(store, settings, known(first, theirs))
+    expect(again).toMatchObject({ seq: 4, adopted: 0, taken: [2], isForked: false, lost: null })
+    expect(again.idx).toBeLessThan(after.idx + 100_000)
+  })
+
+  test('[F45] a number that was spent twice moves the numbers far up, once for each of its notices, also where neither says anything new', async () => {
+    const first = await published(1, null, [group(1)])
+    const second = await published(2, first, [])
+    const outcome = await goOn(store, settings, known(first, second, await published(3, second, [])))
+    const theirs = await published(2, first, [group(1)])
+    expect(await unfit(store, theirs.notice, theirs.body)).toBeNull()
+    const wide = await goOn(store, settings, known(theirs))
+    expect(wide).toMatchObject({ isForked: true, lost: { from: outcome.idx, to: wide.idx - 1 } })
+    expect(wide.idx).toBeGreaterThan(outcome.idx + 4_000_000)
+    const narrow = await goOn(store, settings, known(theirs))
+    expect(narrow).toMatchObject({ isForked: false, lost: null })
+    expect(narrow.idx).toBeLessThan(wide.idx + 100_000)
+    // A third life.
+    const third = await published(2, first, [{ kind: 'group', gid: 1, bound: narrow.idx + 9_000_000 }])
+    const beyond = await goOn(store, settings, known(theirs, third))
+    expect(beyond.isForked).toBe(true)
+    expect(await store.reserveIdx(fleet)).toBeGreaterThan(narrow.idx + 13_000_000)
   })
 
   test('[F45] numbers are missing that nobody has a notice of; one that turns up later is taken in all the same', async () => {

@@ -6,9 +6,10 @@ import { blockSize, issuerName, listNumber, readIssuerCertificate, type Store, t
 import { systemClock } from '@birthmark/fleet-revocation'
 import { CommandError } from './command-error.ts'
 import type { Settings } from './configuration.ts'
+import { doubledNotices, noteDoubled } from './doubled-notices.ts'
 import { writeMark } from './published.ts'
 import { partsOf } from './recorded-rules.ts'
-import { isForked, type TakenIn, takeIn, type VerifiedNotice } from './restored-notices.ts'
+import { type TakenIn, takeIn, type VerifiedNotice } from './restored-notices.ts'
 
 /**
  * How far above the last mark the numbers go on. The mark is at most a second old, in which no server gives out a tenth of this; without a mark
@@ -24,6 +25,8 @@ export interface Known {
   isMarked: boolean
   /** Oldest first. */
   notices: VerifiedNotice[]
+  /** Of those whose number is another's as well, the ones beyond which this machine has gone on already (doubled-notices.ts). */
+  doubled: ReadonlySet<string>
   /** Numbers of published lists. */
   lists: { issuer: Bytes; number: number }[]
   /** The operator's word that nothing published has a higher number; null for none. */
@@ -32,8 +35,10 @@ export interface Known {
 
 export interface Restored extends TakenIn {
   idx: number
-  /** The mark is of the last moment that anybody knows of: no notice is beyond it, and none has the number of another. */
+  /** The mark is of the last moment that anybody knows of. */
   isMarked: boolean
+  /** A number is another notice's as well, and no restore has gone on beyond that notice yet. */
+  isForked: boolean
   /** Indices that may have been given out and are not in the store. */
   lost: { from: number; to: number } | null
 }
@@ -61,8 +66,11 @@ export async function goOn(store: Store, settings: Settings, known: Known): Prom
   const found = await store.numbers([fleet])
   const [own] = found.fleets
   const last = lastOf(known, own)
-  // Numbers that were spent twice show that the machine went back and signed on: its mark is then of that second life.
-  const isMarked = known.isMarked && !(await isForked(store, fleet, known.notices))
+  // Numbers that were spent twice show that the machine went back and signed on: its mark is then of that second life. Once it lies beyond the
+  // first life as well, the same notices show nothing more.
+  const doubled = await doubledNotices(store, fleet, known.notices)
+  const isForked = doubled.some(sha256 => !known.doubled.has(sha256))
+  const isMarked = known.isMarked && !isForked
   const isBehind = last.idx > own.idx || !isMarked || (known.seen !== null && known.seen.audit.n > found.audit.n)
   const margin = isMarked ? margins.marked : margins.unmarked
   const idx = Math.max(last.idx + margin.idx, (known.above ?? 0) + 1)
@@ -79,7 +87,14 @@ export async function goOn(store: Store, settings: Settings, known: Known): Prom
   const outcome = await takeIn(store, settings, published, at, detail => audit('notice_adopted', detail))
   const after = await store.numbers([fleet])
   writeMark(state, after)
-  return { ...outcome, idx: after.fleets[0].idx, isMarked, lost: isBehind ? { from: own.idx, to: idx - 1 } : null }
+  if (isForked) noteDoubled(state, doubled)
+  return {
+    ...outcome,
+    idx: after.fleets[0].idx,
+    isMarked: known.isMarked,
+    isForked,
+    lost: isBehind ? { from: own.idx, to: idx - 1 } : null,
+  }
 }
 
 /** The highest numbers that anybody has noted. */

@@ -222,7 +222,11 @@ test('[F45] [F69] a number that two notices have: what each of them revoked is i
   expect(outcome()).toMatchObject({ adopted: 1, seq: 4, taken: [2], missing: null })
   expect(printed).toMatch(/Published as notice 2, and without a place here/)
   // Numbers were given out twice: how many, nobody knows.
-  expect(outcome().idx).toBeGreaterThan(4_000_000)
+  const wide = outcome().idx
+  expect(wide).toBeGreaterThan(4_000_000)
+  expect(outcome()).toMatchObject({ isForked: true, isMarked: true, lost: { to: wide - 1 } })
+  expect(printed).toMatch(/numbers were given out twice/)
+  expect(printed).not.toMatch(/had not noted/)
   const gids = (body: { rules: Rule[] }) => partsOf(body.rules).rules.map(({ gid }) => gid)
   await serve(async ({ store, published, revoke }) => {
     expect((await store.rules('acme')).map(({ gid }) => gid).sort()).toEqual([1, 2, 3])
@@ -236,7 +240,9 @@ test('[F45] [F69] a number that two notices have: what each of them revoked is i
 
   // Once more changes nothing.
   expect(await inPlace()).toBe(0)
-  expect(outcome()).toMatchObject({ adopted: 0, seq: 5, taken: [2] })
+  expect(outcome()).toMatchObject({ adopted: 0, seq: 5, taken: [2], isForked: false, lost: null })
+  expect(outcome().idx).toBeLessThan(wide + 100_000)
+  expect(printed).not.toMatch(/given out twice|had not noted/)
   await serve(async () => {})
 })
 

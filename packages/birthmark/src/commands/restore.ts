@@ -10,10 +10,11 @@ import { z } from 'zod'
 import { administrationOf } from '../admin-client.ts'
 import { CommandError, usageError } from '../command-error.ts'
 import { readConfiguration, type Settings } from '../configuration.ts'
+import { readDoubled } from '../doubled-notices.ts'
 import { postgresAddress, storeName, storePath, withStore } from '../open-store.ts'
 import { numbersOfMark, readMark, readNotices } from '../published.ts'
 import { type Held, heldByBroker, heldByServer } from '../published-elsewhere.ts'
-import { verifiedNotices } from '../restored-notices.ts'
+import { inOrder, verifiedNotices } from '../restored-notices.ts'
 import { goOn, type Known, listFacts } from '../restored-numbers.ts'
 import type { Terminal } from '../terminal.ts'
 import { backupFormat, sha256OfFile } from './backup.ts'
@@ -86,6 +87,10 @@ export function define(command: Command, terminal: Terminal): void {
         terminal.line(
           `  Certificates with an index from ${outcome.lost.from} to ${outcome.lost.to} may be out there and are not in the store.`,
         )
+      if (outcome.isForked)
+        terminal.line(
+          '  This machine was put back before and went on: numbers were given out twice, and a certificate may be out there whose index is another’s here.',
+        )
       if (!outcome.isMarked) terminal.line('  This machine had not noted all that was published; give later notices with --notice.')
       terminal.commands('Then:', ['birthmark fsck --config birthmark.yaml', 'birthmark serve --config birthmark.yaml'])
       terminal.result(outcome)
@@ -122,17 +127,14 @@ async function learn(settings: Settings, backup: StoreNumbers | null, options: O
   terminal.progress('asking what was published')
   if (mqtt.kind === 'external') await ask(heldByBroker(mqtt, fleet))
   if (options.from !== undefined) await ask(heldByServer(options.from, serverAnchors, fleet))
-  const elsewhere = given.verified
+  const elsewhere = [...given.verified]
   for (const { where, notices } of held) {
     const { verified, others } = await verifiedNotices(settings, notices)
     elsewhere.push(...verified)
     if (others > 0) terminal.line(`  ${others} of the notices at ${where} do not verify under a notice key of the configuration.`)
     terminal.done(verified.length > 0 ? `newest notice ${verified.at(-1)?.body.seq}` : 'no notice of this fleet', where)
   }
-  const { verified: notices } = await verifiedNotices(
-    settings,
-    [...elsewhere, ...own.verified].map(({ notice }) => notice),
-  )
+  const notices = inOrder([...elsewhere, ...own.verified])
   const marked = mark?.fleets.find(noted => noted.fleet === fleet)?.seq ?? 0
   if (mark === null && above === null && notices.length === 0)
     throw new CommandError(
@@ -158,6 +160,7 @@ async function learn(settings: Settings, backup: StoreNumbers | null, options: O
     seen: mark ?? backup,
     isMarked: mark !== null && notices.every(({ body }) => body.seq <= marked),
     notices,
+    doubled: readDoubled(state),
     lists,
     above,
   }
