@@ -5,16 +5,14 @@ import type { MqttBus } from '@birthmark/fleet-revocation/broker'
 
 // A broker does not say when it has shown all that it retains. That follows the grant at once; the node of a cluster may fetch it from another.
 const quietSeconds = 1
-/** As long as for the acknowledgement of a publication. */
-const answerSeconds = 10
 
 export interface BrokerAnswer {
   /** To be called when the broker has granted the subscription: what it retains is there soon, or there is nothing. */
   granted(): void
   /** To be called when it has shown it. */
   shown(): void
-  /** True as soon as there is nothing to wait for, also without a connection: there a publication fails by itself. False when the broker does not answer. */
-  given(): Promise<boolean>
+  /** As soon as there is nothing to wait for, also without a connection: there a publication fails by itself. Never, where the broker does not answer. */
+  given(): Promise<void>
   /** Whether the connection that there is has yet to show it. */
   awaited(): boolean
 }
@@ -56,17 +54,8 @@ export function brokerAnswer(bus: Pick<MqttBus, 'connected' | 'onConnect' | 'onC
     shown: () => settle(open),
     awaited: () => open !== null,
     async given() {
-      if (open === null) return true
-      const late = question()
-      let isLate = false
-      const cancel = clock.setTimer(answerSeconds, () => {
-        isLate = true
-        late.end()
-      })
       // Once this connection has ended, another one may stand.
-      while (open !== null && !isLate) await Promise.race([open.ended, late.ended])
-      cancel()
-      return !isLate
+      while (open !== null) await open.ended
     },
   }
 }

@@ -118,7 +118,7 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     const metrics = createMetrics({ profiles: settings.profiles.map(({ label }) => label), process: true })
     const store = await openStore(settings, { shared: workers > 1, checkPages: true, onStopped, log, metrics })
     closers.push(() => store.close())
-    await refuseOlderStore(state, store)
+    await refuseOlderStore(settings, store)
     const published = await keepPublished({ state, store, fleets: [fleet], clock, log, onFatal: onStopped })
     closers.push(() => published.close())
 
@@ -152,7 +152,6 @@ export async function compose(settings: Settings, ports: Ports): Promise<Running
     // Before the publisher writes its own head there.
     const watch = external && watchHead({ bus: external, settings, store, published, clock, log, onFatal: onStopped })
     if (watch) closers.push(() => watch.close())
-    await watch?.asked.catch(unread(log))
 
     const noticeKeys = noticeKeysOf(settings.notices.keys)
     const secret = heartbeatSecret(join(state, 'heartbeat.key'))
@@ -326,8 +325,6 @@ async function answerQuestions(bus: OpenBroker['bus'], rest: Omit<ResponderOptio
     rest.log.warn({ err: error }, 'devices’ questions for the newest notice can not be heard'),
   )
 }
-
-const unread = (log: Log) => (error: unknown) => log.warn({ err: error }, 'the broker does not show the head that it holds')
 
 /** Whoever is cut here is cut at a broker elsewhere as well. */
 function alsoOutside(front: EnrollmentFront, outside: () => MosquittoEnforcement | null): EnrollmentFront {

@@ -85,9 +85,9 @@ function watch() {
       standingSets: async () => ({ floor: 0, issuers: [], blocks: [] }),
     },
     published: {
-      async before(notices) {
+      note(notice) {
         if (diskIsFull) throw Object.assign(new Error('no space left'), { code: 'ENOSPC', errno: -28 })
-        noted.push(...notices.map(({ notice }) => notice))
+        noted.push(notice)
       },
     },
     clock: {
@@ -124,7 +124,7 @@ test('[F45] a store that is away for a moment does not let an older head be writ
   // Heartbeats do not wait for a store.
   await publish(heartbeatTopic(fleet), 0)
   for (let i = 0; i < 2; i++) {
-    await expect.poll(() => sleeping.length).toBe(1)
+    await expect.poll(() => sleeping.map(({ seconds }) => seconds).sort()).toEqual([1, 10])
     expect(fatal).toEqual([])
     wakeAfter(1)
   }
@@ -170,13 +170,37 @@ test('[F45] so is a lower number, unless all that it revokes stands here, as aft
   await expect(publish(headTopic(fleet))).rejects.toMatchObject(older)
 })
 
+test('[F45] while the store is away a notice waits ten seconds and fails, also when it is tried again, and what was shown is compared once the store is back', async () => {
+  held.set(1, await sign(1, 1))
+  const { publish } = watch()
+  failures = 100
+  for (let i = 0; i < 100; i++) show(await sign(1, 1))
+  const newer = await sign(2, 2)
+  show(newer)
+  for (let i = 0; i < 2; i++) {
+    const ours = expect(publish(headTopic(fleet))).rejects.toMatchObject({
+      code: 'head_uncompared',
+      message: expect.stringContaining('the store does not answer'),
+    })
+    await expect.poll(() => sleeping.map(({ seconds }) => seconds).sort()).toEqual([1, 10])
+    wakeAfter(10)
+    await ours
+  }
+  expect([written, fatal]).toEqual([[], []])
+  failures = 0
+  wakeAfter(1)
+  await expect.poll(() => fatal).toMatchObject([older])
+  expect(noted).toEqual([newer])
+  expect(sleeping).toEqual([])
+})
+
 test('when it is closed while the store is away nothing is written any more', async () => {
   held.set(1, await sign(1, 1))
   const { watched, publish } = watch()
   failures = 100
   show(await sign(2, 2))
   const ours = expect(publish(headTopic(fleet))).rejects.toMatchObject({ code: 'bus_closed' })
-  await expect.poll(() => sleeping.length).toBe(1)
+  await expect.poll(() => sleeping.map(({ seconds }) => seconds).sort()).toEqual([1, 10])
   watched.close()
   wakeAfter(1)
   await ours

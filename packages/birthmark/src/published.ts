@@ -1,7 +1,7 @@
 // What has left this server, kept outside the store: how far its numbers had gone, and every notice. Written before anything is published that
 // it must cover, so that a store which was put back to an older state is noticed at start, and so that a restore knows what the world has seen.
 //
-//   published.json      how far the store was, at most a second ago: atomically replaced
+//   published.json      how far the store was, at most a second ago, and never behind a notice of its own: atomically replaced
 //   published-notices   a notice a line, base64: appended, each on the medium before it is published
 
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, truncateSync, writeSync } from 'node:fs'
@@ -12,6 +12,7 @@ import { writeDurably } from '@birthmark/factory-line'
 import { type Clock, noticeFacts, repeat, ringSize } from '@birthmark/fleet-revocation'
 import { z } from 'zod'
 import { CommandError } from './command-error.ts'
+import type { Settings } from './configuration.ts'
 import { unfit } from './published-notice.ts'
 
 /** A store whose file was put back is noticed from a second after its last write on. */
@@ -50,6 +51,8 @@ export function numbersOfMark(text: string, name: string): StoreNumbers {
 const markFile = (state: string) => join(state, 'published.json')
 const noticeFile = (state: string) => join(state, 'published-notices')
 
+const lineOf = (notice: Bytes): string => Buffer.from(notice).toString('base64')
+
 /** Null where nothing was ever published. */
 export function readMark(state: string): StoreNumbers | null {
   const file = markFile(state)
@@ -87,17 +90,16 @@ export async function olderThan(store: Store, mark: StoreNumbers): Promise<strin
  * The same by the last notices that were noted: each is in the store before it is noted here. Not by the last one alone: what a broker showed is noted
  * while this server may be noting its own.
  */
-async function olderThanNotices(store: Store, notices: Bytes[]): Promise<string | null> {
-  for (const notice of notices.slice(-ringSize)) {
-    const why = await unfit(store, notice, noticeFacts(notice))
-    if (why) return why
-  }
-  return null
-}
+const olderThanNotices = (store: Store, fleet: string, notices: Bytes[]): Promise<string | null> =>
+  unfit(
+    store,
+    fleet,
+    notices.slice(-ringSize).map(notice => ({ notice, body: noticeFacts(notice) })),
+  )
 
-export async function refuseOlderStore(state: string, store: Store): Promise<void> {
+export async function refuseOlderStore({ state, fleet }: Pick<Settings, 'state' | 'fleet'>, store: Store): Promise<void> {
   const mark = readMark(state)
-  const why = (mark && (await olderThan(store, mark))) || (await olderThanNotices(store, readNotices(state)))
+  const why = (mark && (await olderThan(store, mark))) || (await olderThanNotices(store, fleet, readNotices(state)))
   if (why)
     throw new CommandError(
       'store_older',
@@ -108,8 +110,10 @@ export async function refuseOlderStore(state: string, store: Store): Promise<voi
 }
 
 export interface Published {
-  /** To be awaited before these leave. */
-  before(notices: { seq: number; notice: Bytes }[]): Promise<void>
+  /** To be awaited before these leave, which the store has recorded. */
+  before(notices: { notice: Bytes }[]): Promise<void>
+  /** One that somebody else shows and the store does not have, so that no later start overlooks it. Throws where the disk does not take it. */
+  note(notice: Bytes): void
   close(): Promise<void>
 }
 
@@ -127,12 +131,30 @@ export async function keepPublished({ state, store, fleets, clock, log, onFatal 
   const file = noticeFile(state)
   const known = prepareNotices(file)
   let written = ''
-  const mark = async (): Promise<void> => {
+  let marking: Promise<void> = Promise.resolve()
+  async function writeNumbers(): Promise<void> {
     const numbers = await store.numbers(fleets)
     const text = markText(numbers)
     if (text === written) return
     writeDurably(markFile(state), text, 0o600)
     written = text
+  }
+  /** One after the other, so that none takes the mark back. */
+  function mark(): Promise<void> {
+    marking = marking.then(writeNumbers, writeNumbers)
+    return marking
+  }
+  function append(notices: Bytes[]): void {
+    const lines = notices.map(lineOf).filter(line => !known.has(line))
+    if (lines.length === 0) return
+    const fd = openSync(file, 'a', 0o600)
+    try {
+      for (const line of lines) writeSync(fd, `${line}\n`)
+      fsyncSync(fd)
+    } finally {
+      closeSync(fd)
+    }
+    for (const line of lines) known.add(line)
   }
   await mark()
   const endMarking = repeat(clock, markSeconds, mark, error => {
@@ -143,17 +165,12 @@ export async function keepPublished({ state, store, fleets, clock, log, onFatal 
   })
   return {
     async before(notices) {
-      const fresh = notices.filter(({ notice }) => !known.has(Buffer.from(notice).toString('base64')))
-      if (fresh.length === 0) return
-      const fd = openSync(file, 'a', 0o600)
-      try {
-        for (const { notice } of fresh) writeSync(fd, `${Buffer.from(notice).toString('base64')}\n`)
-        fsyncSync(fd)
-      } finally {
-        closeSync(fd)
-      }
-      for (const { notice } of fresh) known.add(Buffer.from(notice).toString('base64'))
+      if (notices.every(({ notice }) => known.has(lineOf(notice)))) return
+      // First: so a notice beyond the mark is none of this store, or the mark was put back.
+      await mark()
+      append(notices.map(({ notice }) => notice))
     },
+    note: notice => append([notice]),
     async close() {
       endMarking()
       // A stop in order leaves a mark that is exact.

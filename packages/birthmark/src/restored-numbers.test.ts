@@ -83,7 +83,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', kind => {
       { kind: 'issuer', keyId: new Uint8Array(20).fill(7) },
     ]
     const theirs = await published(2, first, others, 6)
-    expect(await unfit(store, theirs.notice, theirs.body)).toMatch(/fork/)
+    expect(await unfit(store, fleet, [theirs])).toMatch(/fork/)
     const after = await goOn(store, settings, known(first, theirs))
     expect(after).toMatchObject({ seq: 4, adopted: 1, taken: [2], missing: null, isForked: true })
     // How far the other life of this machine went, nobody knows.
@@ -100,7 +100,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', kind => {
       expect.stringMatching(/^notice 3, .* for notice 2/),
       expect.stringMatching(/^notice 4, .* for a published notice 2/),
     ])
-    expect(await unfit(store, theirs.notice, theirs.body)).toBeNull()
+    expect(await unfit(store, fleet, [theirs])).toBeNull()
 
     const again = await goOn(store, settings, known(first, theirs))
     expect(again).toMatchObject({ seq: 4, adopted: 0, taken: [2], isForked: false, lost: null })
@@ -112,7 +112,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', kind => {
     const second = await published(2, first, [])
     const outcome = await goOn(store, settings, known(first, second, await published(3, second, [])))
     const theirs = await published(2, first, [group(1)])
-    expect(await unfit(store, theirs.notice, theirs.body)).toBeNull()
+    expect(await unfit(store, fleet, [theirs])).toBeNull()
     const wide = await goOn(store, settings, known(theirs))
     expect(wide).toMatchObject({ isForked: true, lost: { from: outcome.idx, to: wide.idx - 1 } })
     expect(wide.idx).toBeGreaterThan(outcome.idx + 4_000_000)

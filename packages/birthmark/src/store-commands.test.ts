@@ -76,8 +76,10 @@ async function serve(
   const settings = readConfiguration(config())
   const { fleet, state } = settings
   await withStore(settings, async store => {
-    await refuseOlderStore(state, store)
-    const published = await keepPublished({ state, store, fleets: [fleet], clock: systemClock, log, onFatal() {} })
+    await refuseOlderStore(settings, store)
+    // The mark of every second is left out: a process is killed before it as well.
+    const clock = { ...systemClock, setTimer: () => () => {} }
+    const published = await keepPublished({ state, store, fleets: [fleet], clock, log, onFatal() {} })
     const signNotice = noticeSigner(noticeKeysOf(settings.notices.keys), createHeartbeats(new Uint8Array(32), fleet))
     const revocation = createRevocation({ store, fleet, signNotice, clock: systemClock, log })
     const outbox = outboxOf(store, fleet, systemClock.now, published)
@@ -233,7 +235,7 @@ test('[F45] [F69] a number that two notices have: what each of them revoked is i
     // Whoever has either notice 2 learns from what follows.
     const after = await Promise.all([3, 4].map(seq => store.notice('acme', seq)))
     expect(after.flatMap(found => gids(noticeFacts(found!.notice))).sort()).toEqual(expect.arrayContaining([1, 2, 3]))
-    await published.before([{ seq: 2, notice: readFileSync(file('published-2.bin')) }])
+    published.note(readFileSync(file('published-2.bin')))
     expect(await revoke('batch-4')).toBe(5)
   })
   expect(await run('fsck', '--config', config())).toBe(0)
@@ -261,7 +263,7 @@ test('[F45] a notice that was noted and is another than the one of its number in
   rmSync(state, { recursive: true })
   cpSync(file('snapshot'), state, { recursive: true })
   await serve(async ({ revoke, published }) => {
-    await published.before([{ seq: 2, notice: lost }])
+    published.note(lost)
     // As a server does that is about to end.
     expect(await revoke('batch-3')).toBe(2)
   })
@@ -292,6 +294,25 @@ async function backedUp(): Promise<{ notices: { seq: number; notice: Uint8Array 
 const forget = (...names: string[]) => names.map(name => rmSync(file('state', name), { force: true }))
 const restore = (...more: string[]) => run('restore', file('backup'), '--config', config(), '--json', ...more)
 const outcome = () => JSON.parse(printed.split('\n').find(line => line.startsWith('{'))!)
+
+test('[F45] a server that was killed right after a notice is no machine that was put back: no mark is behind a notice of its own', async () => {
+  await serve(async ({ store, revoke }) => {
+    await admit(store, ['batch-1', 'batch-2'])
+    await revoke('batch-1')
+  })
+  expect(await run('backup', '--config', config(), '--to', file('backup'))).toBe(0)
+  const { state } = readConfiguration(config())
+  await serve(async ({ revoke }) => {
+    expect(await revoke('batch-2')).toBe(2)
+    cpSync(state, file('killed'), { recursive: true })
+  })
+  rmSync(state, { recursive: true })
+  cpSync(file('killed'), state, { recursive: true })
+  expect(await restore()).toBe(0)
+  expect(outcome()).toMatchObject({ seq: 2, adopted: 1, isMarked: true })
+  expect(outcome().idx).toBeLessThan(1_000_000)
+  expect(printed).not.toMatch(/had not noted/)
+})
 
 test('[F45] without the mark nothing is guessed: a restore wants a notice or a number, and goes on above either', async () => {
   const { notices, numbers } = await backedUp()

@@ -154,8 +154,8 @@ async function learn(settings: Settings, backup: StoreNumbers | null, options: O
       )
     return facts
   })
-  // A mark that a notice is ahead of went back itself, as with a whole machine that was put back, whoever has the notice: this machine notes the
-  // one that a broker shows it.
+  // A mark that a notice is ahead of went back itself, as with a whole machine that was put back, whoever has the notice: none of its own is noted
+  // here before the mark covers it, and one that a broker shows is.
   return {
     seen: mark ?? backup,
     isMarked: mark !== null && notices.every(({ body }) => body.seq <= marked),
