@@ -55,6 +55,25 @@ async function withoutSignatures(work: () => Promise<void>): Promise<void> {
   expect(server.signatures()).toBe(before)
 }
 
+/** What the store is asked meanwhile. How many records there are is a budget's affair. */
+async function askedOfStore(work: () => Promise<unknown>): Promise<string> {
+  const asked: string[] = []
+  const store = server.store as unknown as Record<string, unknown>
+  const own = { ...store }
+  for (const [name, method] of Object.entries(own))
+    if (typeof method === 'function' && name !== 'appendAudit')
+      store[name] = (...given: unknown[]) => {
+        asked.push(name)
+        return method.apply(server.store, given)
+      }
+  try {
+    await work()
+  } finally {
+    Object.assign(store, own)
+  }
+  return asked.join(' ')
+}
+
 async function enrolled(id: string, own = rsaKey()) {
   const rep = await server.ask(server.request(id, await server.challenge(id), own).message, own.privateKey)
   if (rep.status !== 'success') throw new Error(`${id}: ${rep.failInfoText}`)
@@ -315,6 +334,23 @@ describe('signatures', () => {
     expect((await server.ask(renewal('device-e', device, own, { content }), device.key.privateKey)).status).toBe('success')
   })
 
+  it('[F33] an expired signer is refused before its CSR is looked at, so that nothing hangs on what the envelope holds', async () => {
+    const device = await enrolled('device-x')
+    const own = rsaKey()
+    const bent = scepCsr(own, 'device-x', null)
+    bent[bent.length - 1] ^= 1
+    server.clock.ahead += 40 * 86_400
+    try {
+      const contents = [scepCsr(own, 'device-x', null), bent, randomBytes(700)]
+      for (const content of contents) {
+        const message = renewal('device-x', device, own, { content })
+        expect(await askedOfStore(() => server.post(message))).toBe('certificate scepTransaction certificate')
+      }
+    } finally {
+      server.clock.ahead -= 40 * 86_400
+    }
+  })
+
   it('[F31] SHA-1, MD5 and DES are badAlg, in the signature, the digest and the envelope', () =>
     withoutSignatures(async () => {
       const sha256 = '608648016503040201'
@@ -479,28 +515,12 @@ describe('[F33] what is wrong inside the envelope', () => {
     }))
 
   it('[F28] asks the store for the same, whether or not there is such a challenge', async () => {
-    const asked: string[] = []
-    const store = server.store as unknown as Record<string, unknown>
-    const own = { ...store }
-    // How many records there are is a budget's affair.
-    for (const [name, method] of Object.entries(own))
-      if (typeof method === 'function' && name !== 'appendAudit')
-        store[name] = (...given: unknown[]) => {
-          asked.push(name)
-          return method.apply(server.store, given)
-        }
-    try {
-      const seen = new Map<string, string[]>()
-      for (const [name, make] of Object.entries(wrongs)) {
-        asked.splice(0)
-        await server.post(make())
-        const what = asked.join(' ')
-        seen.set(what, [...(seen.get(what) ?? []), name])
-      }
-      expect([...seen]).toEqual([['scepTransaction secret secret enrollmentFacts', Object.keys(wrongs)]])
-    } finally {
-      Object.assign(store, own)
+    const seen = new Map<string, string[]>()
+    for (const [name, make] of Object.entries(wrongs)) {
+      const what = await askedOfStore(() => server.post(make()))
+      seen.set(what, [...(seen.get(what) ?? []), name])
     }
+    expect([...seen]).toEqual([['scepTransaction secret secret enrollmentFacts', Object.keys(wrongs)]])
   })
 
   it('takes the same time within noise', async () => {

@@ -405,7 +405,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
 
   /**
    * What the challenge of some device would have cost up to its refusal: time must not tell which challenges there are (FAULTS 28), nor a CSR that
-   * was read from one that stands in for it (FAULTS 33).
+   * was read from one that stands in for it (FAULTS 33). Not for renewals: a signer that is nobody's any more is refused whatever its CSR is, and
+   * the time that it takes must not hang on that either.
    */
   async function asIfKnown({ csr, peer }: EnrollmentRequest, profile: EnrollmentProfile): Promise<void> {
     const proven = prove(csr, profile.keys, peer, identities.keyMemoryOf(peer), false, readCsr)
@@ -432,7 +433,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     if (isRefusal(claim)) return refuse(request, profile.fleet, '', claim)
     const identity = await identities.identify(claim, profile)
     if (isRefusal(identity)) {
-      if (peer.scep) await asIfKnown(request, profile)
+      if (peer.scep?.challenge) await asIfKnown(request, profile)
       return refuse(request, profile.fleet, 'deviceId' in claim ? claim.deviceId : '', identity)
     }
     return { kind: 'recognised', profile, identity }
@@ -454,7 +455,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     // 2. Does it hold the key it asks for? Key policy first, then one signature.
     const csr = prove(request.csr, profile.keys, peer, identities.keyMemoryOf(peer), profile.possession === 'channel', readCsr)
     if (isRefusal(csr)) {
-      if (peer.scep) return lookUpNobody(fleet, random(32)).then(() => refuse(request, fleet, deviceId, csr))
+      if (peer.scep?.challenge) return lookUpNobody(fleet, random(32)).then(() => refuse(request, fleet, deviceId, csr))
       return refuse(request, fleet, deviceId, csr)
     }
     const turn = { request, profile, identity, csr, note: noteOf(request, fleet, deviceId), name: `${fleet}/${deviceId}` }
