@@ -72,14 +72,23 @@ export function startDevice(ports, openBus, settings, report) {
     const fresh = receiver.topics.filter(function (topic) {
       return subscribed.indexOf(topic) < 0
     })
+    if (fresh.length === 0) return
+    // Before the call, during which a message may come.
     subscribed = subscribed.concat(fresh)
-    if (fresh.length) session.subscribe(fresh)
+    if (session.subscribe(fresh)) return
+    report('failed to subscribe')
+    subscribed = subscribed.filter(function (topic) {
+      return fresh.indexOf(topic) < 0
+    })
   }
   const tell = function () {
+    // What was not taken before is asked for again.
+    subscribe()
     const reading = { seq: receiver.progress().seq, value: settings.measure() }
-    if (session.publish('devices/' + agent.status().deviceId + '/telemetry', utf8Bytes(JSON.stringify(reading))))
+    if (session && session.publish('devices/' + agent.status().deviceId + '/telemetry', utf8Bytes(JSON.stringify(reading))))
       report('published')
-    after(settings.telemetrySeconds, tell)
+    // A line that ended meanwhile is opened again, and that tells.
+    if (session) after(settings.telemetrySeconds, tell)
   }
   const hear = function (topic, payload) {
     receiver.receive(topic, payload, function (error, revoked) {
@@ -101,7 +110,6 @@ export function startDevice(ports, openBus, settings, report) {
         online: function () {
           failures = 0
           report('connected ' + identity.generation)
-          subscribe()
           tell()
         },
         message: hear,

@@ -21,7 +21,7 @@ ${espruinoMain(
   true,
   `uptime: function () { return clock / 1000 },
   serial: { write: function (bytes) { lend('write', '', bytes) }, on: function (event, callback) { hear = callback } },
-  openBus: function () { return { subscribe: function () {}, publish: function () { return true }, close: function () {} } },`,
+  openBus: function () { return { subscribe: function () { return true }, publish: function () { return true }, close: function () {} } },`,
   `fleet: '${fleet}',
     builtAt: ${builtAt},
     noticeSigners: [{ keyId: lend('given', 'keyId'), algorithm: -7, spki: lend('given', 'noticeSpki') }],

@@ -150,8 +150,9 @@ var agent = main({
   ${parts}
 })`
 
-/** A board with a gateway that shows what TLS would. ES5. */
+/** A board with a gateway that shows what TLS would, whose line takes no subscription the first time. ES5. */
 export const espruinoBoard = (element: boolean): string => `
+var refused = false
 function proven(tls) { return tls.slot === null ? new Uint8Array(0) : lend('sign', tls.slot === 'birth' ? '0' : tls.slot === 'op-0' ? '2' : '3', sevens()) }
 ${espruinoMain(
   element,
@@ -175,7 +176,7 @@ ${espruinoMain(
       setTask(listen, 1000)
     }
     return {
-      subscribe: function (topics) { lend('subscribe', topics.map(function (topic) { return topic + ' 1' }).join()) },
+      subscribe: function (topics) { if (!refused) { refused = true; return false } lend('subscribe', topics.map(function (topic) { return topic + ' 1' }).join()); return true },
       publish: function (topic, payload) { lend('publish', topic, payload); return true },
       close: function () { open = false },
     }

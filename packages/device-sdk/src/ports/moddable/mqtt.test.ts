@@ -82,9 +82,23 @@ it('a message that no socket could take is refused, before the session is open t
 it('a subscription takes as many packets as its topics need', () => {
   const { session, told, connect } = opened({ payloadBytesMax: 10, waitingMax: 4, packetBytesMax: 60 })
   connect(60)
-  session.subscribe(['fr/1/acme/head', 'fr/1/acme/n/1', 'fr/1/acme/n/2', 'fr/1/acme/n/3'])
+  expect(session.subscribe(['fr/1/acme/head', 'fr/1/acme/n/1', 'fr/1/acme/n/2', 'fr/1/acme/n/3'])).toBe(true)
   const asked = (...topics: string[]) => ['write', 0, { operation: 8, items: topics.map(topic => ({ topic, QoS: 1 })) }]
   expect(told).toEqual(['online', asked('fr/1/acme/head', 'fr/1/acme/n/1', 'fr/1/acme/n/2'), asked('fr/1/acme/n/3')])
+})
+
+it('a subscription that is not taken whole is not taken at all, and that is said', () => {
+  const { session, told, handlers, connect } = opened({ payloadBytesMax: 10, waitingMax: 2, packetBytesMax: 60 })
+  const ring = ['fr/1/acme/n/1', 'fr/1/acme/n/2', 'fr/1/acme/n/3', 'fr/1/acme/n/4']
+  expect(session.publish('a', new Uint8Array(1))).toBe(true)
+  expect(session.subscribe(ring)).toBe(false)
+  connect(60)
+  expect(session.subscribe(['a', 'x'.repeat(60)])).toBe(false)
+  expect(session.subscribe([])).toBe(true)
+  expect(told).toEqual(['online', ['write', 1, { topic: 'a', QoS: 1 }]])
+  expect(session.subscribe(ring)).toBe(true)
+  handlers.onError()
+  expect(session.subscribe(['a'])).toBe(false)
 })
 
 it('a message arrives whole however it came; one beyond the limit is read over', () => {

@@ -28,8 +28,8 @@ export interface BusEvents {
 }
 
 export interface BusSession {
-  /** Notices come with quality of service 1. */
-  subscribe(topics: string[]): void
+  /** Notices come with quality of service 1. False: none of it is taken, for the same reasons as below. Whoever does not ask again hears nothing there. */
+  subscribe(topics: string[]): boolean
   /** With quality of service 1. False: not taken, the session is over, too much is waiting, or it is longer than one packet may be. */
   publish(topic: string, payload: Bytes): boolean
   close(): void
@@ -86,8 +86,9 @@ export function moddableMqtt(
       writable = client.write(data, options)
     }
   }
+  const fits = (length: number): boolean => length + packetOverhead <= limits.packetBytesMax
   const send = (data: Bytes | null, options: object, length: number): boolean => {
-    if (over || waiting.length >= limits.waitingMax || length + packetOverhead > limits.packetBytesMax) return false
+    if (over || waiting.length >= limits.waitingMax || !fits(length)) return false
     waiting.push({ data, options, length: length + packetOverhead })
     flush()
     return !over
@@ -123,20 +124,22 @@ export function moddableMqtt(
   })
   return {
     subscribe(topics) {
-      let items: { topic: string; QoS: number }[] = []
-      let length = 0
-      const ask = (): void => {
-        if (items.length) send(null, { operation: SUBSCRIBE, items }, length)
-        items = []
-        length = 0
-      }
+      // All of a ring's topics may be wanted at once: as many packets as that takes.
+      const packets: { items: { topic: string; QoS: number }[]; length: number }[] = []
       for (const topic of topics) {
-        // All of a ring's topics may be wanted at once: as many packets as that takes.
-        if (length + topic.length + 3 + packetOverhead > limits.packetBytesMax) ask()
-        items.push({ topic, QoS: 1 })
-        length += topic.length + 3
+        const more = topic.length + 3
+        let last = packets[packets.length - 1]
+        if (!last || !fits(last.length + more)) {
+          last = { items: [], length: 0 }
+          packets.push(last)
+        }
+        last.items.push({ topic, QoS: 1 })
+        last.length += more
       }
-      ask()
+      if (over || waiting.length + packets.length > limits.waitingMax) return false
+      if (!packets.every(({ length }) => fits(length))) return false
+      for (const { items, length } of packets) send(null, { operation: SUBSCRIBE, items }, length)
+      return !over
     },
     publish: (to, data) => send(data, { topic: to, QoS: 1 }, to.length + data.length),
     close() {
