@@ -2,7 +2,6 @@
 // remembered: asking again would sign nothing new and find the same, for what is revoked stays so. Anything less is asked again.
 
 import { type Campaign, isProven, type Log, type Store, unpackNumbers } from '@birthmark/est-server'
-import type { Clock } from '@birthmark/fleet-revocation'
 import type { ConsumerStage } from './campaign-administration.ts'
 import type { CertificateStatus } from './certificate-status.ts'
 
@@ -15,30 +14,28 @@ export interface ConsumerView {
 
 /** Campaigns whose answer is remembered; others are asked about anew. */
 const rememberedMax = 64
-/** What was not proven is asked again after so many times as long as asking took: looks in a row cost at most a tenth of the time, whatever the fleet. */
+/** What was not proven is asked again after so many times as long as asking took: looks in a row at a campaign cost at most a tenth of the time. */
 const restPerAsking = 9
-/** Longer than asking ever takes, unless the clock was set meanwhile. */
-const restSecondsMax = 300
 
 interface Known {
   stage: ConsumerStage
   proven: boolean
-  /** Since when, in seconds since 1970, and for how many seconds it is not asked again. */
-  at: number
-  rest: number
+  /** Until `elapsed` says so, it is not asked again. */
+  restsUntil: number
 }
 
 export function createConsumerView({
   store,
   fleet,
   certificateStatus,
-  clock,
+  elapsed = () => performance.now() / 1000,
   log,
 }: {
   store: Pick<Store, 'campaignSets'>
   fleet: string
   certificateStatus: Pick<CertificateStatus, 'prove'> | null
-  clock: Pick<Clock, 'now'>
+  /** Seconds from anywhere, never set: how long asking took is not a matter of the date. */
+  elapsed?: () => number
   log: Log
 }): ConsumerView {
   const known = new Map<string, Known>()
@@ -47,20 +44,18 @@ export function createConsumerView({
   async function askNow(id: string): Promise<void> {
     const sets = await store.campaignSets(fleet, id)
     if (certificateStatus === null || sets === null) return
-    const began = clock.now()
+    const began = elapsed()
     const stage = await certificateStatus.prove(fleet, unpackNumbers(sets.certificates))
-    const at = clock.now()
+    const ended = elapsed()
     const [oldest] = known.keys()
     if (known.size >= rememberedMax && !known.has(id)) known.delete(oldest)
     const proven = stage.kind === 'seen' && isProven(stage.proof)
-    known.set(id, { stage, proven, at, rest: Math.min(restSecondsMax, restPerAsking * (at - began)) })
+    known.set(id, { stage, proven, restsUntil: ended + restPerAsking * (ended - began) })
   }
 
   function isSettled(id: string): boolean {
     const before = known.get(id)
-    if (before === undefined) return false
-    const waited = clock.now() - before.at
-    return before.proven || (waited >= 0 && waited < before.rest)
+    return before !== undefined && (before.proven || elapsed() < before.restsUntil)
   }
 
   return {
