@@ -3,13 +3,14 @@
 import { Agent, createServer as createHttps, request } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { connect, createServer as createTls, type Server, type TLSSocket } from 'node:tls'
-import { createRuleSet, statusOf, systemClock } from '@birthmark/fleet-revocation'
+import { createRuleSet, type Status, statusOf, systemClock } from '@birthmark/fleet-revocation'
 import { type DeviceEnv, requireDevice } from '@birthmark/fleet-revocation/hono'
 import { createDeviceGuard, type DeviceGuardOptions } from '@birthmark/fleet-revocation/node'
 import { getRequestListener } from '@hono/node-server'
 import { Hono } from 'hono'
 import { afterEach, describe, expect, it } from 'vitest'
 import { type Credential, createTestAuthority } from '../../packages/fleet-revocation/src/testing/authority.ts'
+import { createManualClock } from '../../packages/fleet-revocation/src/testing/manual-clock.ts'
 import { quietLog } from '../../packages/fleet-revocation/src/testing/memory-bus.ts'
 import { ended, until } from '../support/broker.ts'
 
@@ -106,6 +107,21 @@ describe('a Hono app behind the guard', () => {
     await ended(again)
     expect(await get(port, eight)).toMatchObject({ status: 200, body: 'eight', reused: true })
     expect(held.socket.destroyed).toBe(false)
+  })
+
+  it('[F12] cuts an idle connection by itself within a minute, also after a look that failed', async () => {
+    const clock = createManualClock(systemClock.now())
+    const verdicts: (() => Status)[] = []
+    const { port, guard } = await startApi({ clock, status: () => verdicts.shift()?.() ?? 'good' })
+    const idle = await get(port, agentOf(device('idle', [7])))
+    verdicts.push(() => {
+      throw new Error('the rules are away')
+    })
+    await clock.advance(60)
+    expect([guard.connections(), verdicts.length]).toEqual([1, 0])
+    verdicts.push(() => 'revoked')
+    await clock.advance(60)
+    await ended(idle.socket)
   })
 
   it.each(['TLSv1.2', 'TLSv1.3'] as const)('[F12] asks again about a resumed %s session', async version => {

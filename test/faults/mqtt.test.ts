@@ -1,9 +1,11 @@
 // What the embedded broker must survive (the MQTT part of the fault catalogue), over real mutual TLS.
 
 import { connect as connectTls } from 'node:tls'
+import { type Status, systemClock } from '@birthmark/fleet-revocation'
 import type { MqttClient } from 'mqtt'
 import { afterEach, describe, expect, it } from 'vitest'
 import { createTestAuthority } from '../../packages/fleet-revocation/src/testing/authority.ts'
+import { createManualClock } from '../../packages/fleet-revocation/src/testing/manual-clock.ts'
 import { ended, fleet, rawPacket, startTestBroker, type TestBroker, type TestBrokerOptions, until } from '../support/broker.ts'
 
 let running: TestBroker[] = []
@@ -145,6 +147,21 @@ describe('revocation', () => {
     await eight.publishAsync('devices/eight-1/telemetry', 'alive', { qos: 1 })
     await until(() => seen.includes('devices/eight-1/telemetry alive'), 'the neighbour is heard')
     expect(seen.filter(message => message.includes('will'))).toEqual([])
+  })
+
+  it('is cut by the broker itself within a minute, also after a look that failed', async () => {
+    const clock = createManualClock(systemClock.now())
+    let verdict = (): Status => 'good'
+    const { connect, device, log } = await start({ clock, status: () => verdict() })
+    const over = ended(await connect('dev-1', device('dev-1')))
+    verdict = () => {
+      throw new Error('the rules are away')
+    }
+    await clock.advance(60)
+    expect(log.filter(({ message }) => message === 'sweep failed')).toHaveLength(1)
+    verdict = () => 'revoked'
+    await clock.advance(60)
+    await over
   })
 
   it('is in force before anything is cut: nothing more is heard, said or delivered', async () => {

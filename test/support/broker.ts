@@ -2,7 +2,7 @@
 
 import { connect, type TLSSocket } from 'node:tls'
 import type { Membership } from '@birthmark/device-sdk/core'
-import { createRuleSet, type RuleSet, type Status, statusOf, systemClock } from '@birthmark/fleet-revocation'
+import { type Clock, createRuleSet, type RuleSet, type Status, statusOf, systemClock } from '@birthmark/fleet-revocation'
 import { type BrokerLimits, createEmbeddedBroker, type EmbeddedBroker, type ServiceRole } from '@birthmark/fleet-revocation/broker'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
 import { type Credential, createTestAuthority, type TestAuthority } from '../../packages/fleet-revocation/src/testing/authority.ts'
@@ -34,6 +34,7 @@ export interface TestBrokerOptions {
   limits?: Partial<BrokerLimits>
   status?: (membership: Membership) => Status
   services?: { [name: string]: ServiceRole }
+  clock?: Clock
 }
 
 export async function startTestBroker(options: TestBrokerOptions = {}): Promise<TestBroker> {
@@ -56,7 +57,7 @@ export async function startTestBroker(options: TestBrokerOptions = {}): Promise<
     fleet,
     status: options.status ?? statusOf(rules, fleet),
     limits: options.limits ?? {},
-    clock: systemClock,
+    clock: options.clock ?? systemClock,
     log: { info: note('info'), warn: note('warn'), error: note('error') },
   })
   const clients: MqttClient[] = []

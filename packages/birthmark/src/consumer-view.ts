@@ -42,9 +42,9 @@ export function createConsumerView({
   const asking = new Map<string, Promise<void>>()
 
   async function askNow(id: string): Promise<void> {
+    const began = elapsed()
     const sets = await store.campaignSets(fleet, id)
     if (certificateStatus === null || sets === null) return
-    const began = elapsed()
     const stage = await certificateStatus.prove(fleet, unpackNumbers(sets.certificates))
     const ended = elapsed()
     const [oldest] = known.keys()

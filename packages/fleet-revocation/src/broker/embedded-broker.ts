@@ -8,6 +8,7 @@ import { anchorOf, type Bytes, type Membership, parseCertificate } from '@birthm
 import { Aedes, type AuthenticateError, type Client, type PublishPacket } from 'aedes'
 import { RevocationError } from '../errors.ts'
 import type { Bus, Clock, Log } from '../ports.ts'
+import { repeat } from '../repeat.ts'
 import type { Status } from '../rule-set.ts'
 import { nodeVerify } from '../verify.ts'
 import { accessOf, filtersMax, mayPublish, mayRead, maySubscribe } from './access.ts'
@@ -326,14 +327,7 @@ export async function createEmbeddedBroker(
     return { cut, ms }
   }
 
-  let cancelSweep = () => {}
-  function sweepLater(): void {
-    cancelSweep = clock.setTimer(sweepSeconds, () => {
-      enforce().catch((error: unknown) => log.error({ err: error }, 'sweep failed'))
-      sweepLater()
-    })
-  }
-  sweepLater()
+  const endSweeping = repeat(clock, sweepSeconds, enforce, error => log.error({ err: error }, 'sweep failed'))
   const closeAedes = () => new Promise<void>(resolve => broker.close(() => resolve()))
   broker.on('error' as 'closed', (...failure: unknown[]) => log.error({ err: failure[0] }, 'broker failure'))
 
@@ -350,7 +344,7 @@ export async function createEmbeddedBroker(
       onPeer,
     })
   } catch (error) {
-    cancelSweep()
+    endSweeping()
     await closeAedes()
     throw error
   }
@@ -391,7 +385,7 @@ export async function createEmbeddedBroker(
         idx: peer.kind === 'device' ? peer.membership.idx : null,
       })),
     close: async () => {
-      cancelSweep()
+      endSweeping()
       // First nobody new comes in, then who is there is sent off.
       const closed = listener.close()
       await closeAedes()

@@ -6,6 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Server, TLSSocket } from 'node:tls'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import type { Clock, Log } from '../ports.ts'
+import { repeat } from '../repeat.ts'
 import { type CertificateStatus, type DevicePeer, deviceIdentifier } from './device-peer.ts'
 
 /** `device_unknown`: no certificate, a stranger's, or another fleet's. `status_unknown`: nothing proves that no revocation was missed. */
@@ -124,14 +125,7 @@ export function createDeviceGuard({ fleet, issuers, status, clock, log }: Device
     return { cut: doomed.length }
   }
 
-  let cancelSweep = () => {}
-  function sweepLater(): void {
-    cancelSweep = clock.setTimer(sweepSeconds, () => {
-      enforce().catch((error: unknown) => log.error({ err: error }, 'sweep failed'))
-      sweepLater()
-    })
-  }
-  sweepLater()
+  const endSweeping = repeat(clock, sweepSeconds, enforce, error => log.error({ err: error }, 'sweep failed'))
 
   return {
     watch: server => void server.on('secureConnection', standingOf),
@@ -154,6 +148,6 @@ export function createDeviceGuard({ fleet, issuers, status, clock, log }: Device
     },
     enforce,
     connections: () => open.size,
-    close: () => cancelSweep(),
+    close: endSweeping,
   }
 }
