@@ -103,13 +103,14 @@ export async function takeEntries(tx: Transaction, fleet: string, entries: SeenE
         }
       joinedAfter = life.highest ?? 0
     }
-    // Before a group is made: one of a refused row would stay, with nobody in it.
+    // All of it before a group is made: one of a refused row would stay, with nobody in it.
     const more = new Set(e.groups.filter(name => !before.includes(gids.get(name) ?? 0)))
     if (before.length + more.size > groupsPerDeviceMax)
       return { kind: 'refused', reason: `in more than ${groupsPerDeviceMax} groups` }
-    for (const name of e.groups) {
-      if (gids.has(name)) continue
-      if (lastGid === groupsPerFleetMax) return { kind: 'refused', reason: `the fleet has ${groupsPerFleetMax} groups already` }
+    const made = [...more].filter(name => !gids.has(name))
+    if (lastGid + made.length > groupsPerFleetMax)
+      return { kind: 'refused', reason: `the fleet would have more than ${groupsPerFleetMax} groups` }
+    for (const name of made) {
       gids.set(name, ++lastGid)
       newGroups.push({ gid: lastGid, name })
     }

@@ -51,8 +51,8 @@ interface Under {
   lastId: string
 }
 
-/** `gidOf`: the number of a group, made if it is new; null when the fleet has no room for it. */
-export function firstImport(db: DatabaseSync, gidOf: (fleet: string, name: string) => number | null): FirstImport {
+/** `gidsOf`: the numbers of groups, made where they are new; null, with none made, when the fleet has no room for all of them. */
+export function firstImport(db: DatabaseSync, gidsOf: (fleet: string, names: readonly string[]) => number[] | null): FirstImport {
   const lastKey = prepare<{ key: number }>(db, 'SELECT coalesce(max(key), 0) AS key FROM devices')
   // SQLite walks the rows: one statement for all that stand together and share everything but id and hashes, and nothing bound row by row.
   const insert = prepare(
@@ -91,20 +91,21 @@ export function firstImport(db: DatabaseSync, gidOf: (fleet: string, name: strin
   }
 
   function write(chunk: PackedManifest, ids: string[], u: Under, at: number): boolean {
-    const kinds = []
-    for (const { groups, ...kind } of chunk.kinds) {
-      const gids = [...new Set(groups.map(name => gidOf(u.fleet, name)))]
-      if (gids.includes(null)) return false
-      const sorted = (gids as number[]).sort((a, b) => a - b)
-      kinds.push({ ...kind, gids: sorted, text: JSON.stringify(sorted) })
-    }
+    const names = [...new Set(chunk.kinds.flatMap(({ groups }) => groups))]
+    const numbers = gidsOf(u.fleet, names)
+    if (numbers === null) return false
+    const gidOf = new Map(names.map((name, i) => [name, numbers[i]]))
+    const kinds = chunk.kinds.map(({ groups, ...kind }) => {
+      const gids = [...new Set(groups.map(name => gidOf.get(name) as number))].sort((a, b) => a - b)
+      return { ...kind, gids, text: JSON.stringify(gids) }
+    })
     for (let from = 0; from < chunk.count; ) {
       let to = from + 1
       while (to < chunk.count && chunk.kindOf[to] === chunk.kindOf[from]) to++
       const { gids, text, keyOrigin, issuerSubject, hasBirthHash } = kinds[chunk.kindOf[from]]
-      const names = JSON.stringify(ids.slice(from, to))
+      const serials = JSON.stringify(ids.slice(from, to))
       const [spkis, hashes] = [chunk.spkis, chunk.birthHashes].map(all => all.subarray(32 * from, 32 * to))
-      insert.run(u.fleet, at, spkis, keyOrigin, issuerSubject, hasBirthHash ? 1 : 0, hashes, text, names)
+      insert.run(u.fleet, at, spkis, keyOrigin, issuerSubject, hasBirthHash ? 1 : 0, hashes, text, serials)
       for (const gid of gids) {
         join.run(u.fleet, gid, u.lastKey + from, u.lastKey + to)
         count.run(to - from, u.fleet, gid)

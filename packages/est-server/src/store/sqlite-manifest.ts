@@ -57,14 +57,18 @@ export function manifestWrites(db: DatabaseSync): ManifestWrites {
     return out
   }
 
-  /** The group's number, or null when the fleet has no room for another group. Rows are read, not remembered: a rollback undoes numbers. */
-  function gidOf(fleet: string, name: string): number | null {
-    const known = gidByName.get(fleet, name)
-    if (known) return known.gid
-    const gid = (lastGid.get(fleet)?.gid ?? 0) + 1
-    if (gid > groupsPerFleetMax) return null
-    insertGroup.run(fleet, gid, name)
-    return gid
+  /**
+   * The groups' numbers, one for each name; null, with none made, when the fleet has no room for all that are new. Rows are read, not remembered:
+   * a rollback undoes numbers.
+   */
+  function gidsOf(fleet: string, names: readonly string[]): number[] | null {
+    const known = names.map(name => gidByName.get(fleet, name)?.gid)
+    if (!known.includes(undefined)) return known as number[]
+    const made = new Set(names.filter((_, i) => known[i] === undefined))
+    let gid = lastGid.get(fleet)?.gid ?? 0
+    if (gid + made.size > groupsPerFleetMax) return null
+    for (const name of made) insertGroup.run(fleet, ++gid, name)
+    return gidsOf(fleet, names)
   }
 
   function lacking(fleet: string, gids: number[], groups: string[]): string | null {
@@ -107,9 +111,9 @@ export function manifestWrites(db: DatabaseSync): ManifestWrites {
       if (before.length + more.size > groupsPerDeviceMax)
         return { kind: 'refused', reason: `in more than ${groupsPerDeviceMax} groups` }
     }
-    const wanted = e.groups.map(name => gidOf(fleet, name))
-    if (wanted.includes(null)) return { kind: 'refused', reason: `the fleet has ${groupsPerFleetMax} groups already` }
-    const gids = [...new Set([...before, ...(wanted as number[])])].sort((a, b) => a - b)
+    const wanted = gidsOf(fleet, e.groups)
+    if (wanted === null) return { kind: 'refused', reason: `the fleet would have more than ${groupsPerFleetMax} groups` }
+    const gids = [...new Set([...before, ...wanted])].sort((a, b) => a - b)
     if (!known) insertDevice.run(fleet, e.id, e.birthSpki, e.keyOrigin, e.issuerSubject, e.birthHash, JSON.stringify(gids), at)
     else if (gids.length > before.length || (e.birthSpki && !known.birth_spki_sha256))
       updateDevice.run(e.birthSpki, e.keyOrigin, JSON.stringify(gids), known.key)
@@ -123,7 +127,7 @@ export function manifestWrites(db: DatabaseSync): ManifestWrites {
     return { kind: known ? 'updated' : 'added' }
   }
 
-  const first = firstImport(db, gidOf)
+  const first = firstImport(db, gidsOf)
   return {
     first,
     importEntries(fleet, chunk, at) {
