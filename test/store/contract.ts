@@ -7,6 +7,7 @@ import {
   chainStart,
   type DeviceRecord,
   firstBroken,
+  groupsPerFleetMax,
   type IssuanceIntent,
   type ManifestEntry,
   type Store,
@@ -303,6 +304,21 @@ export function storeContract(name: string, driver: () => Driver): void {
       expect((await store.groups(fleet)).map(({ name }) => name).sort()).toEqual(eight)
     })
 
+    it('a row whose groups do not all have room in the fleet is refused, and makes none of them', async () => {
+      const join = (entries: ManifestEntry[]) => store.importManifest(fleet, entries, auditEntry('manifest_imported'))
+      // The highest number but one, as after a restore.
+      const audit = auditEntry('store_restored')
+      await store.raiseNumbers({ fleets: [{ fleet, idx: 1, gid: groupsPerFleetMax - 1 }], crls: [], audit })
+      const before = await store.groups(fleet)
+      const { updated, refused } = await join([manifestEntry('a', ['last', 'one too many']), manifestEntry('b', ['batch=1'])])
+      expect([updated, refused.map(r => r.serial), /more than 65536 groups/.test(refused[0]?.reason)]).toEqual([0, ['a'], true])
+      expect(await store.groups(fleet)).toEqual(before)
+      // The room that is left is for who needs no more.
+      expect(await join([manifestEntry('a', ['last', 'batch=1', 'last'])])).toMatchObject({ updated: 1, refused: [] })
+      expect((await join([manifestEntry('n', ['another'])])).refused).toHaveLength(1)
+      expect((await store.groups(fleet)).slice(before.length)).toMatchObject([{ gid: groupsPerFleetMax, name: 'last', devices: 1 }])
+    })
+
     it('imports a manifest again without effect, adds groups, and refuses a changed or borrowed birth key by row', async () => {
       const again = await store.importManifest(
         fleet,
@@ -406,10 +422,18 @@ export function storeContract(name: string, driver: () => Driver): void {
       expect(await store.recordRevocation(record)).toBe('conflict')
       const again = await revoke(store, 'batch=1', 100)
       expect(await store.recordRevocation(again.record)).toBe('recorded')
-      // Nobody gets an idx below a bound that was set, even one ahead of the counter.
-      expect(await store.reserveIdx(fleet)).toBeGreaterThanOrEqual(again.record.bound)
+      // Who starts anew knows no idx below a bound, even one ahead of what was given out.
       await reopen()
       expect(await store.reserveIdx(fleet)).toBeGreaterThanOrEqual(again.record.bound)
+    })
+
+    it('spends no idx on a revocation: what lies below its bound stays good for who is in no closed group', async () => {
+      await store.importManifest(fleet, [manifestEntry('d', ['batch=2'])], auditEntry('manifest_imported'))
+      const idx = await store.reserveIdx(fleet)
+      const { record } = await revoke(store, 'batch=1', 100)
+      expect(await store.recordRevocation(record)).toBe('recorded')
+      expect(record.bound).toBeGreaterThan(idx + 1)
+      expect((await issue(store, 'd')).idx).toBe(idx + 1)
     })
 
     it('chains notices and keeps them pending, in order, until they are delivered', async () => {

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import {
+  groupsPerFleetMax,
   type ManifestEntry,
   openSqliteStore,
   type SqliteStoreOptions,
@@ -12,7 +13,7 @@ import {
   spawnWriterThread,
   type WriterThread,
 } from '@birthmark/est-server'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { approvalsContract } from './approvals-contract.ts'
 import { campaignsContract } from './campaigns-contract.ts'
 import { auditEntry, manifestEntry, storeContract } from './contract.ts'
@@ -87,6 +88,28 @@ describe('sqlite driver', () => {
     }
     await expect(open({ spawnWriter: vanishing })).rejects.toMatchObject({ code: 'store_unusable' })
     await expect.poll(() => ended, { timeout: 10_000 }).toBe(true)
+  })
+
+  it.each(['exec', 'prepare'] as const)('[F68] leaves nothing open when %s of its second connection fails', async method => {
+    const connections = new Set<DatabaseSync>()
+    const real = DatabaseSync.prototype[method] as (sql: string) => never
+    const seen = vi.spyOn(DatabaseSync.prototype, method).mockImplementation(function (this: DatabaseSync, sql: string) {
+      connections.add(this)
+      if (connections.size > 1) throw new Error('too many open files')
+      return real.call(this, sql)
+    })
+    onTestFinished(() => seen.mockRestore())
+    let ended = false
+    const spawnWriter = (options: Parameters<typeof spawnWriterThread>[0]): WriterThread => {
+      const writer = spawnWriterThread(options)
+      writer.onExit(() => {
+        ended = true
+      })
+      return writer
+    }
+    await expect(open({ spawnWriter })).rejects.toMatchObject({ code: 'store_unusable' })
+    await expect.poll(() => ended, { timeout: 10_000 }).toBe(true)
+    expect([...connections].map(db => db.isOpen)).toEqual([false, false])
   })
 
   it('two processes may issue into one fleet: the loser of an idx looks again', async () => {
@@ -325,6 +348,18 @@ describe('sqlite driver', () => {
       expect(index()).toBe(false)
       await next(store)
       expect(index()).toBe(true)
+      expect(await store.check()).toEqual([])
+      await store.close()
+    })
+
+    it('makes no group of a chunk that has more of them than there is room for, but of the rows that are taken', async () => {
+      const store = await open()
+      const audit = auditEntry('store_restored')
+      await store.raiseNumbers({ fleets: [{ fleet: 'meters', idx: 1, gid: groupsPerFleetMax - 2 }], crls: [], audit })
+      const rows = chunk(0).map((row, i) => ({ ...row, groups: i === 1 ? ['batch=0', 'one too many'] : ['model=x'] }))
+      const { added, refused } = await take(store, rows)
+      expect([added, refused.map(r => r.serial)]).toEqual([4999, [rows[1].serial]])
+      expect((await store.groups('meters')).map(g => g.name)).toEqual([expect.stringMatching(/^restored=/), 'model=x'])
       expect(await store.check()).toEqual([])
       await store.close()
     })

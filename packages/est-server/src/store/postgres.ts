@@ -203,12 +203,8 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
       return work(tx => postgresWrites.importManifest(tx, fleet, packed, audit))
     },
     mintSecret: secret => work(tx => postgresWrites.mintSecret(tx, secret)),
-    async recordRevocation(revocation) {
-      const result = await work(tx => postgresWrites.recordRevocation(tx, revocation))
-      // Nobody gets an idx below a bound that was set here.
-      blocks.drop(revocation.fleet)
-      return result
-    },
+    // Of the certificates below its bound it takes those of its group, of which there will be no more: what is left of a block stays good.
+    recordRevocation: revocation => work(tx => postgresWrites.recordRevocation(tx, revocation)),
     async recordSet(record) {
       const result = await work(tx => postgresRevokedListWrites.recordSet(tx, record))
       blocks.drop(record.fleet)

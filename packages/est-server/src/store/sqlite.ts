@@ -192,6 +192,47 @@ function createFile(path: string): void {
   }
 }
 
+type Reader = ReturnType<typeof openReader>
+
+/** What is read here, over two connections: one for what is asked all the time, one for what runs through whole tables. Throws with neither open. */
+function openReader(path: string) {
+  const connections: DatabaseSync[] = []
+  const connect = (cacheKib: number): DatabaseSync => {
+    const db = new DatabaseSync(path, { readOnly: true, timeout: busyTimeoutMs })
+    connections.push(db)
+    db.exec(`PRAGMA cache_size = -${cacheKib}`)
+    return db
+  }
+  const close = () => {
+    for (const db of connections) db.close()
+  }
+  try {
+    const reading = connect(65_536)
+    const scanning = connect(1024)
+    const reads = sqliteReads(reading)
+    return {
+      reads,
+      crls: crlReads(reading, scanning),
+      scep: scepReads(reading),
+      notices: noticeReads(reading),
+      approvals: approvalReads(reading),
+      issuers: issuerReads(reading),
+      campaigns: campaignReads(reading),
+      selection: selectionReads(reading),
+      profiles: profileSetReads(reading),
+      numbers: numberReads(reading, reads.nextIdx),
+      pages: issuancePageReads(scanning),
+      sets: revokedListReads(scanning, { nextIdx: reads.nextIdx, rules: reads.rules }),
+      snapshot: readSnapshot(reading),
+      check: () => sqliteCheck(reading),
+      close,
+    }
+  } catch (error) {
+    close()
+    throw error
+  }
+}
+
 /**
  * Opens or creates the store at `path` (mode 0600). Throws `store_unusable` for a file that is not ours, is newer or is damaged.
  * Several processes may have it open; each write holds the lock for one transaction.
@@ -214,32 +255,15 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     })
     thread.onExit(cause => unusable(new EstServerError('store_unusable', `${path}: ${endOf(cause)}`, cause)))
   })
-  const openReading = (cacheKib: number): DatabaseSync => {
-    try {
-      const db = new DatabaseSync(path, { readOnly: true, timeout: busyTimeoutMs })
-      db.exec(`PRAGMA cache_size = -${cacheKib}`)
-      return db
-    } catch (error) {
-      // The thread would keep the process alive.
-      thread.post('close')
-      throw new EstServerError('store_unusable', `${path}: ${(error as Error).message}`, error)
-    }
+  let reader: Reader
+  try {
+    reader = openReader(path)
+  } catch (error) {
+    // The thread would keep the process alive.
+    thread.post('close')
+    throw new EstServerError('store_unusable', `${path}: ${(error as Error).message}`, error)
   }
-  const reading = openReading(65_536)
-  const scanning = openReading(1024)
-  const reads = sqliteReads(reading)
-  const crls = crlReads(reading, scanning)
-  const scep = scepReads(reading)
-  const notices = noticeReads(reading)
-  const approvals = approvalReads(reading)
-  const issuers = issuerReads(reading)
-  const campaigns = campaignReads(reading)
-  const selection = selectionReads(reading)
-  const profiles = profileSetReads(reading)
-  const numbers = numberReads(reading, reads.nextIdx)
-  const pages = issuancePageReads(scanning)
-  const sets = revokedListReads(scanning, { nextIdx: reads.nextIdx, rules: reads.rules })
-  const snapshot = readSnapshot(reading)
+  const { reads, crls, scep, notices, approvals, issuers, campaigns, selection, profiles, numbers, pages, sets, snapshot } = reader
   // Before any caller hears that its write is done: what it then reads must show it.
   thread.onMessage(snapshot.end)
   const queue = writeQueue(thread, options.queueMax ?? 8192, options.onStopped ?? (() => {}), options.onBatch)
@@ -315,11 +339,8 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
         const draft = reads.draftRevocation(fleet, group, rulesMax, now)
         return draft && { ...draft, idxNext: Math.max(draft.idxNext, counters.get(fleet) ?? 0) }
       }),
-    async recordRevocation(revocation) {
-      const result = await write('recordRevocation', revocation)
-      lookAgain(revocation.fleet)
-      return result
-    },
+    // Of the certificates below its bound it takes those of its group, of which there will be no more: what is left of a block stays good.
+    recordRevocation: revocation => write('recordRevocation', revocation),
     rules: fleet => read(() => reads.rules(fleet)),
     outboxPending: (fleet, limit) => read(() => reads.outboxPending(fleet, limit)),
     async outboxDelivered(fleet, seq, at) {
@@ -407,13 +428,12 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     },
     issuances: (after, limit) => read(() => pages.issuances(after, limit)),
     notices: (fleet, after, limit) => read(() => pages.notices(fleet, after, limit)),
-    check: () => read(() => sqliteCheck(reading)),
+    check: () => read(reader.check),
     close() {
       closing ??= (async () => {
         await queue.close()
         snapshot.end()
-        reading.close()
-        scanning.close()
+        reader.close()
         thread.post('close')
         await ended
       })()
