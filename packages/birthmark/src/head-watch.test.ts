@@ -136,7 +136,7 @@ test('[F45] a store that is away for a moment does not let an older head be writ
   await expect(publish(ringTopic(fleet, 1))).rejects.toMatchObject(older)
 })
 
-test('[F45] [F62] a disk that takes no note of it ends the server all the same, and what the broker holds stays there', async () => {
+test('[F45] [F68] a disk that takes no note of it ends the server all the same, and what the broker holds stays there', async () => {
   held.set(1, await sign(1, 1))
   const { publish } = watch()
   diskIsFull = true

@@ -4,7 +4,7 @@
 //   published.json      how far the store was, at most a second ago, and never behind a notice of its own: atomically replaced
 //   published-notices   a notice a line, base64: appended, each on the medium before it is published
 
-import { closeSync, existsSync, fsyncSync, openSync, readFileSync, truncateSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { type Bytes, equalBytes } from '@birthmark/device-sdk/core'
 import type { Log, Store, StoreNumbers } from '@birthmark/est-server'
@@ -119,7 +119,7 @@ export interface Published {
 
 export interface PublishedOptions {
   state: string
-  store: Store
+  store: Pick<Store, 'numbers'>
   fleets: string[]
   clock: Clock
   log: Log
@@ -132,6 +132,7 @@ export async function keepPublished({ state, store, fleets, clock, log, onFatal 
   const known = prepareNotices(file)
   let written = ''
   let marking: Promise<void> = Promise.resolve()
+  let broken: Error | null = null
   async function writeNumbers(): Promise<void> {
     const numbers = await store.numbers(fleets)
     const text = markText(numbers)
@@ -145,24 +146,30 @@ export async function keepPublished({ state, store, fleets, clock, log, onFatal 
     return marking
   }
   function append(notices: Bytes[]): void {
+    if (broken) throw broken
     const lines = notices.map(lineOf).filter(line => !known.has(line))
     if (lines.length === 0) return
     const fd = openSync(file, 'a', 0o600)
     try {
-      for (const line of lines) writeSync(fd, `${line}\n`)
+      writeFileSync(fd, lines.map(line => `${line}\n`).join(''))
       fsyncSync(fd)
+    } catch (error) {
+      failed(error)
+      throw error
     } finally {
       closeSync(fd)
     }
     for (const line of lines) known.add(line)
   }
-  await mark()
-  const endMarking = repeat(clock, markSeconds, mark, error => {
-    const system = typeof (error as NodeJS.ErrnoException).errno === 'number'
+  /** The store says by itself when it is away; a disk that takes no more is the end. What it took half of is cut off at the next start. */
+  function failed(error: unknown): void {
     log.error({ err: error }, 'what was published could not be noted')
-    // The store says by itself when it is away; a disk that takes no mark is the end.
-    if (system) onFatal(error as Error)
-  })
+    if (broken || typeof (error as NodeJS.ErrnoException).errno !== 'number') return
+    broken = error as Error
+    onFatal(broken)
+  }
+  await mark()
+  const endMarking = repeat(clock, markSeconds, mark, failed)
   return {
     async before(notices) {
       if (notices.every(({ notice }) => known.has(lineOf(notice)))) return
