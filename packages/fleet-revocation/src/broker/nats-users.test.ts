@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { RevocationError } from '../errors.ts'
 import type { Status } from '../rule-set.ts'
-import { createManualClock } from '../testing/manual-clock.ts'
+import { createManualClock, type ManualClock } from '../testing/manual-clock.ts'
 import { quietLog } from '../testing/memory-bus.ts'
 import { createNatsUsers, type NatsDevice } from './nats-users.ts'
 
@@ -29,9 +29,21 @@ function standing(): {
   )
 }
 
+const whoIsMuted = () =>
+  Object.entries(standing()).flatMap(([user, { permissions }]) =>
+    JSON.stringify(permissions) === '{"publish":{"deny":">"},"subscribe":{"deny":">"}}' ? [user.split('CN=')[1]] : [],
+  )
+
 async function usersOf(known: NatsDevice[], reload: () => Promise<void> | void = () => {}) {
-  const state = { status: 'good' as Status, of: {} as { [id: string]: Status }, reloads: 0 }
-  const clock = createManualClock(0)
+  const state = { status: 'good' as Status, of: {} as { [id: string]: Status }, reloads: 0, waits: [] as number[] }
+  const manual = createManualClock(0)
+  const clock: ManualClock = {
+    ...manual,
+    setTimer: (seconds, run) => {
+      state.waits.push(seconds)
+      return manual.setTimer(seconds, run)
+    },
+  }
   const ids = new Map(known.map(one => [one.membership, one.id]))
   const users = await createNatsUsers({
     ...{ path, fleet, devices: () => known, services: { 'watcher@acme': 'observer' }, clock, log: quietLog },
@@ -77,6 +89,77 @@ describe('the users of a NATS node', () => {
     delete state.of['dev-1']
     await users.enforce()
     expect(Object.keys(standing())).toHaveLength(3)
+  })
+
+  it('[F12] are muted for as long as a node may take to read so many, and no shorter', async () => {
+    const fleetOf4000 = Array.from({ length: 3999 }, (_, n) => device(`dev-${n}`))
+    const { users, state, clock } = await usersOf(fleetOf4000)
+    state.of['dev-1'] = 'revoked'
+    const done = users.enforce()
+    await expect.poll(() => state.reloads).toBe(2)
+    // Half a second, and a quarter of one for each thousand.
+    await expect.poll(() => state.waits).toContain(1.5)
+    expect(state.waits.filter(seconds => seconds < 1.5)).toEqual([])
+    await clock.advance(1.5)
+    expect(await done).toEqual({ cut: 1 })
+    expect(Object.keys(standing())).toHaveLength(3999)
+  })
+
+  it('[F12] are muted at once while others still have to be read, each for its own time', async () => {
+    const { users, state, clock } = await usersOf(['dev-1', 'dev-2', 'dev-3'].map(id => device(id)))
+    state.of['dev-1'] = 'revoked'
+    const first = users.enforce()
+    await expect.poll(() => state.reloads).toBe(2)
+    await clock.advance(0.3)
+    state.of['dev-2'] = 'revoked'
+    const second = users.enforce()
+    await expect.poll(() => state.reloads).toBe(3)
+    expect(whoIsMuted()).toEqual(['dev-1', 'dev-2'])
+    await clock.advance(0.3)
+    expect(await first).toEqual({ cut: 1 })
+    expect([whoIsMuted(), Object.keys(standing()).length]).toEqual([['dev-2'], 3])
+    await clock.advance(0.3)
+    expect(await second).toEqual({ cut: 1 })
+    expect(Object.keys(standing())).toEqual(['CN=watcher@acme', 'SERIALNUMBER=dev-3,CN=dev-3'])
+  })
+
+  it('[F12] stay muted while their node cannot be told, and have their time once it is', async () => {
+    let deaf = false
+    const { users, state, clock } = await usersOf([device('dev-1')], () => {
+      if (deaf) throw new RevocationError('enforcement_refused', 'no process')
+    })
+    ;[deaf, state.of['dev-1']] = [true, 'revoked']
+    await expect(users.enforce()).rejects.toMatchObject({ code: 'enforcement_refused' })
+    await clock.advance(5)
+    expect(whoIsMuted()).toEqual(['dev-1'])
+    deaf = false
+    const done = users.enforce()
+    await expect.poll(() => state.reloads).toBeGreaterThan(2)
+    await clock.advance(0.4)
+    expect(whoIsMuted()).toEqual(['dev-1'])
+    await clock.advance(0.2)
+    expect(await done).toEqual({ cut: 1 })
+    expect(Object.keys(standing())).toEqual(['CN=watcher@acme'])
+  })
+
+  it('[F12] have their time again where who had muted them ended before it was over', async () => {
+    const before = await usersOf([device('dev-1')])
+    before.state.of['dev-1'] = 'revoked'
+    void before.users.enforce()
+    await expect.poll(() => before.state.reloads).toBe(2)
+    before.users.close()
+    const clock = createManualClock(0)
+    let told = 0
+    const started = createNatsUsers({
+      ...{ path, fleet, devices: () => [device('dev-1')], services: {}, clock, log: quietLog },
+      ...{ status: () => 'revoked', reload: () => void told++ },
+    })
+    await expect.poll(() => told).toBe(1)
+    await clock.advance(0.4)
+    expect(whoIsMuted()).toEqual(['dev-1'])
+    await clock.advance(0.2)
+    await started
+    expect(standing()).toEqual({})
   })
 
   it('[F48] stay and get no company while their status is unknown', async () => {

@@ -36,7 +36,11 @@ export interface NatsUsersOptions {
 }
 
 export interface NatsUsers {
-  /** Brings the file up to date and tells the node; hand it to the relying party. Rejects as the file can't be written or the node not be told. */
+  /**
+   * Brings the file up to date and tells the node, at once whatever another call waits for; hand it to the relying party. Resolves when whoever has to go
+   * is off the file: that takes the quarter of a second for every thousand users that the node is given to read it. Rejects as the file can't be written
+   * or the node not be told. `cut`: those that no earlier call has counted.
+   */
   enforce(): Promise<{ cut: number }>
   close(): void
 }
@@ -70,50 +74,77 @@ function lineOf(subject: string, peer: Peer, fleet: string): string {
 const mutedLine = (subject: string): string => userLine(subject, { publish: { deny: '>' }, subscribe: { deny: '>' } })
 const mutedSeconds = (users: number): number => 0.5 + users * 0.000_25
 
+/** One who has to go. */
+interface Leaving {
+  /** Resolves when the node has had its time to read that it is muted; null until it was told. */
+  read: Promise<void> | null
+  /** It has resolved. */
+  over: boolean
+  counted: boolean
+}
+
 /** Resolves when the file is there, which a node wants before it starts; one that does not run yet is told nothing. */
 export async function createNatsUsers(options: NatsUsersOptions): Promise<NatsUsers> {
   const { path, fleet, status, services = {}, everySeconds = 30, clock, log } = options
-  let [listed, muted] = [0, 0]
+  let listed = 0
+  /** By subject: muted in the file that stands, or is being written. */
+  let leaving = new Map<string, Leaving>()
 
   async function content(standing: string): Promise<string> {
     const before = new Set(standing.split('\n'))
     const lines = Object.entries(services).map(([name, role]) =>
       lineOf(`CN=${name}`, { kind: 'service', id: name, role, notAfter: Number.POSITIVE_INFINITY }, fleet),
     )
-    muted = 0
+    const still = new Map<string, Leaving>()
     for (const { id, membership, issuerKeyId } of await options.devices()) {
       if (!deviceIdForm.test(id) || id.includes('.') || membership.fleet !== fleet) continue
       const subject = `SERIALNUMBER=${id},CN=${id}`
       const line = lineOf(subject, { kind: 'device', id, membership, issuerKeyId, notAfter: Number.POSITIVE_INFINITY }, fleet)
       const verdict = status(membership, issuerKeyId)
       // Unknown: nothing proves that no revocation was missed. Nobody new comes in, and who is in stays.
-      if (verdict === 'good' || (verdict === 'unknown' && before.has(line))) lines.push(line)
-      else if (before.has(line)) {
-        lines.push(mutedLine(subject))
-        muted++
+      if (verdict === 'good' || (verdict === 'unknown' && before.has(line))) {
+        lines.push(line)
+        continue
       }
+      const muted = mutedLine(subject)
+      if (!before.has(line) && !before.has(muted)) continue
+      // Muted by nobody here: by a process that ended before it was done, and the node may not have read it.
+      const one = leaving.get(subject) ?? { read: null, over: false, counted: false }
+      still.set(subject, one)
+      if (!one.over) lines.push(muted)
     }
+    leaving = still
     listed = lines.length
     return ['users: [', ...lines, ']', ''].join('\n')
   }
 
-  const file = await createBrokerFile({ path, mode: 0o600, content, reload: options.reload })
-
-  async function renew(): Promise<{ cut: number }> {
-    await file.refresh()
-    const cut = muted
-    if (cut === 0) return { cut }
-    await new Promise<void>(resolve => clock.setTimer(mutedSeconds(listed), resolve))
-    await file.refresh()
-    log.info({ cut, path }, 'revoked devices taken off a node’s users')
-    return { cut }
+  /** From here on the node is given its time for those that it had not been told of. */
+  async function tell(): Promise<void> {
+    const untold = [...leaving.values()].filter(({ read }) => read === null)
+    await options.reload()
+    if (untold.length === 0) return
+    const read = new Promise<void>(resolve => {
+      clock.setTimer(mutedSeconds(listed), () => {
+        for (const one of untold) one.over = true
+        resolve()
+      })
+    })
+    for (const one of untold) one.read = read
   }
 
-  let last: Promise<unknown> = Promise.resolve()
-  function enforce(): Promise<{ cut: number }> {
-    const turn = last.then(renew)
-    last = turn.catch(() => {})
-    return turn
+  const file = await createBrokerFile({ path, mode: 0o600, content, reload: tell })
+
+  // Each writing is of what is so by then, and one comes after the other: no denial is lost, and none is written over by an older file.
+  async function enforce(): Promise<{ cut: number }> {
+    await file.refresh()
+    const muted = [...leaving.values()].filter(({ read }) => read !== null)
+    const cut = muted.filter(({ counted }) => !counted).length
+    if (muted.length === 0) return { cut }
+    for (const one of muted) one.counted = true
+    await Promise.all(muted.map(({ read }) => read))
+    await file.refresh()
+    if (cut > 0) log.info({ cut, path }, 'revoked devices taken off a node’s users')
+    return { cut }
   }
 
   await enforce().catch((error: unknown) => {
