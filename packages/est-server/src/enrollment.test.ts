@@ -26,6 +26,7 @@ import {
 import { encodeExtension, testAuthority } from '@birthmark/device-sdk/testing'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { EnrollmentRequest } from './enrollment-request.ts'
+import { EstServerError } from './errors.ts'
 import { sha256 } from './node-crypto.ts'
 import {
   csrFor,
@@ -324,6 +325,36 @@ describe('who may', () => {
     const last = issuedBy(await renew(certificate, csrFor(key, currentName('m-1'))))
     // What makes no certificate costs nothing of it.
     for (let i = 0; i < 3; i++) expect(issuedBy(await renew(certificate, csrFor(key, currentName('m-1'))))).toEqual(last)
+  })
+
+  it.each([
+    ['fails', 'store_failed', 0],
+    ['may have failed', 'store_unknown', 0],
+    ['fails once the certificate is signed', 'store_failed', 64],
+  ] as const)('a store that %s takes from a device’s budget what the key was asked for, and no more', async (_, code, signed) => {
+    let away = false
+    const fail = () => Promise.reject(new EstServerError(code, 'away'))
+    const failing = await kernel({
+      between: store => ({
+        ...store,
+        recordIntent: intent => (away && signed === 0 ? fail() : store.recordIntent(intent)),
+        recordCertificate: issued => (away && signed > 0 ? fail() : store.recordCertificate(issued)),
+      }),
+    })
+    const [device, key] = [await failing.device('m-1'), testKey()]
+    const ask = () => failing.enroll(device.peer(), csrFor(key, nameOf('m-1')))
+    away = true
+    for (let i = 0; i < 64; i++) expect(await ask()).toMatchObject({ kind: 'unavailable', code: 'store_unavailable' })
+    expect(failing.signatures()).toBe(signed)
+    away = false
+    if (signed > 0) {
+      // One who was refused every time has had as many signatures as one who was not.
+      expect(await ask()).toMatchObject({ code: 'certificates_too_often' })
+      failing.clock.at += 60
+    }
+    issuedBy(await ask())
+    expect(failing.signatures()).toBe(signed + 1)
+    await failing.remove()
   })
 
   it('sees a birth certificate expire during a connection', async () => {

@@ -125,8 +125,10 @@ const iso = (seconds: number) => new Date(seconds * 1000).toISOString()
 export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const { store, clock, random, log, status, failpoint, processes = 1 } = options
   const issuers = 'current' in options.issuer ? options.issuer : soleIssuer(options.issuer, options.lints)
+  const certificates = createCertificateBudget(clock, processes)
   const issue = createIssuing({
     store,
+    certificates,
     issuers,
     clock,
     log,
@@ -149,7 +151,6 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     clock,
   })
   const budget = createAuditBudget({ store, clock, log, processes })
-  const certificates = createCertificateBudget(clock, processes)
   const profiles = profilesByLabel(options.profiles)
   const anchorKeys = options.profiles.flatMap(profile => profile.birthAnchors.map(anchor => sha256(anchor.spki)))
   let caKeysOf: IssuerStand | null = null
@@ -356,7 +357,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     for (let attempt = 0; attempt < attemptsMax; attempt++) {
       const judged = await judge(turn)
       if ('kind' in judged) return judged
-      const over = attempt === 0 ? certificates.take(turn.name) : null
+      const over = certificates.over(turn.name)
       if (over !== null) await turnAway(turn, over)
       if (judged.device.revoked) {
         // The profile readmits by birth, or it would not be approved. What it had is superseded from here on; then it is looked at anew.
@@ -367,7 +368,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       await failpoint?.('decided' satisfies (typeof failpoints)[number])
       // 4. to 9. Reserve, prepare, record the intent, sign, verify, record the certificate.
       const { operation, requestId, transaction, peer } = request
-      const issued = await issue({ approval: judged, operation, requestId, note, transaction, patient: peer.scep !== undefined })
+      const patient = peer.scep !== undefined
+      const issued = await issue({ approval: judged, name: turn.name, operation, requestId, note, transaction, patient })
       // 10. Answer.
       if (issued.kind === 'issued')
         return {

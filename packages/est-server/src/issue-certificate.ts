@@ -3,6 +3,7 @@
 
 import type { Bytes } from '@birthmark/device-sdk/core'
 import type { Authority, IssuancePermit } from './ca/issuance.ts'
+import type { CertificateBudget } from './certificate-budget.ts'
 import { EstServerError, failureCode } from './errors.ts'
 import type { IssuerSet } from './issuer-set.ts'
 import type { Clock, Failpoint, Log } from './ports.ts'
@@ -32,6 +33,7 @@ export interface ProfileStanding {
 
 export interface IssuingParts {
   store: Store
+  certificates: Pick<CertificateBudget, 'spend'>
   issuers: IssuerSet
   clock: Clock
   log: Log
@@ -42,6 +44,8 @@ export interface IssuingParts {
 
 export interface Issuing {
   approval: Approval
+  /** Whose budget pays for it. */
+  name: string
   operation: string
   requestId: string
   note: Note
@@ -67,7 +71,7 @@ export const supersededError = (detail: string | null) =>
 
 /** Throws UnavailableError, and what the store and the authority throw. */
 export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promise<Issued> {
-  const { store, issuers, clock, log, nextSerial } = parts
+  const { store, certificates, issuers, clock, log, nextSerial } = parts
   const pass = async (name: (typeof failpoints)[number]) => parts.failpoint?.(name)
 
   /** 7. Sign, once. 8. Verify: a faulty signature is not released. */
@@ -75,8 +79,10 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     authority: Authority,
     permit: IssuancePermit,
     intent: IssuanceIntent,
-    { note, patient }: Issuing,
+    { name, note, patient }: Issuing,
   ): Promise<Bytes> {
+    // From here on it may be made. What failed before, at a store that is away, cost the device nothing.
+    certificates.spend(name)
     try {
       // A crash behind this leaves a signature that nobody has seen.
       const signed = await authority.issue(permit, patient)
