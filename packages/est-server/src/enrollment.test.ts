@@ -616,6 +616,30 @@ describe('the same request', () => {
   })
 })
 
+describe('a gateway', () => {
+  it('carries with its last certificate until the next one was used, be it to carry or for itself', async () => {
+    const site = await kernel({ profile: { gateways: ['role=gateway'] } })
+    const proof = { bytes: new Uint8Array(1), path: '/.well-known/est/simpleenroll', bodySha256: new Uint8Array(32) }
+    // The gateway is judged before what it carries, which is no proof here.
+    const [carried, refused] = ['proof_refused', 'gateway_not_admitted'].map(code => ({ code }))
+    const carry = (certificate: Bytes) => site.enroll(peerWith([certificate]), csrFor(testKey(), nameOf('m-2')), { proof })
+    const show = (certificate: Bytes) => site.enrollment.noteUse(peerWith([certificate]), null)
+    for (const use of [carry, show]) {
+      const id = `gw-${use.name}`
+      const gateway = await site.device(id, ['role=gateway'])
+      const first = issuedBy(await site.enroll(gateway.peer(), csrFor(testKey(), nameOf(id))))
+      const renewal = csrFor(testKey(), currentName(id))
+      const second = issuedBy(await site.enroll(peerWith([first]), renewal, { operation: 'reenroll' }))
+      expect(await carry(first), id).toMatchObject(carried)
+      await use(second)
+      expect(await carry(first), id).toMatchObject(refused)
+      expect(await carry(second), id).toMatchObject(carried)
+    }
+    expect(await site.store.check()).toEqual([])
+    await site.remove()
+  })
+})
+
 describe('clones', () => {
   it('[F25] a new key beside a live one supersedes it once; the next time within the window is refused with an alarm', async () => {
     const first = await enrollAs(d, testKey())

@@ -28,7 +28,7 @@ import { sha256 } from './node-crypto.ts'
 import { resolveOpenIntents } from './open-intents.ts'
 import { createPeerIdentities } from './peer-identity.ts'
 import type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
-import { type Approval, decide, type Identity, isForgiven, waitsForPerson } from './registrar/decide.ts'
+import { type Approval, decide, type Identity, isForgiven, type OperationalIdentity, waitsForPerson } from './registrar/decide.ts'
 import { NameError } from './registrar/name-template.ts'
 import { type ProvenCsr, prove } from './registrar/possession.ts'
 import { certificateNames, type EnrollmentProfile, requestContent } from './registrar/profile.ts'
@@ -37,7 +37,7 @@ import { detailWithRule } from './registrar/rule.ts'
 import type { WebhookRule } from './registrar/webhook-rule.ts'
 import { createRelays } from './relayed-peer.ts'
 import { renewAfterSeconds } from './renewal-hint.ts'
-import type { CertificateRecord, EnrollmentFacts, Store } from './store/store.ts'
+import type { CertificateRecord, DeviceRecord, EnrollmentFacts, Store } from './store/store.ts'
 import { UnavailableError, unavailabilityOf } from './unavailability.ts'
 import type { Webhook } from './webhook.ts'
 
@@ -148,6 +148,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     store,
     groupNames: (fleet, gids) => groupNames(fleet, [...gids]),
     status: ({ certificate: { fleet, idx, gids, issuer } }) => status({ fleet, idx, gids }, issuer),
+    noteUse: supersedeBefore,
     clock,
   })
   const budget = createAuditBudget({ store, clock, log, processes })
@@ -505,11 +506,19 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     const { fleet, idx, gids } = certificate
     if (status({ fleet, idx, gids }, certificate.issuer) !== 'good') return
     const { device } = await store.enrollmentFacts(fleet, deviceId, certificate.spkiSha256, certificate.spkiSha256)
+    if (device !== null) await supersedeBefore(identity, device, peer.address)
+  }
+
+  async function supersedeBefore(
+    { certificate: { fleet, idx } }: OperationalIdentity,
+    device: DeviceRecord,
+    by: string,
+  ): Promise<void> {
     // Which of two suspected holders this is cannot be told, so it decides nothing between them; the store asks again.
-    if (device === null || device.suspectedAt !== null || idx <= device.idxFloor) return
+    if (device.suspectedAt !== null || idx <= device.idxFloor) return
     const detail = `idx ${idx}: what came before is superseded`
-    const entry = { at: at(), requestId: '', fleet, device: deviceId, by: peer.address, code: '', detail }
-    await store.raiseFloor(fleet, deviceId, idx, { ...entry, kind: 'certificate_used' })
+    const entry = { at: at(), requestId: '', fleet, device: device.id, by, code: '', detail }
+    await store.raiseFloor(fleet, device.id, idx, { ...entry, kind: 'certificate_used' })
   }
 
   /** What a certificate would be called now; null when a template has no value for the device. */

@@ -16,7 +16,7 @@ import {
   type IssuerName,
   operationalClaim,
 } from './registrar/authenticate.ts'
-import type { Identity } from './registrar/decide.ts'
+import type { Identity, OperationalIdentity } from './registrar/decide.ts'
 import type { KeyMemory } from './registrar/possession.ts'
 import type { EnrollmentProfile } from './registrar/profile.ts'
 import { isRefusal, type Refusal, refusal } from './registrar/refusal.ts'
@@ -29,7 +29,7 @@ export interface PeerIdentities {
   /** A claim with the store's record of it. */
   identify(claim: Claim, profile: EnrollmentProfile): Promise<Identity | Refusal>
   /** The operational certificate that the peer shows, if we issued it to this fleet and it has not ended. Spends no signature on others. */
-  operational(peer: Peer, profile: EnrollmentProfile): Promise<Extract<Identity, { kind: 'operational' }> | null>
+  operational(peer: Peer, profile: EnrollmentProfile): Promise<OperationalIdentity | null>
   /** The device that the peer's certificate is of, null for none: enough to tell it its own name, not to give it anything. */
   deviceIdOf(peer: Peer, profile: EnrollmentProfile): Promise<string | null>
   keyMemoryOf(peer: Peer): KeyMemory

@@ -6,10 +6,10 @@ import type { Peer, ShownProof } from './enrollment-request.ts'
 import { createVerifier } from './node-crypto.ts'
 import type { PeerIdentities } from './peer-identity.ts'
 import type { Clock } from './ports.ts'
-import type { Identity } from './registrar/decide.ts'
+import type { OperationalIdentity } from './registrar/decide.ts'
 import type { EnrollmentProfile } from './registrar/profile.ts'
 import { type Refusal, refusal } from './registrar/refusal.ts'
-import type { Store } from './store/store.ts'
+import type { DeviceRecord, Store } from './store/store.ts'
 
 export interface Relays {
   /** The device that signed, as a peer of its own; `via`: whose TLS connection brought it. */
@@ -21,10 +21,12 @@ export function createRelays(parts: {
   store: Pick<Store, 'enrollmentFacts'>
   groupNames(fleet: string, gids: readonly number[]): Promise<readonly string[]>
   /** Of an operational identity's certificate. */
-  status(identity: Extract<Identity, { kind: 'operational' }>): 'good' | 'revoked' | 'unknown'
+  status(identity: OperationalIdentity): 'good' | 'revoked' | 'unknown'
+  /** Counts carrying as the use of its certificate. */
+  noteUse(gateway: OperationalIdentity, device: DeviceRecord, address: string): Promise<unknown>
   clock: Clock
 }): Relays {
-  const { identities, store, groupNames, status, clock } = parts
+  const { identities, store, groupNames, status, noteUse, clock } = parts
   const verifier = createVerifier()
   const refused = (detail: string) => refusal('proof_refused', `the device's proof: ${detail}`)
 
@@ -34,12 +36,16 @@ export function createRelays(parts: {
     if (gateways === null) return 'this profile admits no gateway'
     const gateway = await identities.operational(via, profile)
     if (gateway === null) return 'the connection shows no operational certificate of this fleet'
-    const { spkiSha256 } = gateway.certificate
+    const { idx, spkiSha256 } = gateway.certificate
     const { device } = await store.enrollmentFacts(fleet, gateway.deviceId, spkiSha256, spkiSha256)
     const held = device === null || device.hold !== null || device.revoked || device.suspectedAt !== null
     if (held || status(gateway) !== 'good') return `device ${gateway.deviceId} is revoked or held back`
+    if (idx < device.idxFloor)
+      return `the certificate of device ${gateway.deviceId} with idx ${idx} was superseded (floor ${device.idxFloor})`
     const groups = await groupNames(fleet, device.gids)
-    return groups.some(name => gateways.includes(name)) ? null : `device ${gateway.deviceId} is in no group of gateways`
+    if (!groups.some(name => gateways.includes(name))) return `device ${gateway.deviceId} is in no group of gateways`
+    await noteUse(gateway, device, via.address)
+    return null
   }
 
   function parsed(bytes: Uint8Array): DeviceProof | Refusal {

@@ -105,7 +105,7 @@ const table: Record<ProblemCode, Row> = {
   gateway_not_admitted: {
     status: 403,
     sentence: 'no device is carried here by this gateway',
-    next: 'Put the gateway into a group that the profile names under gateways',
+    next: 'Put the gateway into a group that the profile names under gateways, and let it use its newest certificate',
   },
   webhook_refused: { status: 403, sentence: "the owner's system refuses the device", next: fleetOps },
   birth_certificate_on_reenroll: { status: 403, sentence: 'a birth certificate cannot renew', next: operational },

@@ -73,6 +73,8 @@ export type Identity =
   /** `use`: what spending the token is recorded under; null for a token that may be used again. */
   | { kind: 'token'; deviceId: string; use: Bytes | null; expiresAt: number }
 
+export type OperationalIdentity = Extract<Identity, { kind: 'operational' }>
+
 export interface Question<C extends CertificateFacts> {
   operation: 'enroll' | 'reenroll'
   /** By SCEP: see Entitlement.lenientNames. */
