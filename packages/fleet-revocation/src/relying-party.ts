@@ -9,6 +9,7 @@ import { createAcknowledger } from './acknowledger.ts'
 import { RevocationError } from './errors.ts'
 import { chainsTo, decodeHeartbeat, stepSeconds } from './heartbeat.ts'
 import { headTopic, heartbeatTopic, type NoticeBody, type NoticeProblem, openNotice } from './notice.ts'
+import { oneByOne } from './one-by-one.ts'
 import type { Bus, Clock, Log } from './ports.ts'
 import type { Pulled } from './pull.ts'
 import { decodeRelyingPartyState, emptyState, encodeRelyingPartyState, recentMax } from './relying-party-state.ts'
@@ -100,7 +101,6 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
   let wasFresh = false
   let closed = false
   let queued = 0
-  let last: Promise<unknown> = Promise.resolve()
   /** By shard, the newest of its snapshots that was merged since the start. */
   const shards = new Map<number, { seq: number; of: number; sha256: Bytes }>()
   let cancelWatch = () => {}
@@ -174,13 +174,23 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     return { kind: 'known', seq }
   }
 
-  async function apply(notice: Bytes, body: NoticeBody): Promise<Receipt> {
+  /**
+   * Denies what is said as soon as it is read, however long those before it take to be cut and saved: rules only grow, so that their order is no matter.
+   * Also for a number that was seen before: a publisher that was restored from a backup spends numbers twice, and both notices are signed and meant.
+   * True when that is more than before.
+   */
+  function deny(body: { rules: Rule[]; floor: number }): boolean {
+    const grew = rules.merge(body.rules, body.floor)
+    if (grew) settlement.denied()
+    // Not kept while it waits for its turn.
+    body.rules = []
+    return grew
+  }
+
+  async function apply(notice: Bytes, body: NoticeBody, grew: boolean): Promise<Receipt> {
     const { seq } = body
     const sha256 = noticeSha256(notice)
     newest = Math.max(newest, seq)
-    // Deny first: from here every question is answered with the new rules, whatever fails below. Also for a number that was seen before: a
-    // publisher that was restored from a backup spends numbers twice, and both notices are signed and meant.
-    const grew = rules.merge(body.rules, body.floor)
     const before = takenIn(seq)
     if (before !== undefined) {
       const other = before === null ? grew : !equalBytes(before, sha256)
@@ -212,10 +222,9 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     return { seq: oldest.seq, sha256: oldest.sha256 }
   }
 
-  async function applySnapshot(body: SnapshotBody): Promise<Receipt> {
+  async function applySnapshot(body: SnapshotBody, grew: boolean): Promise<Receipt> {
     const { seq, shard } = body
     if ((shards.get(shard)?.seq ?? 0) >= seq && state.through >= seq) return heardBefore(seq)
-    const grew = rules.merge(body.rules, body.floor)
     if (body.unknownRules > 0) alarm('unsupported', { seq, shard })
     else if (seq >= (shards.get(shard)?.seq ?? 0))
       shards.set(shard, { seq, of: body.shards, sha256: new Uint8Array(body.noticeSha256) })
@@ -255,30 +264,44 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     return { kind: 'refused', problem }
   }
 
+  /** Read and denied in the order in which they came. */
+  const reading = oneByOne()
   /** One after the other, so that a save never holds an older state than the save before it. */
-  function inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = last.then(work)
-    last = turn.catch(() => {})
-    return turn
+  const inTurn = oneByOne()
+
+  /** Reads at once, applies in its turn. */
+  function take<Body extends { rules: Rule[]; floor: number }>(
+    bytes: Bytes,
+    read: () => Promise<Body | NoticeProblem>,
+    applyIt: (body: Body, grew: boolean) => Promise<Receipt>,
+  ): Promise<Receipt> {
+    const denied = reading(async () => {
+      const body = await read()
+      return typeof body === 'string' ? body : { body, grew: deny(body) }
+    })
+    return inTurn(async () => {
+      const known = await denied
+      return typeof known === 'string' ? refuse(known, bytes.length) : applyIt(known.body, known.grew)
+    })
   }
 
   function receive(notice: Bytes): Promise<Receipt> {
-    return inTurn(async () => {
-      const body = await open(notice)
-      return typeof body === 'string' ? refuse(body, notice.length) : apply(notice, body)
-    })
+    return take(
+      notice,
+      () => open(notice),
+      (body, grew) => apply(notice, body, grew),
+    )
   }
 
-  function receiveSnapshot(snapshot: Bytes): Promise<Receipt> {
-    return inTurn(async () => {
-      const body = await new Promise<SnapshotBody | NoticeProblem>(resolve =>
-        openSnapshot(snapshot, fleet, options.signers, verifier, (problem, read, countersigned) =>
-          resolve(read && !countersigned && tooMuchForOne(read) ? 'notice_one_signature' : (read ?? problem ?? 'notice_malformed')),
-        ),
-      )
-      return typeof body === 'string' ? refuse(body, snapshot.length) : applySnapshot(body)
-    })
+  function openShard(snapshot: Bytes): Promise<SnapshotBody | NoticeProblem> {
+    return new Promise(resolve =>
+      openSnapshot(snapshot, fleet, options.signers, verifier, (problem, read, countersigned) =>
+        resolve(read && !countersigned && tooMuchForOne(read) ? 'notice_one_signature' : (read ?? problem ?? 'notice_malformed')),
+      ),
+    )
   }
+
+  const receiveSnapshot = (snapshot: Bytes): Promise<Receipt> => take(snapshot, () => openShard(snapshot), applySnapshot)
 
   function heartbeat(payload: Bytes): void {
     const beat = decodeHeartbeat(payload)

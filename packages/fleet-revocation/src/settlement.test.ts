@@ -11,6 +11,7 @@ const key = createTestNoticeKey()
 const topic = 'fr/1/acme/ack/gateway'
 const rule = { kind: 'group', gid: 7, bound: 5 } as const
 const revoked = { fleet: 'acme', idx: 4, gids: [7] }
+const revokedToo = { fleet: 'acme', idx: 4, gids: [8] }
 
 /** A medium and sessions that outlive the party; each start is the process anew. */
 function gateway() {
@@ -141,5 +142,49 @@ describe('a relying party', () => {
     const { receive, heard } = await start()
     await receive(first)
     expect(heard()).toEqual([word(2, 2)])
+  })
+
+  it('denies what a notice says while the sessions of the one before are being cut, and acknowledges each after its own are', async () => {
+    const { clock, world, start } = gateway()
+    const { receive, status, heard } = await start()
+    const history = createTestHistory(key)
+    world.cutSeconds = 250
+    const [first, second] = [receive(await history.add([rule])), receive(await history.add([{ ...rule, gid: 8 }]))]
+    await settle(20)
+    expect([status(revoked, null), status(revokedToo, null)]).toEqual(['revoked', 'revoked'])
+    await clock.advance(249)
+    expect(heard()).toEqual([])
+    await clock.advance(1)
+    expect(await first).toMatchObject({ kind: 'applied', seq: 1 })
+    expect(heard()).toMatchObject([{ seq: 1 }])
+    await clock.advance(249)
+    expect(heard()).toHaveLength(1)
+    await clock.advance(1)
+    expect(await second).toMatchObject({ kind: 'applied', seq: 2 })
+    expect(heard()).toMatchObject([{ seq: 1 }, { seq: 2 }])
+  })
+
+  it('[F44] that died before it cut for a notice that it denied already, cuts after the restart', async () => {
+    const { clock, world, events, start } = gateway()
+    const first = await start()
+    const history = createTestHistory(key)
+    const [one, two] = [await history.add([rule]), await history.add([{ ...rule, gid: 8 }])]
+    world.cutSeconds = 8
+    void first.receive(one)
+    await settle(20)
+    await clock.advance(4)
+    void first.receive(two)
+    await settle(20)
+    await clock.advance(4.5)
+    // The first is cut, saved and said, and with it what the second denies; a session of that is open still.
+    expect(first.heard()).toMatchObject([{ seq: 1 }])
+    first.close()
+    Object.assign(world, { cutSeconds: 0, sessions: 1 })
+    const { status, heard } = await start()
+    expect(status(revokedToo, null)).toBe('revoked')
+    await clock.advance(6)
+    expect(world.sessions).toBe(0)
+    expect(events.at(-1)).toMatchObject({ type: 'applied', cut: 1 })
+    expect(heard()).toEqual([])
   })
 })

@@ -15,6 +15,8 @@ export interface Settled {
 
 export interface Settlement {
   owes(): boolean
+  /** More is denied from here on, and is settled when its turn comes. What is being cut meanwhile may have missed it. */
+  denied(): void
   /** `grew`: more is denied than before. Resolves when nothing is owed any more; rejects as cutting or saving did, and then all that is left is. */
   settle(seq: number, grew: boolean): Promise<Settled>
   /** The same for what was left. */
@@ -36,12 +38,14 @@ export function createSettlement(parts: {
 }): Settlement {
   const { state, save, enforce, say, onSettled, clock } = parts
   const isWordOwed = () => state.through > (state.word?.seq ?? 0)
+  let denials = 0
   let owed: Settled | null = state.uncut || isWordOwed() ? { seq: state.through, grew: true, cut: 0 } : null
 
   async function cutSessions(debt: Settled): Promise<void> {
     if (!state.uncut) return
+    const before = denials
     const { cut } = enforce ? await enforce() : { cut: 0 }
-    state.uncut = false
+    if (denials === before) state.uncut = false
     debt.cut += cut
     state.unsaidCut += cut
   }
@@ -90,6 +94,10 @@ export function createSettlement(parts: {
 
   return {
     owes: () => owed !== null,
+    denied() {
+      denials++
+      state.uncut = true
+    },
     settle(seq, grew) {
       state.uncut ||= grew
       owed = { seq: Math.max(seq, owed?.seq ?? 0), grew: grew || owed?.grew === true, cut: owed?.cut ?? 0 }

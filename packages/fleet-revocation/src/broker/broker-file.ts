@@ -3,6 +3,7 @@
 
 import { readFile } from 'node:fs/promises'
 import { RevocationError } from '../errors.ts'
+import { oneByOne } from '../one-by-one.ts'
 import { replaceFile } from '../replaced-file.ts'
 
 export interface BrokerFileOptions {
@@ -28,7 +29,7 @@ export async function createBrokerFile({ path, mode, content, reload }: BrokerFi
   let standing = await readFile(path, 'utf8').catch(() => '')
   // Who wrote it may have died before the broker was told.
   let told = false
-  let last: Promise<unknown> = Promise.resolve()
+  const inTurn = oneByOne()
 
   async function write(text: string): Promise<void> {
     await replaceFile(path, text, mode)
@@ -46,11 +47,7 @@ export async function createBrokerFile({ path, mode, content, reload }: BrokerFi
   }
 
   return {
-    refresh: () => {
-      const turn = last.then(renew)
-      last = turn.catch(() => {})
-      return turn
-    },
+    refresh: () => inTurn(renew),
   }
 }
 

@@ -9,6 +9,7 @@
 
 import { type Bytes, bytesOfHex, hexOf, type Membership } from '@birthmark/device-sdk/core'
 import { RevocationError } from '../errors.ts'
+import { oneByOne } from '../one-by-one.ts'
 import type { Bus, Clock, Log } from '../ports.ts'
 import { repeat } from '../repeat.ts'
 import type { RuleSet, Status } from '../rule-set.ts'
@@ -112,7 +113,7 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
   const isDenied = (membership: Membership, issuerKeyId: Bytes | null): boolean =>
     options.status ? options.status(membership, issuerKeyId) !== 'good' : rules.isRevoked(membership, issuerKeyId)
   let number = 0
-  let last: Promise<unknown> = Promise.resolve()
+  const inTurn = oneByOne()
   /** Devices of one command that admits, by what the last one took. */
   let atOnce = 5
 
@@ -149,14 +150,12 @@ export async function createMosquittoEnforcer(options: MosquittoEnforcerOptions)
 
   /** One batch after the other; an error that `harmless` matches says that the state is reached already. */
   function command(commands: object[], harmless = alreadyThere): Promise<Answer[]> {
-    const turn = last.then(async () => {
+    return inTurn(async () => {
       const answers = await exchange(commands)
       const bad = answers.find(answer => answer.error && !harmless.test(answer.error))
       if (bad) throw new RevocationError('enforcement_refused', `${bad.command}: ${bad.error}`)
       return answers
     })
-    last = turn.catch(() => {})
-    return turn
   }
 
   /** `epoch`: the group's bound when the device was issued. Whoever is issued after a revocation is in another group than the revoked. */
