@@ -57,6 +57,7 @@ import { openStore } from './open-store.ts'
 import { operationsOf } from './operations.ts'
 import { keepPublished, refuseOlderStore } from './published.ts'
 import { createPublishedRoot } from './published-root.ts'
+import { publishingThrough } from './publishing-through.ts'
 import { createQuarantineView } from './quarantine-view.ts'
 import { freeBytesOf, watchReadiness } from './readiness.ts'
 import { listCoder, mergeRecorded, storedRules } from './recorded-rules.ts'
@@ -371,18 +372,16 @@ function openFront(
 const drainSeconds = 2
 
 function countedBus(bus: PublishBus, metrics: Metrics): PublishBus {
-  return Object.assign(Object.create(bus) as PublishBus, {
-    async publish(topic: string, payload: Bytes, options: { qos: 0 | 1; retain: boolean }) {
-      // Heartbeats are no notices, nor is a word that is taken back.
-      if (options.qos === 0 || payload.length === 0) return bus.publish(topic, payload, options)
-      try {
-        await bus.publish(topic, payload, options)
-        metrics.notice('published')
-      } catch (error) {
-        metrics.notice('failed')
-        throw error
-      }
-    },
+  return publishingThrough(bus, async (topic, payload, options) => {
+    // Heartbeats are no notices, nor is a word that is taken back.
+    if (options.qos === 0 || payload.length === 0) return bus.publish(topic, payload, options)
+    try {
+      await bus.publish(topic, payload, options)
+      metrics.notice('published')
+    } catch (error) {
+      metrics.notice('failed')
+      throw error
+    }
   })
 }
 

@@ -12,6 +12,7 @@ import type { Settings } from './configuration.ts'
 import { noticeSigners } from './notice-signing.ts'
 import type { Published } from './published.ts'
 import { unfit } from './published-notice.ts'
+import { publishingThrough } from './publishing-through.ts'
 import type { VerifiedNotice } from './restored-notices.ts'
 
 /** Between two questions to a store that does not answer: PostgreSQL comes back by itself, whenever that is. */
@@ -138,13 +139,11 @@ export function watchHead({ bus, settings, store, published, clock, log, onFatal
     .catch((error: unknown) => log.warn({ err: error }, 'the broker does not show the head that it holds'))
   return {
     behind: to =>
-      Object.assign(Object.create(to) as PublishBus, {
-        async publish(...[topic, payload, options]: Parameters<PublishBus['publish']>) {
-          // Heartbeats are no notices, and relying parties do not wait for a store.
-          if (options.qos === 1) await fits()
-          if (unknown !== null || closed) throw unknown ?? new RevocationError('bus_closed', topic)
-          return to.publish(topic, payload, options)
-        },
+      publishingThrough(to, async (topic, payload, options) => {
+        // Heartbeats are no notices, and relying parties do not wait for a store.
+        if (options.qos === 1) await fits()
+        if (unknown !== null || closed) throw unknown ?? new RevocationError('bus_closed', topic)
+        return to.publish(topic, payload, options)
       }),
     close: () => {
       closed = true

@@ -29,13 +29,8 @@ import { CmsError } from './wire/cms-error.ts'
 /** A CSR has 16 KB at most; what is longer inside is none. */
 const plainBytesMax = 32_768
 
-export interface EnclosedCsr {
-  der: Bytes
-  spki: Bytes
-  /** DER Name. */
-  subject: Bytes
+export interface EnclosedCsr extends Csr {
   challenge: string | null
-  parsed: Csr
 }
 
 /** A message whose envelope has a form. */
@@ -95,7 +90,8 @@ export function createScepEnvelopes(parts: { ras: readonly RaKey[]; random: Rand
           log.info({ requestId, err: error }, 'SCEP: no CSR inside')
         }
       // Read anew, as the other would have been.
-      return { ...enclosed(decoy.der), der: decoy.der }
+      enclosed(decoy.der)
+      return decoy
     },
     seal({ signer, key, envelope: { cipher: asked, transport } }, content) {
       // AES whatever came: what a client could be made to send in triple DES it need not get back so.
@@ -107,7 +103,7 @@ export function createScepEnvelopes(parts: { ras: readonly RaKey[]; random: Rand
 
 function enclosed(der: Bytes): EnclosedCsr {
   const csr = parseCsr(der)
-  return { der: csr.der, spki: csr.spki, subject: csr.subject, challenge: challengePassword(csr), parsed: csr }
+  return { ...csr, challenge: challengePassword(csr) }
 }
 
 /** A CSR of the usual size with a challenge that was never minted. Its signature is never looked at. */

@@ -146,7 +146,7 @@ export function createScep(options: ScepOptions): ScepService {
       spkiSha256,
       signerSpkiSha256: equalBytes(csr.spki, signer.spki) ? spkiSha256 : sha256(signer.spki),
       // Copies: the store's thread would be sent the whole buffers that these are views of.
-      csr: withoutChallenge(csr.parsed),
+      csr: withoutChallenge(csr),
       challenge,
       signer: challenge ? null : new Uint8Array(signer.der),
       at: at(),
@@ -197,7 +197,7 @@ export function createScep(options: ScepOptions): ScepService {
     if (issuers().some(({ subject }) => equalBytes(subject, signer.issuer))) return renew(verified)
     const content = await envelopes.decrypt(verified)
     let csr = envelopes.csrOf(content, origin.requestId)
-    if (!equalBytes(csr.spki, signer.spki) && csr.der !== envelopes.decoy.der) {
+    if (!equalBytes(csr.spki, signer.spki) && csr !== envelopes.decoy) {
       // That the two differ is only said of a CSR that is whole. A bent one that happens to parse would otherwise tell its padding.
       const whole = prove(csr.der, profile.keys, { resumed: false, scep: {} }, { spki: null, key: null })
       if (!isRefusal(whole)) throw new ScepFailure('badMessageCheck', 'the message is signed with another key than the CSR holds')

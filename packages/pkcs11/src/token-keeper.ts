@@ -65,7 +65,12 @@ interface Job {
   reject(error: TokenError): void
 }
 
-type State = { kind: 'opening' } | { kind: 'open' } | { kind: 'down'; error: TokenError } | { kind: 'closed' }
+/** `failure`: why it does not serve, until it does again: another try at opening it is no reason to expect anything of it. */
+type State =
+  | { kind: 'opening'; failure: TokenError | null }
+  | { kind: 'open' }
+  | { kind: 'down'; failure: TokenError }
+  | { kind: 'closed' }
 
 const processFile = new URL(import.meta.url.endsWith('.ts') ? './token-process.ts' : './token-process.js', import.meta.url)
 
@@ -100,13 +105,11 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
   /** By the id of their message. */
   const inHand = new Map<number, Job>()
   let sessions = 1
-  let state: State = { kind: 'opening' }
+  let state: State = { kind: 'opening', failure: null }
   let child: ChildProcess | null = null
   let timer: NodeJS.Timeout | undefined
   let retry: NodeJS.Timeout | undefined
   let retryMs = limits.retryMs
-  /** Why it does not serve, until it does again: another try at opening it is no reason to expect anything of it. */
-  let failure: TokenError | null = null
   let refusedPin = readRefusedPin(refusedPinFile)
   let counter = 0
   /** Settles when the opening in hand has ended, either way. */
@@ -138,8 +141,7 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
   function fail(error: TokenError): void {
     endChild()
     const jobs = [...takeInHand(), ...waiting.splice(0)]
-    state = { kind: 'down', error }
-    failure = error
+    state = { kind: 'down', failure: error }
     log.error({ code: error.code, detail: error.message, next: error.next }, 'the token of the key does not serve')
     for (const job of jobs) job.reject(error)
     opened?.reject(error)
@@ -181,7 +183,7 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
 
   function open(): void {
     if (state.kind === 'closed') return
-    state = { kind: 'opening' }
+    state = { kind: 'opening', failure: state.kind === 'down' ? state.failure : null }
     const started = (options.spawn ?? spawnTokenProcess)(limits.sessionsMax)
     child = started
     const check = probe()
@@ -223,7 +225,6 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
             }
             if (refusedPin !== null) rememberPin(null)
             state = { kind: 'open' }
-            failure = null
             retryMs = limits.retryMs
             opened?.resolve()
             opened = null
@@ -242,7 +243,7 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
 
   const ask = (job: TokenJob): Promise<Bytes | null> =>
     new Promise((resolve, reject) => {
-      if (state.kind === 'down') return reject(state.error)
+      if (state.kind === 'down') return reject(state.failure)
       if (state.kind === 'closed') return reject(closedError())
       if (waiting.length >= limits.pendingMax) {
         const detail = `${waiting.length} jobs wait already`
@@ -254,7 +255,7 @@ export async function keepToken(options: TokenKeeperOptions): Promise<TokenKeepe
   const keeper: TokenKeeper = {
     sign: async (data, algorithm) => (await ask({ kind: 'sign', data, ...(algorithm && { algorithm }) })) as Bytes,
     decrypt: (data, oaep) => ask({ kind: 'decrypt', data, oaep }),
-    unready: () => (state.kind === 'closed' ? 'closed' : (failure?.message ?? null)),
+    unready: () => (state.kind === 'closed' ? 'closed' : state.kind === 'open' ? null : (state.failure?.message ?? null)),
     async close() {
       if (state.kind === 'closed') return
       state = { kind: 'closed' }
