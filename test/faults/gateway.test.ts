@@ -1,12 +1,12 @@
 // A device behind a gateway, over real TLS: it enrolls and renews by its own signatures, and a gateway that lies gets nothing for anybody.
 import { type Agent, type AgentEvents, createAgent, type GatewayLink, gatewayHttp } from '@birthmark/device-sdk/agent'
-import { defaultAlgorithms, membershipOf } from '@birthmark/device-sdk/core'
+import { type Bytes, defaultAlgorithms, membershipOf } from '@birthmark/device-sdk/core'
 import { createGateway } from '@birthmark/device-sdk/gateway'
 import {
   createIdentity,
   type Identity,
-  type memoryKeys,
-  type memoryStore,
+  memoryKeys,
+  memoryStore,
   nodeHash,
   nodeRng,
   nodeVerify,
@@ -24,7 +24,7 @@ type Carried = Parameters<GatewayLink['exchange']>[0]
 function behind(
   unit: { keys: ReturnType<typeof memoryKeys>; store: ReturnType<typeof memoryStore> },
   forward: (request: Carried) => ReturnType<ReturnType<typeof createGateway>['forward']>,
-  { skew = 0, operationalAnchors = bench.operationalAnchors } = {},
+  { skew = 0, operationalAnchors = bench.operationalAnchors, secret = null as { user: string; password: string } | null } = {},
 ): Agent {
   const link: GatewayLink = {
     exchange(request, done) {
@@ -43,7 +43,7 @@ function behind(
         label: null,
         birthAnchors: [],
         operationalAnchors,
-        secret: null,
+        secret,
         name: new Uint8Array([0x30, 0]),
       },
       ...{ algorithms: defaultAlgorithms, timeFloor: 1767225600, prove: null },
@@ -86,6 +86,23 @@ test('a device that was not told who issues asks nobody on a link where anybody 
   const device = behind(await bench.bear('meter-1', ['role=meter']), listening, { operationalAnchors: [] })
   expect(await run(done => device.enroll(false, done))).toMatch(/^path_no_anchor/)
   expect(asked).toEqual([])
+})
+
+test('a device that has a secret alone says it to nobody on a link where anybody could hear it, and asks nobody who issues', async () => {
+  bench = await gatewayBench({ gateways: ['role=gateway'] })
+  const said: Carried[] = []
+  const challenging = async (request: Carried) => {
+    said.push(request)
+    return { status: 401, headers: { 'www-authenticate': 'Basic realm="est"' }, body: new Uint8Array(0) }
+  }
+  const secret = { user: 'meter-1', password: 'a one-time secret' }
+  const enrolling = (operationalAnchors: Bytes[]) => {
+    const device = behind({ keys: memoryKeys(), store: memoryStore() }, challenging, { operationalAnchors, secret })
+    return run(done => device.enroll(false, done))
+  }
+  expect(await enrolling([])).toMatch(/^path_no_anchor/)
+  expect(await enrolling(bench.operationalAnchors)).toMatch(/^identity_missing/)
+  expect(said).toEqual([])
 })
 
 test('a gateway that lies gets nothing: swapped CSRs, mixed devices, other paths, old proofs, no proofs', async () => {

@@ -1,12 +1,12 @@
 // An Http for a device that reaches the server through a gateway, over whatever link it has (serial, radio, plain HTTP): every request for which the
 // agent would open TLS with a key carries that key's signature instead. The link authenticates nobody, so an agent over it needs
-// `operationalAnchors`: what it gets is judged by them alone, and one without does not enroll. Optional: the agent does not reach this file.
+// `operationalAnchors`: what it gets is judged by them alone, and one without does not enroll, nor does one that has a secret alone. Optional: the agent does not reach this file.
 
 import { base64Of } from '../core/base64.ts'
 import type { Bytes } from '../core/bytes.ts'
 import { parseCertificate } from '../core/certificate.ts'
 import { encodeProof, proofHeader, proofParts } from '../core/device-proof.ts'
-import { type DeviceError, deviceError } from '../core/errors.ts'
+import { type DeviceError, type DeviceErrorCode, deviceError } from '../core/errors.ts'
 import type { Clock, Hash, Http, HttpRequest, HttpResponse, KeyStore } from './ports.ts'
 
 export interface GatewayLink {
@@ -19,9 +19,13 @@ export function gatewayHttp(link: GatewayLink, keys: KeyStore, hash: Hash, clock
   return {
     request: (request, tls, done) => {
       const slot = tls.slot
+      const refuse = (code: DeviceErrorCode, detail: string): (() => void) =>
+        clock.setTimer(0, () => done(deviceError(code, detail), null))
       // So begins the enrollment of an agent that was not told who issues; on this link anybody could answer.
-      if (slot === 'birth' && request.path.slice(-8) === '/cacerts')
-        return clock.setTimer(0, () => done(deviceError('path_no_anchor', 'operationalAnchors'), null))
+      if ((slot === 'birth' || slot === null) && request.path.slice(-8) === '/cacerts')
+        return refuse('path_no_anchor', 'operationalAnchors')
+      // So that of one that has a secret alone, which anybody could hear.
+      if (slot === null && request.body) return refuse('identity_missing', 'birth.chain')
       if (slot === null) return link.exchange(request, done)
       let given = false
       const failed = (error: DeviceError): void => {
