@@ -56,6 +56,7 @@ describe('help', () => {
     'sim device',
     'devices',
     'revoke',
+    'revoke parties',
     'doctor',
     'completion',
   ])('%s has examples and --json', async command => {
