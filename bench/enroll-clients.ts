@@ -4,14 +4,25 @@
 // unpacked, its certificate matched to the key that asked, its serial counted.
 
 import { connect, createSecureContext, type TLSSocket } from 'node:tls'
-import { type Bytes, encodeBase64, equalBytes, hexOf, parseCertificate, parseCertsOnly } from '@birthmark/device-sdk/core'
+import {
+  type Bytes,
+  encodeBase64,
+  encodePem,
+  equalBytes,
+  hexOf,
+  parseCertificate,
+  parseCertsOnly,
+} from '@birthmark/device-sdk/core'
 import type { ManifestEntry } from '@birthmark/est-server'
 import { bear, manufacturer, request } from '../test/support/devices.ts'
 import { exchange } from './exchange.ts'
 
 export type ToClients =
-  /** `name`: tells these devices from those of other processes. */
-  | { kind: 'bear'; count: number; name?: string }
+  /**
+   * `name`: tells these devices from those of other processes. `anchored`: the CA that signed their certificates is the trust anchor itself; otherwise
+   * it stands between, and comes with each chain.
+   */
+  | { kind: 'bear'; count: number; name?: string; anchored?: boolean }
   | { kind: 'target'; port: number; barePort: number; rootPem: string }
   | { kind: 'fresh'; count: number }
   /** As many as the last 'fresh' made. */
@@ -27,6 +38,7 @@ interface Load {
 }
 
 export type FromClients =
+  /** `root`: the trust anchor. */
   | { kind: 'bear'; root: Bytes; manifest: ManifestEntry[] }
   | { kind: 'target' }
   | ({ kind: 'fresh' } & Load)
@@ -114,15 +126,17 @@ async function load<T>(items: T[], enroll: (item: T) => Promise<void>): Promise<
 async function answer(message: ToClients): Promise<FromClients> {
   switch (message.kind) {
     case 'bear': {
-      const maker = await manufacturer('Bench')
+      const maker = await manufacturer(`Bench ${message.name ?? ''}`)
+      const { certificate: root } = message.anchored ? maker.issuing : maker.root
       const manifest: ManifestEntry[] = []
       for (let i = 0; i < message.count; i++) {
         const serial = `${message.name ?? 'unit'}-${i}`
-        const { key, cert, manifest: entry } = await bear(maker, serial, ['batch=2026-W41', 'model=gw-2'])
-        devices.push({ tls: { key, cert }, first: await enrollment(serial), second: await enrollment(serial) })
+        const { key, cert, birth, manifest: entry } = await bear(maker, serial, ['batch=2026-W41', 'model=gw-2'])
+        const tls = { key, cert: message.anchored ? encodePem('CERTIFICATE', birth) : cert }
+        devices.push({ tls, first: await enrollment(serial), second: await enrollment(serial) })
         manifest.push(entry)
       }
-      return { kind: 'bear', root: maker.root.certificate, manifest }
+      return { kind: 'bear', root, manifest }
     }
     case 'target':
       target = message

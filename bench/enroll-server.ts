@@ -18,6 +18,8 @@ export type ToServer =
       postgres: PostgresAddress | null
       shared?: string
       defaultLimits?: boolean
+      /** Trust anchors beside the first. */
+      further?: Bytes[]
     }
   | { kind: 'cpu' }
   /** The audit of the load: devices with a certificate, and every broken invariant of the store. */
@@ -53,8 +55,9 @@ async function answer(message: ToServer): Promise<FromServer> {
         ? () => openPostgresStore(postgres)
         : shared !== undefined && (() => openSqliteStore({ path: shared, shared: true }))
     const limits = message.defaultLimits ? { limits: defaultLimits } : {}
-    const options = { devices, ...limits, ...(store && { store }) }
-    server = await startEstServer({ root: { certificate: new Uint8Array(message.root) } }, options)
+    const birthAnchors = [message.root, ...(message.further ?? [])].map(root => new Uint8Array(root))
+    const options = { devices, ...limits, ...(store && { store }), profile: { birthAnchors } }
+    server = await startEstServer({ root: { certificate: birthAnchors[0] } }, options)
     return { kind: 'start', port: server.port, identity: server.identity }
   }
   if (!server) throw new Error('not started')
