@@ -24,6 +24,7 @@ export type FromClients =
   | { kind: 'connected'; count: number }
   | { kind: 'closed'; sessions: { id: string; at: number }[] }
   | { kind: 'alive'; count: number; notices: number }
+  /** `refused`: told that they are not authorized; whoever found the door closed for another reason is not among them. */
   | { kind: 'refused'; refused: number; attempts: number }
   /** Its first messages were acknowledged. */
   | { kind: 'talking' }
@@ -92,22 +93,29 @@ function packet(header: number, ...parts: Buffer[]): Buffer {
   return Buffer.concat([Buffer.from([header, body.length]), body])
 }
 
-/** Resolves to whether the broker accepted the CONNECT. */
-function session({ id, key, cert }: ClientCredential): Promise<boolean> {
+/** MQTT 3.1.1 3.2.2.3. */
+const NOT_AUTHORIZED = 5
+
+/** What became of a CONNECT; `failed`: no CONNACK came, or another one. */
+type Answer = 'accepted' | 'denied' | 'failed'
+
+function session({ id, key, cert }: ClientCredential): Promise<Answer> {
   return new Promise(resolve => {
     // What node's types leave out: tls passes it on.
     const half = { allowHalfOpen: true }
     const socket = connect({ host: '127.0.0.1', port, ca, key, cert, servername: 'localhost', ...half })
     let accepted = false
+    let denied = false
     socket.setNoDelay(true)
     socket.on('secureConnect', () => socket.write(packet(0x10, text('MQTT'), Buffer.from([4, 2, 2, 88]), text(id))))
     socket.on('data', (data: Buffer) => {
       if (!accepted) {
         accepted = data[0] === 0x20 && data[3] === 0
+        denied = data[0] === 0x20 && data[3] === NOT_AUTHORIZED
         if (!accepted) return socket.destroy()
         open.set(id, socket)
         socket.write(packet(0x82, Buffer.from([0, 1]), text(`fr/1/${fleet}/head`), Buffer.from([1])))
-        resolve(true)
+        resolve('accepted')
       }
       acknowledged(id, data)
       if (data[0] === 0xd0) answered.add(id)
@@ -125,7 +133,7 @@ function session({ id, key, cert }: ClientCredential): Promise<boolean> {
     socket.on('error', over)
     socket.on('close', () => {
       over()
-      if (!accepted) resolve(false)
+      if (!accepted) resolve(denied ? 'denied' : 'failed')
     })
   })
 }
@@ -147,7 +155,7 @@ async function handle(message: ToClients): Promise<void> {
     let count = 0
     await each(message.credentials, async credential => {
       known.set(credential.id, credential)
-      if (await session(credential)) count++
+      if ((await session(credential)) === 'accepted') count++
     })
     say({ kind: 'connected', count })
   } else if (message.kind === 'ping') {
@@ -159,7 +167,7 @@ async function handle(message: ToClients): Promise<void> {
     let refused = 0
     await each(message.ids, async id => {
       const credential = known.get(id)
-      if (credential && !(await session(credential))) refused++
+      if (credential && (await session(credential)) === 'denied') refused++
     })
     say({ kind: 'refused', refused, attempts: message.ids.length })
   } else if (message.kind === 'talk') {

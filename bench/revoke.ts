@@ -27,6 +27,8 @@ const sessions = 1000
 const half = sessions / 2
 const rounds = 5
 const neighbours = 1
+// All come from one address, and come again: who is turned away is so for being revoked, and not for being many.
+const limits = { handshakesAtOncePerAddress: 20_000 }
 const quiet = { info: () => {}, warn: () => {}, error: () => {} }
 
 export function percentile(sorted: number[], share: number): number {
@@ -66,6 +68,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     tls: { key: server.keyPem, cert: server.certPem },
     deviceAnchors: [devices.der],
     fleet,
+    limits,
     status: statusOf(rules, fleet),
     clock: systemClock,
     log: quiet,
