@@ -157,6 +157,35 @@ describe.skipIf(!available({ openssl: 'openssl' }))('server-made keys', () => {
     return join(folder, 'shown.der')
   }
 
+  test('no key is made for a device that has had too many certificates', async () => {
+    const generate = await open(true, { supersedesMax: 100 })
+    const device = await k.device('unit-1')
+    const peer = device.peer()
+    const ask = () => generate(peer, csrFor(testKey(), nameOf('unit-1')))
+    // What one device gets at once (certificate-budget.ts).
+    for (let i = 0; i < 64; i++) issued(await ask())
+    expect(made).toBe(64)
+    const over = { kind: 'unavailable', code: 'certificates_too_often', retryAfterSeconds: 60 }
+    for (let i = 0; i < 2; i++) expect(await ask()).toMatchObject(over)
+    expect(made).toBe(64)
+    // As any other device in a loop it is recorded once.
+    expect((await k.audit()).filter(({ code }) => code === over.code).length).toBe(1)
+    k.clock.at += 60
+    issued(await ask())
+    expect(made).toBe(65)
+  })
+
+  test('no key is made for a device of which two holders are suspected', async () => {
+    const generate = await open(true)
+    const device = await k.device('unit-1')
+    const ask = () => generate(device.peer(), csrFor(testKey(), nameOf('unit-1')))
+    for (let i = 0; i < 2; i++) issued(await ask())
+    // The request that makes it suspect has a key made for it; those that follow have not.
+    const suspected = { kind: 'refused', code: 'clone_suspected' }
+    for (let i = 0; i < 3; i++) expect(await ask()).toMatchObject(suspected)
+    expect([made, k.signatures()]).toEqual([3, 2])
+  })
+
   test('no key is made where the profile, the client or the recipient does not allow it', async () => {
     const refused = async (outcome: Promise<ServerKeyOutcome>) => {
       const said = await outcome

@@ -74,7 +74,8 @@ export interface Enrollment {
   enroll(request: EnrollmentRequest): Promise<EnrollmentOutcome>
   /**
    * For a story in front of this one: its client as this one knows it, then `work`, or what `work` refuses with, recorded as this one's refusals
-   * are. `foresee` says what the client is refused whatever its key, before one is made for it; it changes nothing. Never rejects.
+   * are. `foresee` says what the client is refused whatever its key, before one is made for it; it throws where the client has had too many
+   * certificates. It changes nothing. Never rejects.
    */
   introduce<T extends object>(
     request: EnrollmentRequest,
@@ -235,20 +236,21 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   }
 
   async function foreseen(
-    { operation }: EnrollmentRequest,
+    request: EnrollmentRequest,
     profile: EnrollmentProfile,
     identity: Identity,
     csr: ProvenCsr,
   ): Promise<Refusal | null> {
     const { fleet } = profile
+    const { deviceId } = identity
     // Of a key that nobody has: what is said of the CSR's own does not count, since it gets no certificate.
     const contentSha256 = random(32)
-    const facts = await store.enrollmentFacts(fleet, identity.deviceId, contentSha256, contentSha256)
+    const facts = await store.enrollmentFacts(fleet, deviceId, contentSha256, contentSha256)
     // Admitted on its way by what vouches for it.
     if (facts.device === null && !profile.requireManifest && (identity.kind === 'birth' || identity.kind === 'token')) return null
     const groups = profile.namesNeedGroups && facts.device ? await groupNames(fleet, facts.device.gids) : []
     const asked = {
-      operation,
+      operation: request.operation,
       profile,
       identity,
       csr: { ...csr, spkiSha256: contentSha256 },
@@ -258,8 +260,12 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     }
     const more = { caKeys: [], status: verdictOn(identity, facts), now: clock.now() }
     const decision = decide<CertificateRecord>({ ...asked, ...facts, ...more })
-    // A suspicion is to be recorded, which only the whole way does.
-    return decision.kind === 'refused' && decision.code !== 'clone_suspected' ? decision : null
+    // A new suspicion is to be recorded, which only the whole way does.
+    const isNewSuspicion = facts.device?.suspectedAt === null
+    if (decision.kind === 'refused') return decision.code === 'clone_suspected' && isNewSuspicion ? null : decision
+    const turn = { request, profile, identity, csr, note: noteOf(request, fleet, deviceId), name: `${fleet}/${deviceId}` }
+    const over = certificates.over(turn.name)
+    return over && turnAway(turn, over)
   }
 
   /** 3. Look up and decide. */
