@@ -14,6 +14,8 @@ const key = createTestNoticeKey()
 const seven = { fleet: 'acme', idx: 4, gids: [7] }
 const eight = { fleet: 'acme', idx: 4, gids: [8] }
 const group = (gid: number, bound: number) => ({ kind: 'group' as const, gid, bound })
+/** As many as a rule set keeps. */
+const issuersMax = 256
 const beatOf = (seq: number, i: number) => encodeHeartbeat({ seq, i, link: heartbeatChain(heartbeatSecret, 'acme', seq).link(i) })
 
 function memoryState() {
@@ -193,6 +195,49 @@ describe('a relying party', () => {
     await settle(20)
     expect(party.progress()).toMatchObject({ through: 3, newest: 3 })
     expect(party.status({ ...seven, gids: [1] }, null)).toBe('good')
+  })
+
+  it('denies all that it pulled before the first is cut, and takes in the others where one can not be', async () => {
+    const history = createTestHistory(key)
+    for (const gid of [7, 8, 9]) await history.add([group(gid, 5)], { issuedAt: historyStart })
+    let cuts = 0
+    let giveUp = () => {}
+    const unreachable = new Promise<{ cut: number }>((_, failed) => {
+      giveUp = () => failed(new Error('the broker does not answer'))
+    })
+    const { party, clock } = await relyingParty({
+      pull: async () => ({ snapshots: [], notices: history.notices.map(({ notice }) => notice) }),
+      enforce: () => (cuts++ === 0 ? unreachable : Promise.resolve({ cut: 0 })),
+    })
+    await clock.advance(31)
+    await settle(20)
+    expect([7, 8, 9].map(gid => party.status({ ...seven, gids: [gid] }, null))).toEqual(['revoked', 'revoked', 'revoked'])
+    expect(party.progress().through).toBe(1)
+    giveUp()
+    await settle(20)
+    expect(party.progress().through).toBe(3)
+  })
+
+  it('calls nobody good once a notice holds more than it can keep', async () => {
+    const history = createTestHistory(key)
+    const issuers = (from: number, count: number) =>
+      Array.from({ length: count }, (_, i) => {
+        const keyId = new Uint8Array(20)
+        new DataView(keyId.buffer).setUint32(0, from + i)
+        return { kind: 'issuer' as const, keyId }
+      })
+    const { party, clock, events } = await relyingParty()
+    await party.receive(await history.add([group(7, 5)], { issuedAt: historyStart }))
+    expect(party.status({ ...seven, gids: [1] }, null)).toBe('good')
+    for (let from = 0; from < issuersMax; from += 16)
+      await party.receive(await history.add(issuers(from, 16), { issuedAt: historyStart }))
+    expect(party.status({ ...seven, gids: [1] }, null)).toBe('good')
+    await expect(party.receive(await history.add(issuers(issuersMax, 1), { issuedAt: historyStart }))).rejects.toMatchObject({
+      code: 'rules_limit',
+    })
+    expect(party.status({ ...seven, gids: [1] }, null)).toBe('unknown')
+    await clock.advance(11)
+    expect(events.at(-1)).toEqual({ type: 'alarm', reason: 'gap' })
   })
 
   it('[F53] comes to the same end whatever the order', async () => {

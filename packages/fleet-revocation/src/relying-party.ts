@@ -179,12 +179,18 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
    * Also for a number that was seen before: a publisher that was restored from a backup spends numbers twice, and both notices are signed and meant.
    * True when that is more than before.
    */
-  function deny(body: { rules: Rule[]; floor: number }): boolean {
-    const grew = rules.merge(body.rules, body.floor)
-    if (grew) settlement.denied()
-    // Not kept while it waits for its turn.
-    body.rules = []
-    return grew
+  function deny(body: { seq: number; rules: Rule[]; floor: number }): boolean {
+    try {
+      const grew = rules.merge(body.rules, body.floor)
+      if (grew) settlement.denied(body.seq)
+      // Not kept while it waits for its turn.
+      body.rules = []
+      return grew
+    } catch (error) {
+      // What it revokes is not denied here: from now on nobody is called good.
+      newest = Math.max(newest, body.seq)
+      throw error
+    }
   }
 
   async function apply(notice: Bytes, body: NoticeBody, grew: boolean): Promise<Receipt> {
@@ -270,7 +276,7 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
   const inTurn = oneByOne()
 
   /** Reads at once, applies in its turn. */
-  function take<Body extends { rules: Rule[]; floor: number }>(
+  function take<Body extends { seq: number; rules: Rule[]; floor: number }>(
     bytes: Bytes,
     read: () => Promise<Body | NoticeProblem>,
     applyIt: (body: Body, grew: boolean) => Promise<Receipt>,
@@ -341,9 +347,10 @@ export async function createRelyingParty(options: RelyingPartyOptions): Promise<
     options
       .pull?.(state.through)
       .then(async ({ snapshots, notices, heartbeat: beat }) => {
-        for (const snapshot of snapshots) await receiveSnapshot(snapshot)
-        for (const notice of notices) await receive(notice)
+        // All of them are denied before the first is cut, and one that fails holds up none.
+        const taken = await Promise.allSettled([...snapshots.map(receiveSnapshot), ...notices.map(receive)])
         if (beat) heartbeat(beat)
+        for (const one of taken) if (one.status === 'rejected') throw one.reason
       })
       .catch((error: unknown) => log.warn({ err: error }, 'notices not pulled'))
   }

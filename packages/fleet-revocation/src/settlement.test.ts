@@ -2,6 +2,8 @@ import type { Bytes } from '@birthmark/device-sdk/core'
 import { describe, expect, it } from 'vitest'
 import { decodeAcknowledgement } from './acknowledgement.ts'
 import { createRelyingParty, type RelyingPartyEvent } from './relying-party.ts'
+import { emptyState } from './relying-party-state.ts'
+import { createSettlement } from './settlement.ts'
 import { createTestHistory, historyStart } from './testing/history.ts'
 import { createManualClock, settle } from './testing/manual-clock.ts'
 import { createMemoryBus, quietLog } from './testing/memory-bus.ts'
@@ -43,6 +45,32 @@ function gateway() {
 
 const word = (seq: number, sessionsClosed: number, at = historyStart) => ({
   ...{ relyingParty: 'gateway', seq, appliedAt: at, sessionsClosed },
+})
+
+describe('a settlement', () => {
+  it('owes from the denial on, whatever becomes of its turn, and still owes what was denied while it cut', async () => {
+    const clock = createManualClock(historyStart)
+    const state = emptyState()
+    const done: string[] = []
+    let meanwhile = () => {}
+    const settlement = createSettlement({
+      ...{ state, clock, say: () => {}, onSettled: ({ seq, cut }) => done.push(`${seq}: ${cut}`) },
+      save: async () => void done.push(state.uncut ? 'saved uncut' : 'saved'),
+      enforce: async () => {
+        meanwhile()
+        return { cut: 1 }
+      },
+    })
+    expect(settlement.owes()).toBe(false)
+    settlement.denied(3)
+    expect(settlement.owes()).toBe(true)
+    meanwhile = () => settlement.denied(4)
+    await settlement.makeUp()
+    expect([settlement.owes(), done]).toEqual([true, ['saved uncut', '3: 1']])
+    meanwhile = () => {}
+    await settlement.settle(4, true)
+    expect([settlement.owes(), done.slice(2)]).toEqual([false, ['saved', '4: 1']])
+  })
 })
 
 describe('a relying party', () => {

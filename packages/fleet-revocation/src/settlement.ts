@@ -15,8 +15,8 @@ export interface Settled {
 
 export interface Settlement {
   owes(): boolean
-  /** More is denied from here on, and is settled when its turn comes. What is being cut meanwhile may have missed it. */
-  denied(): void
+  /** More is denied from here on, by this notice: it is owed, whatever becomes of its turn. What is being cut meanwhile may have missed it. */
+  denied(seq: number): void
   /** `grew`: more is denied than before. Resolves when nothing is owed any more; rejects as cutting or saving did, and then all that is left is. */
   settle(seq: number, grew: boolean): Promise<Settled>
   /** The same for what was left. */
@@ -87,16 +87,17 @@ export function createSettlement(parts: {
       throw failed.error
     }
     await saveWithWord()
-    owed = null
+    owed = state.uncut ? { seq: debt.seq, grew: true, cut: 0 } : null
     onSettled(debt)
     return debt
   }
 
   return {
     owes: () => owed !== null,
-    denied() {
+    denied(seq) {
       denials++
       state.uncut = true
+      owed ??= { seq, grew: true, cut: 0 }
     },
     settle(seq, grew) {
       state.uncut ||= grew
