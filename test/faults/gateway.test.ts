@@ -105,6 +105,19 @@ test('a device that has a secret alone says it to nobody on a link where anybody
   expect(said).toEqual([])
 })
 
+test('a device with a birth certificate does not say its secret there either, whoever asks for it', async () => {
+  bench = await gatewayBench({ gateways: ['role=gateway'] })
+  const said: Carried[] = []
+  const challenging = async (request: Carried) => {
+    said.push(request)
+    return { status: 401, headers: { 'www-authenticate': 'Basic realm="est"' }, body: new Uint8Array(0) }
+  }
+  const secret = { user: 'meter-1', password: 'a one-time secret' }
+  const device = behind(await bench.bear('meter-1', ['role=meter']), challenging, { secret })
+  expect(await run(done => device.enroll(false, done))).toMatch(/^est_unauthorized/)
+  expect(said.map(({ headers }) => headers.authorization)).toEqual([undefined])
+})
+
 test('a gateway that lies gets nothing: swapped CSRs, mixed devices, other paths, old proofs, no proofs', async () => {
   bench = await gatewayBench({ gateways: ['role=gateway'] })
   const gateway = createGateway({ identity: await enrolledGateway('gw-1'), server: bench.url, trust: bench.trust.server })

@@ -1,6 +1,7 @@
 // An Http for a device that reaches the server through a gateway, over whatever link it has (serial, radio, plain HTTP): every request for which the
 // agent would open TLS with a key carries that key's signature instead. The link authenticates nobody, so an agent over it needs
-// `operationalAnchors`: what it gets is judged by them alone, and one without does not enroll, nor does one that has a secret alone. Optional: the agent does not reach this file.
+// `operationalAnchors`: what it gets is judged by them alone, and one without them or with a secret alone does not enroll. No secret is said over it.
+// Optional: the agent does not reach this file.
 
 import { base64Of } from '../core/base64.ts'
 import type { Bytes } from '../core/bytes.ts'
@@ -24,8 +25,10 @@ export function gatewayHttp(link: GatewayLink, keys: KeyStore, hash: Hash, clock
       // So begins the enrollment of an agent that was not told who issues; on this link anybody could answer.
       if ((slot === 'birth' || slot === null) && request.path.slice(-8) === '/cacerts')
         return refuse('path_no_anchor', 'operationalAnchors')
-      // So that of one that has a secret alone, which anybody could hear.
+      // So that of one that has a secret alone.
       if (slot === null && request.body) return refuse('identity_missing', 'birth.chain')
+      // Anybody could hear it, and anybody could have said that it is wanted.
+      if (request.headers.authorization) return refuse('est_unauthorized', 'secret')
       if (slot === null) return link.exchange(request, done)
       let given = false
       const failed = (error: DeviceError): void => {
