@@ -14,7 +14,10 @@ export interface RawLimits {
   answer: number
   /** µs of CPU: a fresh mutual-TLS enrollment, which is 3 verify + 2 sign + 2 import + X25519. */
   enrollment: number
-  /** µs of CPU: a verification more, of the certificate between a device's and the trust anchor. */
+  /**
+   * µs of CPU: a verification more, of the certificate between a device's and the trust anchor. A server that has met that CA remembers it: what is held
+   * against this limit looks better by it than against the other.
+   */
   chained: number
 }
 

@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { keepPublished, readNotices } from './published.ts'
 
 /** What a file may grow to, for this process. */
@@ -12,6 +12,8 @@ const fileBytesMax = (bytes: number | 'unlimited') => execFileSync('prlimit', ['
 
 test('[F68] a notice that the disk took half of is not published, nor any other before the next start', async () => {
   const state = mkdtempSync(join(tmpdir(), 'bm-'))
+  // Whatever fails: what comes after it in this process writes more than that.
+  onTestFinished(() => void fileBytesMax('unlimited'))
   const fatal: Error[] = []
   let seq = 0
   const numbers = async () => ({

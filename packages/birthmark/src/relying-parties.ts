@@ -47,7 +47,7 @@ export function relyingPartyOperations(
         )
       if (!confirmations.heard().some(word => word.relyingParty === name))
         throw refuse('relying_party_unknown', `nobody is waited for as '${name}'`, 'see who is: birthmark revoke parties')
-      // On record before the effect: from here on campaigns are confirmed without it.
+      // On record before the effect: once it succeeds, campaigns are confirmed without it.
       const at = Math.floor(clock.now())
       await store.appendAudit({
         ...{ at, kind: 'relying_party_forgotten', requestId: '', fleet, device: '', by, code: '', detail: name },

@@ -75,7 +75,7 @@ export interface Enrollment {
   /**
    * For a story in front of this one: its client as this one knows it, then `work`, or what `work` refuses with, recorded as this one's refusals
    * are. `foresee` says what the client is refused whatever its key, before one is made for it; it throws where the client has had too many
-   * certificates. It changes nothing. Never rejects.
+   * certificates. It changes nothing but the record of that. Never rejects.
    */
   introduce<T extends object>(
     request: EnrollmentRequest,
@@ -265,7 +265,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     if (decision.kind === 'refused') return decision.code === 'clone_suspected' && isNewSuspicion ? null : decision
     const turn = { request, profile, identity, csr, note: noteOf(request, fleet, deviceId), name: `${fleet}/${deviceId}` }
     const over = certificates.over(turn.name)
-    return over && turnAway(turn, over)
+    if (over !== null) await turnAway(turn, over)
+    return null
   }
 
   /** 3. Look up and decide. */

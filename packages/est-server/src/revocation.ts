@@ -60,7 +60,7 @@ const standingRulesMax = 63
 
 /**
  * A certificate of the group that is recorded while its notice is being signed lies beyond the drafted bound, and the draft is void. The next
- * draft puts its bound further ahead; the idx in between are never given out. Four attempts outrun some 4,000 issuances of one group a signature.
+ * draft puts its bound further ahead; the idx in between go to devices of other groups. Four attempts outrun some 4,000 issuances of one group a signature.
  */
 const boundsAhead = [0, 64, 1024, 4096]
 

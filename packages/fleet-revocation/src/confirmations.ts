@@ -22,7 +22,7 @@ export interface Confirmations {
 
 // Names for which words are kept: brokers, gateways and APIs, not devices.
 const namesMax = 1000
-/** For the broker to take the empty word and to show it to us, while an operator waits. */
+/** For the broker to show the empty word to us once it took it, while an operator waits. */
 const shownSecondsMax = 10
 
 export function createConfirmations(parts: {
@@ -68,12 +68,14 @@ export function createConfirmations(parts: {
       })
       forgetting.add(waiting)
       let cancel = () => {}
-      const late = new Promise<never>((_resolve, reject) => {
-        const error = new RevocationError('bus_failed', `the broker does not show that ${topicOf(name)} is empty`)
-        cancel = clock.setTimer(shownSecondsMax, () => reject(error))
-      })
       try {
-        await Promise.race([bus.publish(topicOf(name), new Uint8Array(0), { qos: 1, retain: true }).then(() => shown), late])
+        // The bus bounds its own time, and says why it took none.
+        await bus.publish(topicOf(name), new Uint8Array(0), { qos: 1, retain: true })
+        const late = new Promise<never>((_resolve, reject) => {
+          const error = new RevocationError('bus_failed', `the broker does not show that ${topicOf(name)} is empty`)
+          cancel = clock.setTimer(shownSecondsMax, () => reject(error))
+        })
+        await Promise.race([shown, late])
         return true
       } finally {
         cancel()

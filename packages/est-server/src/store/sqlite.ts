@@ -289,7 +289,7 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   // The counters run ahead of the file by what was reserved and not yet recorded, so they never go back. The unique index is what forbids a
   // second use.
   const counters = new Map<string, number>()
-  /** Fleets of whose indices the file may know higher ones than the counter: given out by another process, leased, revoked beforehand. */
+  /** Fleets of whose indices the file may know higher ones than the counter: given out by another process, leased, revoked beforehand by a set or an adopted notice. */
   const outrun = new Set<string>()
   const blocks = options.shared ? createIdxBlocks((fleet, count) => write('leaseIdx', { fleet, count })) : null
   const lookAgain = (fleet: string): void => {

@@ -29,7 +29,7 @@ export interface NatsUsersOptions {
   services?: { [commonName: string]: ServiceRole }
   /** Makes the node read its configuration again: `signalReload` for one on this machine. */
   reload(): Promise<void> | void
-  /** Between two looks without being asked: so late a new device is admitted at most, and a node told that could not be. */
+  /** From the end of one look to the next without being asked; a look that took somebody off lasts as long as enforce() says. So late at most a new device is admitted, and a node told that could not be. */
   everySeconds?: number
   clock: Clock
   log: Log
