@@ -1,6 +1,7 @@
 // An Http for a device that reaches the server through a gateway, over whatever link it has (serial, radio, plain HTTP): every request for which the
 // agent would open TLS with a key carries that key's signature instead. The link authenticates nobody, so an agent over it needs
 // `operationalAnchors`: what it gets is judged by them alone, and one without them or with a secret alone does not enroll. No secret is said over it.
+// Renewals of one that enrolled elsewhere without them are not told apart here.
 // Optional: the agent does not reach this file.
 
 import { base64Of } from '../core/base64.ts'
