@@ -87,7 +87,8 @@ export function createSettlement(parts: {
       throw failed.error
     }
     await saveWithWord()
-    owed = state.uncut ? { seq: debt.seq, grew: true, cut: 0 } : null
+    // That more is denied is said by the turn of what denied it.
+    owed = state.uncut ? { seq: debt.seq, grew: false, cut: 0 } : null
     onSettled(debt)
     return debt
   }
@@ -97,7 +98,7 @@ export function createSettlement(parts: {
     denied(seq) {
       denials++
       state.uncut = true
-      owed ??= { seq, grew: true, cut: 0 }
+      owed ??= { seq, grew: false, cut: 0 }
     },
     settle(seq, grew) {
       state.uncut ||= grew
