@@ -5,7 +5,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import type { PackedManifest } from './packed-manifest.ts'
 import { prepare } from './sqlite-rows.ts'
-import { buildBirthKeyIndex, cacheSize } from './sqlite-schema.ts'
+import { buildBirthKeyIndex } from './sqlite-schema.ts'
 import { groupsPerDeviceMax, type ManifestReport, manifestEntriesMax } from './store.ts'
 
 export interface FirstImport {
@@ -72,7 +72,6 @@ export function firstImport(db: DatabaseSync, gidsOf: (fleet: string, names: rea
     under = null
     if (!isOwed) return
     buildBirthKeyIndex(db)
-    db.exec(cacheSize)
     isOwed = false
   }
 
@@ -123,8 +122,6 @@ export function firstImport(db: DatabaseSync, gidsOf: (fleet: string, names: rea
         finish()
         if (chunk.count < manifestEntriesMax || lastKey.get()!.key !== 0) return null
         db.exec('DROP INDEX IF EXISTS devices_birth_key')
-        // What goes in in order needs no more, and nothing else is looked up meanwhile.
-        db.exec('PRAGMA cache_size = -8192')
         isOwed = true
         under = { fleet, isNew: fingerprints(), lastKey: 0, lastId: '' }
       }

@@ -1,7 +1,7 @@
 // Whether another connection has written: what the writer remembers of the file between its transactions holds for as long as nobody has.
 
 import type { DatabaseSync } from 'node:sqlite'
-import { prepare } from './sqlite-rows.ts'
+import { prepareNumber } from './sqlite-rows.ts'
 
 export interface ForeignWrites {
   /** Another number when another connection has committed. */
@@ -11,11 +11,11 @@ export interface ForeignWrites {
 }
 
 export function foreignWrites(db: DatabaseSync): ForeignWrites {
-  const dataVersion = prepare<{ data_version: number }>(db, 'PRAGMA data_version')
+  const dataVersion = prepareNumber(db, 'PRAGMA data_version')
   let version = -1
   return {
     version() {
-      if (version < 0) version = dataVersion.get()!.data_version
+      if (version < 0) version = dataVersion()!
       return version
     },
     forget() {

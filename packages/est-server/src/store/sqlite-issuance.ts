@@ -6,13 +6,16 @@ import type { DatabaseSync } from 'node:sqlite'
 import type { DeviceHold } from './quarantine.ts'
 import type { RevokedIndices } from './sqlite-revoked-indices.ts'
 import {
-  type CertificateSqlRow,
-  certificateRecord,
+  type CertificateSqlList,
+  certificateOfList,
   certificateSelect,
+  type DeviceSqlList,
   type DeviceSqlRow,
   deviceColumns,
   deviceRecord,
+  deviceRow,
   prepare,
+  prepareList,
 } from './sqlite-rows.ts'
 import type { ScepWork } from './sqlite-scep.ts'
 import type { AuditEntry, CertificateRecord, EnrollmentFacts, IntentConflict, IssuanceIntent, IssuedRecord } from './store.ts'
@@ -49,38 +52,35 @@ export interface IssuanceSession {
   scep: ScepWork
 }
 
+type KnownBeside = [at: number, holder: number | null, birthHolder: string | null, sameContent: number | null]
+type Nulls<List> = { [I in keyof List]: null }
+
 const same = (a: Uint8Array | null, b: Uint8Array | null) => (a === null || b === null ? a === b : Buffer.compare(a, b) === 0)
 
 export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): IssuanceWrites {
   const { audit, isClosed, revoked, scep } = session
 
   // One statement, since each costs as much to call as to run: the device, the time, and by whom the key and the content are known.
-  const known = prepare<
-    Partial<DeviceSqlRow> & { at: number; holder: number | null; birth_holder: string | null; same_content: number | null }
-  >(
+  const known = prepareList<[...KnownBeside, ...(DeviceSqlList | Nulls<DeviceSqlList>)]>(
     db,
-    `SELECT c.at, ${deviceColumns.replace(/\w+/g, 'd.$&')},
-       (SELECT max(key) FROM issuances WHERE spki_sha256 = ?3 AND state = 'issued') AS holder,
-       (SELECT id FROM devices WHERE birth_spki_sha256 = ?3) AS birth_holder,
+    `SELECT c.at,
+       (SELECT max(key) FROM issuances WHERE spki_sha256 = ?3 AND state = 'issued'),
+       (SELECT id FROM devices WHERE birth_spki_sha256 = ?3),
        CASE WHEN d.latest IS NULL THEN NULL ELSE (SELECT key FROM issuances WHERE device = d.key AND content_sha256 = ?4 AND state = 'issued'
-         ORDER BY epoch DESC LIMIT 1) END AS same_content
+         ORDER BY epoch DESC LIMIT 1) END,
+       ${deviceColumns.replace(/\w+/g, 'd.$&')}
      FROM clock c LEFT JOIN devices d ON d.fleet = ?1 AND d.id = ?2`,
   )
-  const certificateByKey = prepare<CertificateSqlRow>(db, `${certificateSelect} WHERE i.key = ?`)
+  const certificateByKey = prepareList<CertificateSqlList>(db, `${certificateSelect} WHERE i.key = ?`)
 
   // One statement again: the device and its last certificate, whether the key is another's, whether an earlier intent is open.
-  const deviceState = prepare<{
-    version: number
-    idx_floor: number
-    idx: number | null
-    issuer: Uint8Array | null
-    elsewhere: number
-    open: number
-  }>(
+  const deviceState = prepareList<
+    [version: number, idxFloor: number, idx: number | null, issuer: Uint8Array | null, elsewhere: number, open: number]
+  >(
     db,
     `SELECT d.version, d.idx_floor, i.idx, i.issuer,
-       EXISTS (SELECT 1 FROM issuances WHERE spki_sha256 = ?2 AND device <> ?1 AND state <> 'void') AS elsewhere,
-       EXISTS (SELECT 1 FROM issuances WHERE device = ?1 AND state = 'intent') AS open
+       EXISTS (SELECT 1 FROM issuances WHERE spki_sha256 = ?2 AND device <> ?1 AND state <> 'void'),
+       EXISTS (SELECT 1 FROM issuances WHERE device = ?1 AND state = 'intent')
      FROM devices d LEFT JOIN issuances i ON i.key = d.latest WHERE d.key = ?1`,
   )
   const deviceIdOf = prepare<{ id: string }>(db, 'SELECT id FROM devices WHERE key = ?')
@@ -116,7 +116,7 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
     `UPDATE issuances SET state = 'void', voided = key, finished_at = ? WHERE issuer = ? AND serial = ? AND state = 'intent'`,
   )
   // Asked and then written by row number: cheaper than one statement with RETURNING, which gathers its rows aside.
-  const openBySerial = prepare<{ key: number; device: number; secret: Uint8Array | null }>(
+  const openBySerial = prepareList<[key: number, device: number, secret: Uint8Array | null]>(
     db,
     `SELECT key, device, secret FROM issuances WHERE issuer = ? AND serial = ? AND state = 'intent'`,
   )
@@ -145,18 +145,23 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
 
   return {
     enrollmentFacts({ fleet, deviceId, spkiSha256, contentSha256 }) {
-      const row = known.get(fleet, deviceId, spkiSha256, contentSha256)!
-      const recordOf = (key: number | null | undefined) => (key ? certificateRecord(certificateByKey.get(key)) : null)
-      const latest = recordOf(row.latest)
-      const holder = row.holder === row.latest ? latest : recordOf(row.holder)
+      const row = known(fleet, deviceId, spkiSha256, contentSha256)!
+      const [at, holderKey, birthHolder, sameContent, ...columns] = row
+      const device = columns[0] === null ? null : deviceRow(columns as DeviceSqlList)
+      const recordOf = (key: number | null) => {
+        const list = key === null ? undefined : certificateByKey(key)
+        return list === undefined ? null : certificateOfList(list)
+      }
+      const latestKey = device && device.latest
+      const latest = recordOf(latestKey)
+      const holder = holderKey === latestKey ? latest : recordOf(holderKey)
       return {
-        device:
-          row.key === null ? null : deviceRecord(row as DeviceSqlRow, isClosed, session.hold, isHeld(row as DeviceSqlRow, latest)),
+        device: device && deviceRecord(device, isClosed, session.hold, isHeld(device, latest)),
         latest,
-        same: row.same_content === row.latest ? latest : recordOf(row.same_content),
+        same: sameContent === latestKey ? latest : recordOf(sameContent),
         keyHolder: holder && { deviceId: holder.deviceId, fleet: holder.fleet, idx: holder.idx },
-        birthKeyHolder: row.birth_holder,
-        lastTime: row.at,
+        birthKeyHolder: birthHolder,
+        lastTime: at,
       }
     },
 
@@ -168,16 +173,17 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
 
     recordIntent(i) {
       const conflict = (on: IntentConflict) => ({ kind: 'conflict' as const, on })
-      const device = deviceState.get(i.device, i.spkiSha256)
-      if (device === undefined || device.version !== i.deviceVersion) return conflict('device')
+      const device = deviceState(i.device, i.spkiSha256)
+      if (device === undefined) return conflict('device')
+      const [version, idxFloor, last, lastIssuer, elsewhere, open] = device
+      if (version !== i.deviceVersion) return conflict('device')
       // Quarantine is no change of the device's row: a set holds it, from that set's commit on.
       if (session.hold(i.fleet, i.device) !== (i.hold ?? null)) return conflict('device')
       // Indices order a device's certificates; another process may have drawn the last one from a higher block.
-      if (device.idx !== null && device.idx >= i.idx) return conflict('idx')
+      if (last !== null && last >= i.idx) return conflict('idx')
       // From the commit of a revocation on, nothing is issued to whom it names, by whom it names, or under an idx that it covers.
-      const { idx: last, issuer: lastIssuer } = device
       if (revoked.isClosed(i.device)) return conflict('device')
-      if (last !== null && lastIssuer !== null && last >= device.idx_floor && revoked.isRevoked(i.fleet, last, lastIssuer))
+      if (last !== null && lastIssuer !== null && last >= idxFloor && revoked.isRevoked(i.fleet, last, lastIssuer))
         return conflict('device')
       if (revoked.isIssuerRevoked(i.fleet, i.issuer)) return conflict('issuer')
       if (revoked.isRevoked(i.fleet, i.idx, i.issuer)) return conflict('idx')
@@ -188,7 +194,7 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
       // And from the commit of a denial on, nothing that was approved before.
       if (i.consent && consentById.get(i.consent, i.fleet, i.contentSha256, i.epoch, i.at) === undefined) return conflict('consent')
       // Two devices that ask with one key at the same moment have both been told that nobody holds it.
-      if (device.elsewhere) return conflict('key')
+      if (elsewhere) return conflict('key')
       if (i.secret !== null) {
         const secret = secretByHash.get(i.secret)
         const fits = secret && secret.device === i.device && secret.expires_at > i.at && secret.issued === 0
@@ -207,8 +213,8 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
         if (serialTaken.get(issuer, serial)) return conflict('serial')
         if (idxTaken.get(fleet, idx)) return conflict('idx')
         // An attempt for the same content that died half-way stands in the way, or a certificate does.
-        if (!device.open || voidOthers(i) === 0 || !insert()) return conflict('content')
-      } else if (device.open) voidOthers(i)
+        if (!open || voidOthers(i) === 0 || !insert()) return conflict('content')
+      } else if (open) voidOthers(i)
       if (i.transaction) scep.writes.recordScepTransaction(i.transaction)
       if (secret !== null) spendSecret.run(contentSha256, secret)
       session.seen(at)
@@ -216,11 +222,12 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
     },
 
     recordCertificate(r) {
-      const row = openBySerial.get(r.issuer, r.serial)
-      if (row === undefined) return 'conflict'
-      issue.run(r.der, r.at, row.key)
-      moveDevice.run(row.key, r.idxFloor, r.supersedes, r.supersedesSince, r.at, row.device)
-      if (row.secret !== null) closeSecret.run(row.secret)
+      const open = openBySerial(r.issuer, r.serial)
+      if (open === undefined) return 'conflict'
+      const [key, device, secret] = open
+      issue.run(r.der, r.at, key)
+      moveDevice.run(key, r.idxFloor, r.supersedes, r.supersedesSince, r.at, device)
+      if (secret !== null) closeSecret.run(secret)
       audit(r.audit)
       return 'recorded'
     },

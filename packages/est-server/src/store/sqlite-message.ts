@@ -6,8 +6,6 @@ import type { FactsQuery } from './sqlite-issuance.ts'
 import type { JobAnswer, WriteJob, WriterMessage } from './sqlite-writer.ts'
 import type { AuditEntry, CertificateRecord, DeviceRecord, EnrollmentFacts, IssuanceIntent, IssuedRecord } from './store.ts'
 
-type Packed = unknown[]
-
 const textOf = (bytes: Uint8Array) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
 
 // Plain arrays, as every other driver gives: a Buffer is not equal to one.
@@ -19,150 +17,241 @@ function plainBytes(text: string): Uint8Array {
 /** For the writer alone, who hands them to SQLite. */
 const boundBytes = (text: string): Uint8Array => Buffer.from(text, 'latin1')
 
-/**
- * Every field of a record, in the order of the list, and whether it is bytes: a field that is missing here or called what it is not does not
- * compile, since it would be lost between the threads without a word.
- */
-type Fields<T> = { readonly [F in keyof T]-?: NonNullable<T[F]> extends Uint8Array ? 'bytes' : 'plain' }
+/** Every field of a record, those too that it may lack: one that is forgotten would be lost between the threads without a word, and does not compile. */
+type Whole<T> = { [F in keyof T]-?: T[F] | (undefined extends T[F] ? undefined : never) }
 
-/** A record as `size` members of a list and back. */
-function packing<T extends object>(all: Fields<T>) {
-  const names = Object.keys(all) as (keyof T & string)[]
-  const isBytes = names.map(name => all[name] === 'bytes')
-  return {
-    size: names.length,
-    pack(value: T, list: Packed): void {
-      for (let i = 0; i < names.length; i++) {
-        const content: unknown = value[names[i]]
-        list.push(isBytes[i] && content ? textOf(content as Uint8Array) : content)
-      }
-    },
-    unpack(list: Packed, from: number, bytesOf: (text: string) => Uint8Array): T {
-      const out: { [field in keyof T]?: unknown } = {}
-      for (let i = 0; i < names.length; i++) {
-        const content = list[from + i]
-        if (content !== undefined) out[names[i]] = isBytes[i] && content !== null ? bytesOf(content as string) : content
-      }
-      return out as T
-    },
-  }
-}
+// Written out field by field: a loop over names makes objects whose fields the engine has to look up one by one.
 
-const bytes = 'bytes'
-const plain = 'plain'
+const packQuery = (q: FactsQuery) =>
+  ['enrollmentFacts', q.fleet, q.deviceId, textOf(q.spkiSha256), textOf(q.contentSha256)] as const
 
-const query = packing<FactsQuery>({ fleet: plain, deviceId: plain, spkiSha256: bytes, contentSha256: bytes })
-const intent = packing<IssuanceIntent>({
-  ...{ issuer: bytes, serial: bytes, fleet: plain, device: plain, deviceVersion: plain, idx: plain, gids: plain },
-  ...{ spkiSha256: bytes, contentSha256: bytes, epoch: plain, notBefore: plain, notAfter: plain, secret: bytes },
-  ...{ requestId: plain, tbs: bytes, at: plain, transaction: plain, profiles: bytes, hold: plain, consent: plain },
-})
-const issued = packing<Omit<IssuedRecord, 'audit'>>({
-  ...{ issuer: bytes, serial: bytes, der: bytes, idxFloor: plain, supersedes: plain, supersedesSince: plain, at: plain },
-})
-const audit = packing<AuditEntry>({
-  ...{ at: plain, kind: plain, requestId: plain, fleet: plain, device: plain, by: plain, code: plain, detail: plain },
-})
-const device = packing<DeviceRecord>({
-  ...{ key: plain, fleet: plain, id: plain, birthSpkiSha256: bytes, keyOrigin: plain, gids: plain, closedGids: plain },
-  ...{
-    version: plain,
-    idxFloor: plain,
-    supersedes: plain,
-    supersedesSince: plain,
-    suspectedAt: plain,
-    knownAt: plain,
-    seenAt: plain,
-    hold: plain,
-    revoked: plain,
-  },
-})
-const certificate = packing<CertificateRecord>({
-  ...{
-    issuer: bytes,
-    serial: bytes,
-    fleet: plain,
-    deviceId: plain,
-    idx: plain,
-    gids: plain,
-    spkiSha256: bytes,
-    contentSha256: bytes,
-  },
-  ...{ epoch: plain, notBefore: plain, notAfter: plain, secret: bytes, der: bytes },
+const unpackQuery = (list: ReturnType<typeof packQuery>): Whole<FactsQuery> => ({
+  fleet: list[1],
+  deviceId: list[2],
+  spkiSha256: boundBytes(list[3]),
+  contentSha256: boundBytes(list[4]),
 })
 
-export function packJob(job: WriteJob): WriteJob | Packed {
+const packIntent = (i: IssuanceIntent) =>
+  [
+    'recordIntent',
+    textOf(i.issuer),
+    textOf(i.serial),
+    i.fleet,
+    i.device,
+    i.deviceVersion,
+    i.hold,
+    i.idx,
+    i.gids,
+    textOf(i.spkiSha256),
+    textOf(i.contentSha256),
+    i.epoch,
+    i.notBefore,
+    i.notAfter,
+    i.secret && textOf(i.secret),
+    i.requestId,
+    textOf(i.tbs),
+    i.at,
+    i.transaction,
+    i.consent,
+    i.profiles && textOf(i.profiles),
+  ] as const
+
+const unpackIntent = (list: ReturnType<typeof packIntent>): Whole<IssuanceIntent> => ({
+  issuer: boundBytes(list[1]),
+  serial: boundBytes(list[2]),
+  fleet: list[3],
+  device: list[4],
+  deviceVersion: list[5],
+  hold: list[6],
+  idx: list[7],
+  gids: list[8],
+  spkiSha256: boundBytes(list[9]),
+  contentSha256: boundBytes(list[10]),
+  epoch: list[11],
+  notBefore: list[12],
+  notAfter: list[13],
+  secret: list[14] === null ? null : boundBytes(list[14]),
+  requestId: list[15],
+  tbs: boundBytes(list[16]),
+  at: list[17],
+  transaction: list[18],
+  consent: list[19],
+  profiles: list[20] === undefined ? undefined : boundBytes(list[20]),
+})
+
+const packIssued = (i: IssuedRecord) =>
+  [
+    'recordCertificate',
+    textOf(i.issuer),
+    textOf(i.serial),
+    textOf(i.der),
+    i.idxFloor,
+    i.supersedes,
+    i.supersedesSince,
+    i.at,
+    i.audit.at,
+    i.audit.kind,
+    i.audit.requestId,
+    i.audit.fleet,
+    i.audit.device,
+    i.audit.by,
+    i.audit.code,
+    i.audit.detail,
+  ] as const
+
+const unpackIssued = (list: ReturnType<typeof packIssued>): Whole<IssuedRecord> => ({
+  issuer: boundBytes(list[1]),
+  serial: boundBytes(list[2]),
+  der: boundBytes(list[3]),
+  idxFloor: list[4],
+  supersedes: list[5],
+  supersedesSince: list[6],
+  at: list[7],
+  audit: {
+    at: list[8],
+    kind: list[9],
+    requestId: list[10],
+    fleet: list[11],
+    device: list[12],
+    by: list[13],
+    code: list[14],
+    detail: list[15],
+  } satisfies Whole<AuditEntry>,
+})
+
+const packDevice = (d: DeviceRecord) =>
+  [
+    d.key,
+    d.fleet,
+    d.id,
+    d.birthSpkiSha256 && textOf(d.birthSpkiSha256),
+    d.keyOrigin,
+    d.gids,
+    d.closedGids,
+    d.version,
+    d.idxFloor,
+    d.supersedes,
+    d.supersedesSince,
+    d.suspectedAt,
+    d.knownAt,
+    d.seenAt,
+    d.hold,
+    d.revoked,
+  ] as const
+
+const unpackDevice = (list: ReturnType<typeof packDevice>): Whole<DeviceRecord> => ({
+  key: list[0],
+  fleet: list[1],
+  id: list[2],
+  birthSpkiSha256: list[3] === null ? null : plainBytes(list[3]),
+  keyOrigin: list[4],
+  gids: list[5],
+  closedGids: list[6],
+  version: list[7],
+  idxFloor: list[8],
+  supersedes: list[9],
+  supersedesSince: list[10],
+  suspectedAt: list[11],
+  knownAt: list[12],
+  seenAt: list[13],
+  hold: list[14],
+  revoked: list[15],
+})
+
+const packCertificate = (c: CertificateRecord) =>
+  [
+    textOf(c.issuer),
+    textOf(c.serial),
+    c.fleet,
+    c.deviceId,
+    c.idx,
+    c.gids,
+    textOf(c.spkiSha256),
+    textOf(c.contentSha256),
+    c.epoch,
+    c.notBefore,
+    c.notAfter,
+    c.secret && textOf(c.secret),
+    textOf(c.der),
+  ] as const
+
+const unpackCertificate = (list: ReturnType<typeof packCertificate>): Whole<CertificateRecord> => ({
+  issuer: plainBytes(list[0]),
+  serial: plainBytes(list[1]),
+  fleet: list[2],
+  deviceId: list[3],
+  idx: list[4],
+  gids: list[5],
+  spkiSha256: plainBytes(list[6]),
+  contentSha256: plainBytes(list[7]),
+  epoch: list[8],
+  notBefore: list[9],
+  notAfter: list[10],
+  secret: list[11] === null ? null : plainBytes(list[11]),
+  der: plainBytes(list[12]),
+})
+
+type PackedJob = ReturnType<typeof packQuery> | ReturnType<typeof packIntent> | ReturnType<typeof packIssued>
+
+export function packJob(job: WriteJob): WriteJob | PackedJob {
   const { name, argument } = job
-  const list: Packed = [name]
-  if (name === 'enrollmentFacts') query.pack(argument as FactsQuery, list)
-  else if (name === 'recordIntent') intent.pack(argument as IssuanceIntent, list)
-  else if (name === 'recordCertificate') {
-    issued.pack(argument as IssuedRecord, list)
-    audit.pack((argument as IssuedRecord).audit, list)
-  } else return job
-  return list
+  if (name === 'enrollmentFacts') return packQuery(argument as FactsQuery)
+  if (name === 'recordIntent') return packIntent(argument as IssuanceIntent)
+  return name === 'recordCertificate' ? packIssued(argument as IssuedRecord) : job
 }
 
-export function unpackJob(packed: WriteJob | Packed): WriteJob {
-  if (!Array.isArray(packed)) return packed
-  const name = packed[0] as WriteJob['name']
-  if (name === 'enrollmentFacts') return { name, argument: query.unpack(packed, 1, boundBytes) }
-  if (name === 'recordIntent') return { name, argument: intent.unpack(packed, 1, boundBytes) }
-  const record = issued.unpack(packed, 1, boundBytes) as IssuedRecord
-  record.audit = audit.unpack(packed, 1 + issued.size, boundBytes)
-  return { name, argument: record }
+export function unpackJob(packed: WriteJob | PackedJob): WriteJob {
+  if (!isPacked(packed)) return packed
+  if (packed[0] === 'enrollmentFacts') return { name: packed[0], argument: unpackQuery(packed) }
+  if (packed[0] === 'recordIntent') return { name: packed[0], argument: unpackIntent(packed) as IssuanceIntent }
+  return { name: packed[0], argument: unpackIssued(packed) }
 }
 
-// Keys and certificates of a device follow, as far as there are any; what `same` is, stands before them.
+const isPacked = (packed: WriteJob | PackedJob): packed is PackedJob => Array.isArray(packed)
+
+// What `same` is. For most devices that come back it is the last certificate.
 const SAME_NONE = 0
 const SAME_LATEST = 1
 const SAME_OTHER = 2
 
-function packFacts(facts: EnrollmentFacts): Packed {
-  const { latest, same, keyHolder, birthKeyHolder, lastTime } = facts
-  // For most devices that come back it is the last certificate.
+function packFacts({ device, latest, same, keyHolder, birthKeyHolder, lastTime }: EnrollmentFacts) {
   const which = same === null ? SAME_NONE : same === latest ? SAME_LATEST : SAME_OTHER
-  const list: Packed = [keyHolder, birthKeyHolder, lastTime, facts.device !== null, latest !== null, which]
-  if (facts.device) device.pack(facts.device, list)
-  if (latest) certificate.pack(latest, list)
-  if (same && which === SAME_OTHER) certificate.pack(same, list)
-  return list
+  const other = which === SAME_OTHER ? packCertificate(same!) : null
+  return [
+    keyHolder,
+    birthKeyHolder,
+    lastTime,
+    device && packDevice(device),
+    latest && packCertificate(latest),
+    which,
+    other,
+  ] as const
 }
 
-function unpackFacts(list: Packed): EnrollmentFacts {
-  let from = 6
-  const next = <T extends object>(of: ReturnType<typeof packing<T>>, there: boolean): T | null => {
-    if (!there) return null
-    from += of.size
-    return of.unpack(list, from - of.size, plainBytes)
-  }
-  const known = next(device, list[3] as boolean)
-  const latest = next(certificate, list[4] as boolean)
-  return {
-    device: known,
-    latest,
-    same: list[5] === SAME_LATEST ? latest : next(certificate, list[5] === SAME_OTHER),
-    keyHolder: list[0] as EnrollmentFacts['keyHolder'],
-    birthKeyHolder: list[1] as string | null,
-    lastTime: list[2] as number,
-  }
+function unpackFacts([keyHolder, birthKeyHolder, lastTime, device, certificate, which, other]: PackedFacts): EnrollmentFacts {
+  const latest = certificate && unpackCertificate(certificate)
+  const same = which === SAME_LATEST ? latest : other && unpackCertificate(other)
+  return { device: device && unpackDevice(device), latest, same, keyHolder, birthKeyHolder, lastTime }
 }
+
+type PackedFacts = ReturnType<typeof packFacts>
 
 // What nearly every write is answered with.
 const INTENT_RECORDED = 1
 const CERTIFICATE_RECORDED = 2
 
-function packAnswer(answer: JobAnswer, { name }: WriteJob): JobAnswer | Packed | number {
+function packAnswer(answer: JobAnswer, { name }: WriteJob): JobAnswer | PackedFacts | number {
   if ('failed' in answer) return answer
   if (name === 'enrollmentFacts') return packFacts(answer.value as EnrollmentFacts)
   if (name === 'recordIntent' && (answer.value as { kind: string }).kind === 'recorded') return INTENT_RECORDED
   return name === 'recordCertificate' && answer.value === 'recorded' ? CERTIFICATE_RECORDED : answer
 }
 
-function unpackAnswer(packed: JobAnswer | Packed | number): JobAnswer {
+function unpackAnswer(packed: JobAnswer | PackedFacts | number): JobAnswer {
   if (packed === INTENT_RECORDED) return { value: { kind: 'recorded' } }
   if (packed === CERTIFICATE_RECORDED) return { value: 'recorded' }
-  return Array.isArray(packed) ? { value: unpackFacts(packed) } : (packed as JobAnswer)
+  return Array.isArray(packed) ? { value: unpackFacts(packed as unknown as PackedFacts) } : (packed as JobAnswer)
 }
 
 /** `jobs`: what was asked. Its members may be fewer than the answers of a message that does not answer them. */

@@ -24,6 +24,44 @@ export interface DeviceSqlRow {
 export const deviceColumns =
   'key, fleet, id, birth_spki_sha256, key_origin, gids, version, latest, idx_floor, supersedes, supersedes_since, suspected_at, known_at, seen_at'
 
+/** A row of `deviceColumns`. */
+export type DeviceSqlList = [
+  key: number,
+  fleet: string,
+  id: string,
+  birthSpkiSha256: Uint8Array | null,
+  keyOrigin: DeviceSqlRow['key_origin'],
+  gids: string,
+  version: number,
+  latest: number | null,
+  idxFloor: number,
+  supersedes: number,
+  supersedesSince: number,
+  suspectedAt: number | null,
+  knownAt: number,
+  seenAt: number | null,
+]
+
+export function deviceRow(list: DeviceSqlList): DeviceSqlRow {
+  const [key, fleet, id, birth, origin, gids, version, latest, idxFloor, supersedes, since, suspectedAt, knownAt, seenAt] = list
+  return {
+    key,
+    fleet,
+    id,
+    birth_spki_sha256: birth,
+    key_origin: origin,
+    gids,
+    version,
+    latest,
+    idx_floor: idxFloor,
+    supersedes,
+    supersedes_since: since,
+    suspected_at: suspectedAt,
+    known_at: knownAt,
+    seen_at: seenAt,
+  }
+}
+
 export function deviceRecord(
   row: DeviceSqlRow,
   isClosed: (fleet: string, gid: number) => boolean,
@@ -70,6 +108,29 @@ export interface CertificateSqlRow {
 export const certificateSelect = `SELECT i.issuer, i.serial, i.fleet, d.id AS device_id, i.idx, i.gids, i.spki_sha256, i.content_sha256, i.epoch,
   i.not_before, i.not_after, i.secret, i.der FROM issuances i JOIN devices d ON d.key = i.device`
 
+/** A row of `certificateSelect`. */
+export type CertificateSqlList = [
+  issuer: Uint8Array,
+  serial: Uint8Array,
+  fleet: string,
+  deviceId: string,
+  idx: number,
+  gids: string,
+  spkiSha256: Uint8Array,
+  contentSha256: Uint8Array,
+  epoch: number,
+  notBefore: number,
+  notAfter: number,
+  secret: Uint8Array | null,
+  der: Uint8Array,
+]
+
+export function certificateOfList(list: CertificateSqlList): CertificateRecord {
+  const [issuer, serial, fleet, deviceId, idx, gids, spkiSha256, contentSha256, epoch, notBefore, notAfter, secret, der] = list
+  const groups = JSON.parse(gids)
+  return { issuer, serial, fleet, deviceId, idx, gids: groups, spkiSha256, contentSha256, epoch, notBefore, notAfter, secret, der }
+}
+
 export function certificateRecord(row: CertificateSqlRow | undefined): CertificateRecord | null {
   if (row === undefined) return null
   return {
@@ -106,11 +167,17 @@ export function prepare<Row>(db: DatabaseSync, sql: string): Query<Row> {
 export const unrevoked = `NOT EXISTS (SELECT 1 FROM json_each(i.gids) m CROSS JOIN groups g ON g.fleet = i.fleet AND g.gid = m.value WHERE g.bound > i.idx)
   AND NOT ${revokedByItself('i')}`
 
-/** The first column of the first row, without a record around it. */
-export function prepareNumber(db: DatabaseSync, sql: string): (...values: SQLInputValue[]) => number | undefined {
+/** The first row, a list in the order of the columns: where every enrollment asks, a record costs as much as the look-up. */
+export function prepareList<Row extends unknown[]>(db: DatabaseSync, sql: string): (...values: SQLInputValue[]) => Row | undefined {
   const statement = db.prepare(sql)
   statement.setReturnArrays(true)
-  return (...values) => (statement.get(...values) as unknown as [number] | undefined)?.[0]
+  return (...values) => statement.get(...values) as unknown as Row | undefined
+}
+
+/** The first column of the first row. */
+export function prepareNumber(db: DatabaseSync, sql: string): (...values: SQLInputValue[]) => number | undefined {
+  const first = prepareList<[number]>(db, sql)
+  return (...values) => first(...values)?.[0]
 }
 
 /** Row by row, each a list in the order of the columns, for what is more than one answer should hold: half the cost of records. */

@@ -5,8 +5,8 @@
 import { DatabaseSync } from 'node:sqlite'
 import { parentPort, workerData } from 'node:worker_threads'
 import { beginWriting, busyTimeoutMs, primaryCode } from './sqlite-lock.ts'
-import { packMessage, unpackJob } from './sqlite-message.ts'
-import { cacheSize, migrate } from './sqlite-schema.ts'
+import { type packJob, packMessage, unpackJob } from './sqlite-message.ts'
+import { migrate, writerCache } from './sqlite-schema.ts'
 import { type WriteSession, type Writes, writeSession } from './sqlite-writes.ts'
 
 export type WriteName = keyof Writes
@@ -44,7 +44,9 @@ export function openWriting(options: WriterOptions): DatabaseSync {
   db.exec('PRAGMA foreign_keys = ON')
   // A WAL that a long reader once made grow is cut back to 64 MiB at the next checkpoint.
   db.exec('PRAGMA journal_size_limit = 67108864')
-  db.exec(cacheSize)
+  db.exec(writerCache)
+  // 16 MB: a page that many commits write goes to the file once, and the first part of the log's index still holds all of them.
+  db.exec('PRAGMA wal_autocheckpoint = 4000')
   if (options.checkPages) {
     const found = Object.values(db.prepare('PRAGMA quick_check(1)').get() as object)[0]
     if (found !== 'ok') throw new Error(`the file is damaged: ${found}`)
@@ -118,7 +120,7 @@ function serve(port: NonNullable<typeof parentPort>): void {
   }
   const session = writeSession(db)
   port.postMessage({ kind: 'ready' } satisfies WriterMessage)
-  port.on('message', (packed: (WriteJob | unknown[])[] | 'close') => {
+  port.on('message', (packed: ReturnType<typeof packJob>[] | 'close') => {
     if (packed === 'close') {
       db.close()
       port.close()

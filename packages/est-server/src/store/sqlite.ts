@@ -30,6 +30,12 @@ import type { Store } from './store.ts'
 /** Jobs of one transaction. At 512 the fsync is long paid for and nobody waits more than some 20 ms behind a batch. */
 const batchJobsMax = 512
 const fewJobs = 24
+/**
+ * A busy loop brings some ten jobs a turn, and a commit costs as much as writing those. Jobs that nothing follows leave a turn later; a turn is some
+ * milliseconds when it is long.
+ */
+const gatheringTurns = 3
+const manyJobs = 128
 
 /** What the store needs of the writer thread; a test puts one in between that loses answers or dies. */
 export interface WriterThread {
@@ -115,11 +121,25 @@ function writeQueue(
     thread.post(away.map(w => w.job))
   }
 
-  /** At the end of this turn of the event loop, so that requests read together are committed together. */
+  let turns = 0
+  let before = 0
+  const gather = () => {
+    if (turns === gatheringTurns || waiting.length === before || waiting.length >= manyJobs) return send()
+    turns++
+    before = waiting.length
+    setImmediate(gather)
+  }
+
+  /**
+   * At the end of this turn of the event loop, so that requests read together are committed together; and for as long as each turn brings more of them, a
+   * few turns later.
+   */
   const schedule = () => {
     if (scheduled) return
     scheduled = true
-    setImmediate(send)
+    turns = 0
+    before = 0
+    setImmediate(gather)
   }
 
   const stop = (unknown: boolean, detail: string, error: EstServerError) => {
