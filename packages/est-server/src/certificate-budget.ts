@@ -1,6 +1,7 @@
 // How many certificates one device gets in a time. A device whose clock or storage is broken renews in a loop, each time with a signature, two
-// commits and a record that stays for good: beyond its budget it is told when to come again. What is counted is that the issuer's key is asked:
-// an equal request makes no certificate, and neither does one that fails before, at a store that is away. Each process keeps its own account of its part, in memory: a restart fills it.
+// commits and a record that stays for good: beyond its budget it is told when to come again. What is counted is that the issuer's key is asked,
+// or would have been, had the last look not stopped what was made for it: an equal request makes no certificate, and neither does one that fails
+// before, at a store or an issuer that is away. Each process keeps its own account of its part, in memory: a restart fills it.
 
 import { recentlyUsed } from './node-crypto.ts'
 import type { Clock } from './ports.ts'
@@ -23,7 +24,7 @@ export interface OverBudget {
 export interface CertificateBudget {
   /** Null: one more is within the device's budget. */
   over(device: string): OverBudget | null
-  /** Whatever becomes of the signature. */
+  /** Whatever becomes of what was made for it. */
   spend(device: string): void
 }
 

@@ -357,6 +357,35 @@ describe('who may', () => {
     await failing.remove()
   })
 
+  it('takes from a device’s budget a certificate that the last look stopped: the alarms and indices that one device costs are bounded', async () => {
+    let broken = true
+    const strict = await kernel({ lints: [c => (broken && nameText(c.subject).includes('m-1') ? 'not this one' : null)] })
+    const [device, other, key] = [await strict.device('m-1'), await strict.device('m-2'), testKey()]
+    const ask = () => strict.enroll(device.peer(), csrFor(key, nameOf('m-1')))
+    for (let i = 0; i < 64; i++) expect(await ask()).toMatchObject({ kind: 'unavailable', code: 'lint_failed' })
+    for (let i = 0; i < 5; i++) expect(await ask()).toMatchObject({ code: 'certificates_too_often', retryAfterSeconds: 60 })
+    expect(strict.logged.filter(({ level }) => level === 'error')).toHaveLength(64)
+    expect((await strict.audit()).filter(({ code }) => code === 'certificates_too_often')).toHaveLength(1)
+    expect(strict.signatures()).toBe(0)
+    // Of the same server, another device.
+    issuedBy(await strict.enroll(other.peer(), csrFor(testKey(), nameOf('m-2'))))
+    broken = false
+    strict.clock.at += 60
+    issuedBy(await ask())
+    await strict.remove()
+  })
+
+  it('takes nothing from a device’s budget while the issuer’s key is away', async () => {
+    let away = true
+    const failing = await kernel({ issuer: issuer => ({ ...issuer, unready: () => (away ? 'unplugged' : null) }) })
+    const device = await failing.device('m-1')
+    const ask = () => failing.enroll(device.peer(), csrFor(testKey(), nameOf('m-1')))
+    for (let i = 0; i < 65; i++) expect(await ask()).toMatchObject({ kind: 'unavailable', code: 'issuer_unavailable' })
+    away = false
+    issuedBy(await ask())
+    await failing.remove()
+  })
+
   it('sees a birth certificate expire during a connection', async () => {
     const birth = k.maker.issue({
       profile: 'birth',

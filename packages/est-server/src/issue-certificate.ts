@@ -2,6 +2,7 @@
 // is asked, and the certificate is before anybody gets it.
 
 import type { Bytes } from '@birthmark/device-sdk/core'
+import type { CertificateDetails } from './ca/certificate-template.ts'
 import type { Authority, IssuancePermit } from './ca/issuance.ts'
 import type { CertificateBudget } from './certificate-budget.ts'
 import { EstServerError, failureCode } from './errors.ts'
@@ -74,6 +75,16 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
   const { store, certificates, issuers, clock, log, nextSerial } = parts
   const pass = async (name: (typeof failpoints)[number]) => parts.failpoint?.(name)
 
+  function prepare(authority: Authority, details: CertificateDetails, { name, patient }: Issuing): IssuancePermit {
+    try {
+      return authority.prepare(details, patient)
+    } catch (error) {
+      // It was made and thrown away, with an idx and an alarm, and so would the next be. An issuer that is away or over cost the device nothing.
+      if (failureCode(error) === 'lint_failed') certificates.spend(name)
+      throw error
+    }
+  }
+
   /** 7. Sign, once. 8. Verify: a faulty signature is not released. */
   async function sign(
     authority: Authority,
@@ -116,21 +127,19 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     const idx = await store.reserveIdx(fleet)
     await pass('reserved')
     // 5. Prepare: build and lint. The key is not touched; a lint failure ends here.
-    const permit = authority.prepare(
-      {
-        deviceId: device.id,
-        serial,
-        notBefore,
-        notAfter,
-        spki: csr.csr.spki,
-        spkiSha256,
-        subject: names.subject,
-        alternativeNames: names.alternativeNames,
-        extendedKeyUsage: profile.extendedKeyUsage,
-        membership: { fleet, idx, gids },
-      },
-      issuing.patient,
-    )
+    const details = {
+      deviceId: device.id,
+      serial,
+      notBefore,
+      notAfter,
+      spki: csr.csr.spki,
+      spkiSha256,
+      subject: names.subject,
+      alternativeNames: names.alternativeNames,
+      extendedKeyUsage: profile.extendedKeyUsage,
+      membership: { fleet, idx, gids },
+    }
+    const permit = prepare(authority, details, issuing)
     await pass('prepared')
     // 6. Record what will be signed. From here a crash leaves an open intent, which reconcile() or the device's next request voids.
     const intent: IssuanceIntent = {
