@@ -18,9 +18,10 @@ const revokedToo = { fleet: 'acme', idx: 4, gids: [8] }
 /** A medium and sessions that outlive the party; each start is the process anew. */
 function gateway() {
   const clock = createManualClock(historyStart)
-  const world = { saved: null as Bytes | null, full: false, sessions: 2, unreachable: false, cutSeconds: 0 }
+  const world = { saved: null as Bytes | null, saves: 0, full: false, sessions: 2, passes: 0, unreachable: false, cutSeconds: 0 }
   const events: RelyingPartyEvent[] = []
   async function enforce(): Promise<{ cut: number }> {
+    world.passes++
     if (world.cutSeconds > 0) await new Promise<void>(resolve => clock.setTimer(world.cutSeconds, resolve))
     if (world.unreachable) throw new Error('the broker does not answer')
     const cut = world.sessions
@@ -28,6 +29,7 @@ function gateway() {
     return { cut }
   }
   async function save(bytes: Bytes): Promise<void> {
+    world.saves++
     if (world.full) throw new Error('disk full')
     world.saved = bytes
   }
@@ -190,6 +192,78 @@ describe('a relying party', () => {
     await clock.advance(1)
     expect(await second).toMatchObject({ kind: 'applied', seq: 2 })
     expect(heard()).toMatchObject([{ seq: 1 }, { seq: 2 }])
+  })
+
+  it('cuts once for all notices that wait for one pass, which began when all of them were denied, and acknowledges each', async () => {
+    const { clock, world, events, start } = gateway()
+    const { receive, heard } = await start()
+    const history = createTestHistory(key)
+    const notices = []
+    for (let gid = 7; gid < 13; gid++) notices.push(await history.add([{ ...rule, gid }]))
+    world.cutSeconds = 25
+    const receipts = Promise.all(notices.map(receive))
+    await settle(20)
+    await clock.advance(25)
+    expect([heard().map(word => word?.seq), world.passes]).toEqual([[1], 2])
+    world.sessions = 3
+    await clock.advance(25)
+    expect(heard().map(word => word?.sessionsClosed)).toEqual([2, 3, 0, 0, 0, 0])
+    expect(await receipts).toMatchObject([{ cut: 2 }, { cut: 3 }, { cut: 0 }, { cut: 0 }, { cut: 0 }, { cut: 0 }])
+    await clock.advance(100)
+    expect(world.passes).toBe(2)
+    expect(events.filter(({ type }) => type === 'applied')).toHaveLength(6)
+  })
+
+  it('cuts again for every notice that a pass which failed should have covered', async () => {
+    const { clock, world, start } = gateway()
+    const { receive, heard } = await start()
+    const history = createTestHistory(key)
+    world.cutSeconds = 25
+    const [first, second] = [receive(await history.add([rule])), receive(await history.add([{ ...rule, gid: 8 }]))]
+    const results = Promise.allSettled([first, second])
+    await settle(20)
+    await clock.advance(25)
+    world.unreachable = true
+    await clock.advance(25)
+    expect((await results).map(({ status }) => status)).toEqual(['fulfilled', 'rejected'])
+    Object.assign(world, { unreachable: false, sessions: 3 })
+    await clock.advance(30)
+    expect([world.passes, world.sessions]).toEqual([3, 0])
+    expect(heard().map(word => [word?.seq, word?.sessionsClosed])).toEqual([
+      [1, 2],
+      [2, 3],
+    ])
+  })
+
+  it('[F44] has saved a second later what a notice denied in the middle of a long pass, once, or once there is room', async () => {
+    const { clock, world, start } = gateway()
+    const { receive } = await start()
+    const history = createTestHistory(key)
+    const denied = async (gid: number) => {
+      const { status, close } = await start()
+      close()
+      return status({ fleet: 'acme', idx: 4, gids: [gid] }, null) === 'revoked'
+    }
+    world.cutSeconds = 250
+    void receive(await history.add([rule]))
+    await settle(20)
+    await clock.advance(10)
+    expect([await denied(7), world.saves]).toEqual([true, 1])
+    void receive(await history.add([{ ...rule, gid: 8 }]))
+    await settle(20)
+    await clock.advance(1)
+    expect([await denied(8), world.saves]).toEqual([true, 2])
+    world.full = true
+    void receive(await history.add([{ ...rule, gid: 9 }]))
+    await settle(20)
+    await clock.advance(10)
+    expect(await denied(9)).toBe(false)
+    world.full = false
+    await clock.advance(1)
+    expect(await denied(9)).toBe(true)
+    const { saves } = world
+    await clock.advance(100)
+    expect(world.saves).toBe(saves)
   })
 
   it('[F44] that died before it cut for a notice that it denied already, cuts after the restart', async () => {

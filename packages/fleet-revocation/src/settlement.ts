@@ -17,7 +17,10 @@ export interface Settlement {
   owes(): boolean
   /** More is denied from here on, by this notice: it is owed, whatever becomes of its turn. What is being cut meanwhile may have missed it. */
   denied(seq: number): void
-  /** `grew`: more is denied than before. Resolves when nothing is owed any more; rejects as cutting or saving did, and then all that is left is. */
+  /**
+   * `grew`: more is denied than before, and `denied` was told so at once: a pass that began after that has covered it, and no other is made. Resolves
+   * when nothing is owed any more; rejects as cutting or saving did, and then all that is left is.
+   */
   settle(seq: number, grew: boolean): Promise<Settled>
   /** The same for what was left. */
   makeUp(): Promise<void>
@@ -60,6 +63,21 @@ export function createSettlement(parts: {
     })
   }
 
+  /** Saves what is denied while the cutting takes its time, and again when more is. Whether it succeeded, the save after the cutting tells. */
+  async function saveMeanwhile(cutting: Promise<unknown>): Promise<void> {
+    let saved: number | null = null
+    while (!(await endsSoon(cutting))) {
+      const before = denials
+      if (saved === before) continue
+      await save().then(
+        () => {
+          saved = before
+        },
+        () => {},
+      )
+    }
+  }
+
   /** With what may be said once it is on the medium: the newest notice without a gap, since who counts takes it for those before it as well. */
   async function saveWithWord(): Promise<void> {
     const { word, unsaidCut } = state
@@ -79,8 +97,7 @@ export function createSettlement(parts: {
       () => null,
       (error: unknown) => ({ error }),
     )
-    // Whether it succeeded, the one below tells.
-    if (!(await endsSoon(cutting))) await save().catch(() => {})
+    await saveMeanwhile(cutting)
     const failed = await cutting
     if (failed) {
       await save()
@@ -101,7 +118,6 @@ export function createSettlement(parts: {
       owed ??= { seq, grew: false, cut: 0 }
     },
     settle(seq, grew) {
-      state.uncut ||= grew
       owed = { seq: Math.max(seq, owed?.seq ?? 0), grew: grew || owed?.grew === true, cut: owed?.cut ?? 0 }
       return work(owed)
     },
