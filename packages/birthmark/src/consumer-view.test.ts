@@ -9,8 +9,8 @@ const proof: ConsumerProof = {
 }
 const seen = (more: Partial<ConsumerProof> = {}): ConsumerAnswer => ({ kind: 'seen', proof: { ...proof, ...more } })
 
-/** A view whose consumers answer in this order, the last for good; `seconds`: what each asking takes. */
-function asked(answers: ConsumerAnswer[], seconds = 0) {
+/** A view whose consumers answer in this order, the last for good, an error by not answering; `seconds`: what each asking takes. */
+function asked(answers: (ConsumerAnswer | Error)[], seconds = 0) {
   const elapsed = { at: 1000 }
   let times = 0
   const view = createConsumerView({
@@ -21,7 +21,9 @@ function asked(answers: ConsumerAnswer[], seconds = 0) {
     certificateStatus: {
       async prove() {
         elapsed.at += seconds
-        return answers[Math.min(times++, answers.length - 1)]
+        const answer = answers[Math.min(times++, answers.length - 1)]
+        if (answer instanceof Error) throw answer
+        return answer
       },
     },
     elapsed: () => elapsed.at,
@@ -33,11 +35,12 @@ function asked(answers: ConsumerAnswer[], seconds = 0) {
 test('what is not proven is asked again until it is, and then no more', async () => {
   const partial = seen({ unlisted: 1, certificates: 1, listed: 1 })
   const away: ConsumerAnswer = { kind: 'unavailable', detail: 'issuer_failed' }
-  const { view, times } = asked([partial, away, seen({ ocspRevoked: 0 }), seen()])
+  const { view, elapsed, times } = asked([partial, away, seen({ ocspRevoked: 0 }), seen()])
   expect(view.of(campaign)).toEqual({ kind: 'waiting' })
   for (const stage of [partial, away, seen({ ocspRevoked: 0 }), seen(), seen()]) {
     await view.ask(campaign)
     expect(view.of(campaign)).toEqual(stage)
+    elapsed.at += 5
   }
   expect(times()).toBe(4)
 })
@@ -53,4 +56,25 @@ test('asking again takes at most a tenth of the time, however long it takes', as
     await view.ask(campaign)
     expect(times()).toBe(2)
   }
+})
+
+test('those that could not be asked, or gave nothing, are left alone for five seconds, or for nine times what that took', async () => {
+  for (const failure of [new Error('the store is away'), { kind: 'unavailable', detail: 'issuer_failed' } as const])
+    for (const [seconds, rest] of [
+      [0, 5],
+      [0.1, 5],
+      [2, 18],
+    ]) {
+      const { view, elapsed, times } = asked([seen({ listed: 1 }), failure], seconds)
+      await view.ask(campaign)
+      elapsed.at += rest
+      await view.ask(campaign)
+      expect(view.of(campaign)).toEqual(failure instanceof Error ? seen({ listed: 1 }) : failure)
+      elapsed.at += rest - 0.5
+      await view.ask(campaign)
+      expect(times()).toBe(2)
+      elapsed.at += 0.5
+      await view.ask(campaign)
+      expect(times()).toBe(3)
+    }
 })

@@ -1,7 +1,7 @@
 // What a campaign shows of standard consumers: asked after it was carried out, of the lists and answers that they get, until they prove it. That is
 // remembered: asking again would sign nothing new and find the same, for what is revoked stays so. Anything less is asked again.
 
-import { type Campaign, isProven, type Log, type Store, unpackNumbers } from '@birthmark/est-server'
+import { type Campaign, type ConsumerAnswer, isProven, type Log, type Store, unpackNumbers } from '@birthmark/est-server'
 import type { ConsumerStage } from './campaign-administration.ts'
 import type { CertificateStatus } from './certificate-status.ts'
 
@@ -16,6 +16,10 @@ export interface ConsumerView {
 const rememberedMax = 64
 /** What was not proven is asked again after so many times as long as asking took: looks in a row at a campaign cost at most a tenth of the time. */
 const restPerAsking = 9
+/** What cannot be asked fails at once, and a look every second shall not ask it every second. */
+const failedRestSecondsMin = 5
+
+const waiting: ConsumerStage = { kind: 'waiting' }
 
 interface Known {
   stage: ConsumerStage
@@ -41,16 +45,28 @@ export function createConsumerView({
   const known = new Map<string, Known>()
   const asking = new Map<string, Promise<void>>()
 
+  /** Null where there is nothing to ask about. */
+  async function answerOf(id: string): Promise<ConsumerAnswer | null> {
+    const sets = await store.campaignSets(fleet, id)
+    return certificateStatus === null || sets === null ? null : certificateStatus.prove(fleet, unpackNumbers(sets.certificates))
+  }
+
   async function askNow(id: string): Promise<void> {
     const began = elapsed()
-    const sets = await store.campaignSets(fleet, id)
-    if (certificateStatus === null || sets === null) return
-    const stage = await certificateStatus.prove(fleet, unpackNumbers(sets.certificates))
+    const answer = await answerOf(id).catch((error: unknown) => {
+      log.error({ campaign: id, err: error }, 'lists and OCSP could not be asked about a campaign')
+      return 'failed' as const
+    })
+    if (answer === null) return
     const ended = elapsed()
+    // What they said before is still what was last heard of them.
+    const stage = answer === 'failed' ? (known.get(id)?.stage ?? waiting) : answer
     const [oldest] = known.keys()
     if (known.size >= rememberedMax && !known.has(id)) known.delete(oldest)
     const proven = stage.kind === 'seen' && isProven(stage.proof)
-    known.set(id, { stage, proven, restsUntil: ended + restPerAsking * (ended - began) })
+    const failed = answer === 'failed' || answer.kind === 'unavailable'
+    const restSeconds = Math.max(failed ? failedRestSecondsMin : 0, restPerAsking * (ended - began))
+    known.set(id, { stage, proven, restsUntil: ended + restSeconds })
   }
 
   function isSettled(id: string): boolean {
@@ -59,14 +75,12 @@ export function createConsumerView({
   }
 
   return {
-    of: ({ id }) => (certificateStatus === null ? { kind: 'not offered' } : (known.get(id)?.stage ?? { kind: 'waiting' })),
+    of: ({ id }) => (certificateStatus === null ? { kind: 'not offered' } : (known.get(id)?.stage ?? waiting)),
     ask({ id, state }) {
       if (state !== 'committed' || certificateStatus === null || isSettled(id)) return Promise.resolve()
       const before = asking.get(id)
       if (before) return before
-      const done = askNow(id)
-        .catch((error: unknown) => log.error({ campaign: id, err: error }, 'lists and OCSP could not be asked about a campaign'))
-        .finally(() => asking.delete(id))
+      const done = askNow(id).finally(() => asking.delete(id))
       asking.set(id, done)
       return done
     },
