@@ -11,15 +11,17 @@ import { writeDurably } from '@birthmark/factory-line'
 import { noticeSha256 } from '@birthmark/fleet-revocation'
 import type { VerifiedNotice } from './restored-notices.ts'
 
-/** In hex, of those whose number is another's as well: of one that is known, or of the store's. `notices`: oldest first, each once. */
+/** In hex, of those whose number is another's as well: of one that is known, or of the store's, which is then among them. `notices`: oldest first, each once. */
 export async function doubledNotices(store: Store, fleet: string, notices: VerifiedNotice[]): Promise<string[]> {
   const doubled: string[] = []
   for (const [i, { notice, body }] of notices.entries()) {
     const sha256 = noticeSha256(notice)
     const held = await store.notice(fleet, body.seq)
+    const isHeldOther = held !== null && !equalBytes(held.sha256, sha256)
     const beside = [notices[i - 1], notices[i + 1]]
-    if ((held && !equalBytes(held.sha256, sha256)) || beside.some(other => other?.body.seq === body.seq))
-      doubled.push(hexOf(sha256))
+    if (isHeldOther || beside.some(other => other?.body.seq === body.seq)) doubled.push(hexOf(sha256))
+    // It may turn up elsewhere later, and is none to go beyond anew.
+    if (isHeldOther) doubled.push(hexOf(held.sha256))
   }
   return doubled
 }

@@ -32,6 +32,8 @@ export interface VerifiedNotice {
 export interface PublishedNotices {
   /** Oldest first. */
   notices: VerifiedNotice[]
+  /** The last one that the store had before any was taken in; 0 for none. */
+  ended: number
   /** The highest number that was given out, as far as anybody knows. */
   seq: number
   /** The operator's word that none is higher; 0 for none. */
@@ -78,7 +80,7 @@ export function inOrder(notices: VerifiedNotice[]): VerifiedNotice[] {
 export async function takeIn(
   store: Store,
   settings: Settings,
-  { notices, seq: last, above }: PublishedNotices,
+  { notices, ended, seq: last, above }: PublishedNotices,
   at: number,
   audit: (detail: string) => AuditEntry,
 ): Promise<TakenIn> {
@@ -114,7 +116,12 @@ export async function takeIn(
     if (grew || body.seq === seq) await again(body, `a published notice ${body.seq}, whose number is taken here`)
     adopted += grew ? 1 : 0
   }
-  return { seq, adopted, taken: [...new Set(taken.map(({ body }) => body.seq))], missing: missingOf(own + 1, last, notices) }
+  return {
+    seq,
+    adopted,
+    taken: [...new Set(taken.map(({ body }) => body.seq))],
+    missing: await missingOf(store, fleet, ended + 1, last, notices),
+  }
 }
 
 type Spoken = Pick<NoticeBody, 'rules' | 'floor'>
@@ -133,11 +140,18 @@ async function unheard(store: Store, fleet: string, number: number, newest: numb
   return facts && said.merge(facts.rules, facts.floor) ? facts : null
 }
 
-/** From the first to the last number between these that no notice has. */
-function missingOf(from: number, to: number, notices: VerifiedNotice[]): TakenIn['missing'] {
-  const present = new Set(notices.map(({ body }) => body.seq))
-  while (present.has(from)) from++
-  while (present.has(to)) to--
+/** From the first to the last number between these that no notice has, here or there. */
+async function missingOf(
+  store: Store,
+  fleet: string,
+  from: number,
+  to: number,
+  notices: VerifiedNotice[],
+): Promise<TakenIn['missing']> {
+  const known = new Set(notices.map(({ body }) => body.seq))
+  const isPresent = async (seq: number) => known.has(seq) || (await store.notice(fleet, seq)) !== null
+  while (from <= to && (await isPresent(from))) from++
+  while (from <= to && (await isPresent(to))) to--
   return from <= to ? { from, to } : null
 }
 

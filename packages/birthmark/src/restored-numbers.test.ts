@@ -119,6 +119,8 @@ describe.each(['sqlite', 'postgres'] as const)('%s', kind => {
     const narrow = await goOn(store, settings, known(theirs))
     expect(narrow).toMatchObject({ isForked: false, lost: null })
     expect(narrow.idx).toBeLessThan(wide.idx + 100_000)
+    // The other of the two was in the store alone, and turns up.
+    expect(await goOn(store, settings, known(second, theirs))).toMatchObject({ isForked: false, lost: null })
     // A third life.
     const third = await published(2, first, [{ kind: 'group', gid: 1, bound: narrow.idx + 9_000_000 }])
     const beyond = await goOn(store, settings, known(theirs, third))
@@ -136,5 +138,33 @@ describe.each(['sqlite', 'postgres'] as const)('%s', kind => {
     // Behind a notice that this store never had.
     const stray = await published(7, fifth, [group(7)])
     expect(await goOn(store, settings, known(stray))).toMatchObject({ seq: 9, adopted: 1, taken: [7], missing: null })
+  })
+  test.each([
+    ['once the numbers are raised', { adoptNotice: () => Promise.reject(new Error('cut')) }],
+    ['before the mark', { numbers: () => Promise.reject(new Error('cut')) }],
+  ])('[F45] a restore that was cut short %s, and twice: the next one says all that is lost', async (_, cut) => {
+    const first = await published(1, null, [group(1)])
+    const fourth = await published(4, await published(3, null, []), [group(4)])
+    const { idx } = await goOn(store, settings, known(first))
+    const entry = { at: 1_800_000_000, requestId: '', fleet, device: '', by: 'test', code: '', detail: 'the server went on' }
+    await store.appendAudit({ ...entry, kind: 'failure' })
+    const mark = readMark(settings.state)!
+    const seen = { ...mark, audit: { ...mark.audit, n: mark.audit.n + 2 }, fleets: [{ fleet, idx: idx + 100, gid: 4, seq: 4 }] }
+    for (let i = 0; i < 2; i++) {
+      let read = false
+      const numbers: Store['numbers'] = fleets => {
+        if (read && 'numbers' in cut) return cut.numbers()
+        read = true
+        return store.numbers(fleets)
+      }
+      const failing = { ...store, ...cut, numbers }
+      await expect(goOn(failing, settings, { ...known(first, fourth), seen })).rejects.toThrow('cut')
+    }
+    const { idx: raised } = (await store.numbers([fleet])).fleets[0]
+    const outcome = await goOn(store, settings, { ...known(first, fourth), seen })
+    expect(outcome).toMatchObject({ seq: 4, missing: { from: 2, to: 3 }, lost: { from: idx, to: outcome.idx - 1 } })
+    expect(outcome.idx).toBeGreaterThan(raised)
+    // With its mark it is over.
+    expect(await goOn(store, settings, known(first, fourth))).toMatchObject({ missing: null, lost: null })
   })
 })

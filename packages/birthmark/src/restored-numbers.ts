@@ -10,6 +10,7 @@ import { doubledNotices, noteDoubled } from './doubled-notices.ts'
 import { writeMark } from './published.ts'
 import { partsOf } from './recorded-rules.ts'
 import { type TakenIn, takeIn, type VerifiedNotice } from './restored-notices.ts'
+import { endBeforeRestore, endText } from './unfinished-restore.ts'
 
 /**
  * How far above the last mark the numbers go on. The mark is at most a second old, in which no server gives out a tenth of this; without a mark
@@ -53,7 +54,10 @@ export function listFacts({ issuer }: Pick<Settings, 'issuer'>, der: Bytes): { i
   return null
 }
 
-/** Rejects with `store_unsound`, or with `store_in_use` where another server goes on writing. The mark is written last: until then the server does not start. */
+/**
+ * Rejects with `store_unsound`, or with `store_in_use` where another server goes on writing. The mark is written once the store has all: until then
+ * the server does not start. That the machine has gone on beyond a fork is noted after it, so that a crash in between makes it do so once more.
+ */
 export async function goOn(store: Store, settings: Settings, known: Known): Promise<Restored> {
   const { fleet, state } = settings
   const broken = await store.check()
@@ -66,24 +70,24 @@ export async function goOn(store: Store, settings: Settings, known: Known): Prom
   const found = await store.numbers([fleet])
   const [own] = found.fleets
   const last = lastOf(known, own)
+  // What is lost begins where the store ended, and not at what a restore that was cut short made of it.
+  const end = await endBeforeRestore(store, known.seen, own, found.audit.n)
+  const before = lastOf(known, { ...own, ...end })
   // Numbers that were spent twice show that the machine went back and signed on: its mark is then of that second life. Once it lies beyond the
   // first life as well, the same notices show nothing more.
   const doubled = await doubledNotices(store, fleet, known.notices)
   const isForked = doubled.some(sha256 => !known.doubled.has(sha256))
   const isMarked = known.isMarked && !isForked
-  const isBehind = last.idx > own.idx || !isMarked || (known.seen !== null && known.seen.audit.n > found.audit.n)
+  const isBehind = before.idx > end.idx || !isMarked || (known.seen !== null && known.seen.audit.n > end.audit)
   const margin = isMarked ? margins.marked : margins.unmarked
   const idx = Math.max(last.idx + margin.idx, (known.above ?? 0) + 1)
   // First of all: it permits the gap that a missing notice leaves.
   await store.raiseNumbers({
     fleets: [{ fleet, idx, gid: last.gid + margin.gid }],
     crls: listsAbove([...issuersOf(settings), ...found.crls, ...(known.seen?.crls ?? []), ...known.lists], margin.crl, known.above),
-    audit: audit(
-      'store_restored',
-      `the store ended at audit record ${found.audit.n}, index ${own.idx}, notice ${own.seq}; goes on at index ${idx}`,
-    ),
+    audit: audit('store_restored', `${endText({ ...own, audit: found.audit.n })}; goes on at index ${idx}`),
   })
-  const published = { notices: known.notices, seq: last.seq, above: known.above ?? 0 }
+  const published = { notices: known.notices, ended: end.seq, seq: before.seq, above: known.above ?? 0 }
   const outcome = await takeIn(store, settings, published, at, detail => audit('notice_adopted', detail))
   const after = await store.numbers([fleet])
   writeMark(state, after)
@@ -93,7 +97,7 @@ export async function goOn(store: Store, settings: Settings, known: Known): Prom
     idx: after.fleets[0].idx,
     isMarked: known.isMarked,
     isForked,
-    lost: isBehind ? { from: own.idx, to: idx - 1 } : null,
+    lost: isBehind ? { from: end.idx, to: idx - 1 } : null,
   }
 }
 
