@@ -16,7 +16,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { derOfBer } from '../../packages/est-server/src/wire/ber.ts'
 import { sendRaw } from '../support/raw-tcp.ts'
 import { readCertRep, type ScepMessageForm, scepCsr, scepMessage, selfSigned, signerOf } from '../support/scep-client.ts'
-import { rsaKey, type ScepServer, startScepServer } from '../support/scep-server.ts'
+import { rsaKey, type ScepServer, scepFleet, startScepServer } from '../support/scep-server.ts'
 
 const [badAlg, badMessageCheck, badRequest, badTime] = [0, 1, 2, 3]
 
@@ -350,6 +350,53 @@ describe('signatures', () => {
       server.clock.ahead -= 40 * 86_400
     }
   })
+
+  it.each([
+    ['revoked', [badRequest, 'device_revoked']],
+    ['superseded', [badMessageCheck, 'certificate_superseded']],
+    ['suspected to be two', [badRequest, 'clone_suspected']],
+  ] as const)(
+    '[F33] a signer that is %s gets nothing, not even what it had before, and what is no whole CSR looks alike',
+    async (why, [failInfo, code]) => {
+      const id = `device-${code}`
+      const device = await enrolled(id)
+      const own = rsaKey()
+      const content = scepCsr(own, id, null)
+      const bent = content.slice()
+      bent[bent.length - 1] ^= 1
+      const given = await server.ask(renewal(id, device, own, { content }), device.key.privateKey)
+      expect(given.status).toBe('success')
+      if (why === 'revoked') server.revoke(() => true)
+      else if (why === 'superseded')
+        expect(await failInfoOf(renewal(id, { key: own, certificate: given.certificates[0] }))).toBeNull()
+      else {
+        const entry = { at: Math.floor(server.clock.now()), kind: 'clone_suspected', requestId: '', by: 'test', code: '' } as const
+        await server.store.setSuspicion(scepFleet, id, true, { ...entry, fleet: scepFleet, device: id, detail: '' })
+      }
+      const asking = (form: Partial<ScepMessageForm>) => renewal(id, device, own, form)
+      try {
+        await withoutSignatures(async () => {
+          const rep = await server.ask(asking({ content }), device.key.privateKey)
+          expect([rep.failInfo, rep.failInfoText]).toEqual([failInfo, expect.stringMatching(new RegExp(`^${code}: `))])
+          // Before the device is looked up, as a signer in good standing is answered.
+          for (const form of [{ content: bent }, { content: randomBytes(700) }, { ra: { ...server.ra, spki: other.spki } }]) {
+            let body: Uint8Array = new Uint8Array()
+            const asked = await askedOfStore(async () => {
+              body = (await server.post(asking(form))).body
+            })
+            const alike = readCertRep(body, server.ra.der, null)
+            expect([alike.failInfo, alike.failInfoText, asked]).toEqual([
+              badRequest,
+              expect.stringMatching(/^csr_signature: /),
+              'certificate scepTransaction certificate',
+            ])
+          }
+        })
+      } finally {
+        server.revoke(() => false)
+      }
+    },
+  )
 
   it('[F31] SHA-1, MD5 and DES are badAlg, in the signature, the digest and the envelope', () =>
     withoutSignatures(async () => {

@@ -415,8 +415,9 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
 
   /**
    * What the challenge of some device would have cost up to its refusal: time must not tell which challenges there are (FAULTS 28), nor a CSR that
-   * was read from one that stands in for it (FAULTS 33). Not for renewals: a signer that is nobody's any more is refused whatever its CSR is, and
-   * the time that it takes must not hang on that either.
+   * was read from one that stands in for it (FAULTS 33). Not for renewals. A signer whose certificate or issuer has ended is refused before any CSR
+   * is looked at. One that is revoked, superseded or suspected is known here, and refused by what is decided, behind the proof of its CSR: what
+   * stands in for one gets no further than a bent one, as with a signer in good standing.
    */
   async function asIfKnown({ csr, peer }: EnrollmentRequest, profile: EnrollmentProfile): Promise<void> {
     const proven = prove(csr, profile.keys, peer, identities.keyMemoryOf(peer), false, readCsr)
