@@ -1,6 +1,6 @@
 // The bus by URL: what a publisher, a gateway or an API uses to reach a broker that is not in its process, here our own.
 
-import { type AddressInfo, createServer } from 'node:net'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import {
   createHeartbeats,
@@ -49,6 +49,22 @@ async function start(): Promise<TestBroker & { busAs(name: string): MqttBus }> {
   }
 }
 
+/** A broker of MQTT 3.1.1 that accepts everybody and answers the rest as it is told, a packet at a time. */
+async function scripted(answer: (socket: Socket, packet: Buffer) => void): Promise<{ port: number; sockets: Socket[] }> {
+  const sockets: Socket[] = []
+  const server = createServer(socket => {
+    sockets.push(socket)
+    socket.on('error', () => {})
+    socket.on('data', packet => {
+      if (packet[0] === 0x10) socket.write(Buffer.from([0x20, 2, 0, 0]))
+      answer(socket, packet)
+    })
+  })
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  cleanups.push(() => server.close())
+  return { port: (server.address() as AddressInfo).port, sockets }
+}
+
 describe('the bus by URL', () => {
   it('is encrypted, or on this machine', () => {
     for (const url of ['mqtt://broker.example', 'ws://broker.example', 'http://localhost'])
@@ -71,19 +87,13 @@ describe('the bus by URL', () => {
   })
 
   it('[F53] asks again for a subscription that the broker could not grant', async () => {
-    // MQTT 3.1.1: CONNACK; then SUBACK with 0x80, a failure, the first two times.
+    // SUBACK with 0x80, a failure, the first two times.
     let asked = 0
-    const server = createServer(socket => {
-      socket.on('error', () => {})
-      socket.on('data', packet => {
-        if (packet[0] === 0x10) socket.write(Buffer.from([0x20, 2, 0, 0]))
-        if (packet[0] === 0x82) socket.write(Buffer.from([0x90, 3, packet[2], packet[3], ++asked > 2 ? 1 : 0x80]))
-        if (asked === 3) socket.write(Buffer.from([0x30, 4, 0, 1, 0x74, 7]))
-      })
+    const { port } = await scripted((socket, packet) => {
+      if (packet[0] === 0x82) socket.write(Buffer.from([0x90, 3, packet[2], packet[3], ++asked > 2 ? 1 : 0x80]))
+      if (asked === 3) socket.write(Buffer.from([0x30, 4, 0, 1, 0x74, 7]))
     })
-    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-    cleanups.push(() => server.close())
-    const bus = connectMqttBus({ url: `mqtt://127.0.0.1:${(server.address() as AddressInfo).port}`, clientId: 'x', log: quietLog })
+    const bus = connectMqttBus({ url: `mqtt://127.0.0.1:${port}`, clientId: 'x', log: quietLog })
     cleanups.push(() => bus.close())
     const heard: number[] = []
     let granted = 0
@@ -95,6 +105,32 @@ describe('the bus by URL', () => {
     await until(() => heard.length === 1, 'granted at last')
     expect(granted).toBe(1)
     expect(asked).toBe(3)
+  })
+
+  it('[F53] asks once more for a subscription that was granted and delivers nothing, and hears then what is retained, once', async () => {
+    // SUBACK with QoS 1 each time, and what is retained from the third time on.
+    let asked = 0
+    const { port, sockets } = await scripted((socket, packet) => {
+      if (packet[0] !== 0x82) return
+      socket.write(Buffer.from([0x90, 3, packet[2], packet[3], 1]))
+      if (++asked === 3) socket.write(Buffer.from([0x31, 4, 0, 1, 0x74, 7]))
+    })
+    const bus = connectMqttBus({ url: `mqtt://127.0.0.1:${port}`, clientId: 'x', log: quietLog })
+    cleanups.push(() => bus.close())
+    const heard: number[] = []
+    // Nothing to ask: of an unknown subscription, and without a connection.
+    await bus.subscribeAgain('t')
+    await bus.subscribe('t', (_topic, payload) => heard.push(payload[0]))
+    await bus.subscribeAgain('t')
+    await until(() => asked === 1, 'granted')
+    await bus.subscribeAgain('other')
+    await bus.subscribeAgain('t')
+    expect([asked, heard]).toEqual([2, []])
+    await bus.subscribeAgain('t')
+    await until(() => heard.length > 0, 'heard at last')
+    for (const socket of sockets) socket.write(Buffer.from([0x30, 4, 0, 1, 0x74, 8]))
+    await until(() => heard.includes(8), 'the next')
+    expect([asked, heard]).toEqual([3, [7, 8]])
   })
 
   it('[F54] fails a publication that the broker refused or never saw, so that the outbox keeps it', async () => {

@@ -15,7 +15,7 @@ export interface OpenBroker {
   broker: EmbeddedBroker | null
   /** The connection to an external one. */
   external: MqttBus | null
-  bus: PublishBus & Partial<Pick<Bus, 'subscribe' | 'onConnect'>>
+  bus: PublishBus & Partial<Pick<Bus, 'subscribe' | 'subscribeAgain' | 'onConnect'>>
   url: string
   close(): Promise<void>
 }

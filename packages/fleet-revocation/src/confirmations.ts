@@ -18,6 +18,8 @@ export interface Confirmations {
    * the publisher write there: MQTT 3.1.1 acknowledges that all the same.
    */
   forget(name: string): Promise<boolean>
+  /** Has the broker show the words that it retains once more, where the bus can. Returns at once; what fails is logged. */
+  listenAgain(): void
 }
 
 // Names for which words are kept: brokers, gateways and APIs, not devices.
@@ -27,7 +29,7 @@ const shownSecondsMax = 10
 
 export function createConfirmations(parts: {
   fleet: string
-  bus: PublishBus & Partial<Pick<Bus, 'subscribe'>>
+  bus: PublishBus & Partial<Pick<Bus, 'subscribe' | 'subscribeAgain'>>
   clock: Clock
   log: Log
 }): Confirmations {
@@ -51,7 +53,8 @@ export function createConfirmations(parts: {
     words.set(name, word)
   }
 
-  bus.subscribe?.(topicOf('+'), hear).catch((error: unknown) => log.warn({ err: error }, 'acknowledgements can not be heard'))
+  const deaf = (error: unknown) => log.warn({ err: error }, 'acknowledgements can not be heard')
+  bus.subscribe?.(topicOf('+'), hear).catch(deaf)
 
   return {
     seqOf,
@@ -81,6 +84,9 @@ export function createConfirmations(parts: {
         cancel()
         forgetting.delete(waiting)
       }
+    },
+    listenAgain() {
+      bus.subscribeAgain?.(topicOf('+')).catch(deaf)
     },
   }
 }

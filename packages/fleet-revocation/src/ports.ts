@@ -25,6 +25,12 @@ export interface PublishBus {
 export interface Bus extends PublishBus {
   /** `onMessage` is called for live and retained messages, and again after a reconnect. */
   subscribe(topic: string, onMessage: (topic: string, payload: Bytes) => void): Promise<void>
+  /**
+   * Asks the broker once more for what `subscribe` was given: a subscription that was granted may deliver nothing, and another SUBSCRIBE shows what is
+   * retained again (MQTT 3.1.1, 3.8.4). Resolves when it is granted, or when there is no connection, which would ask by itself. Rejects with `bus_failed`.
+   * Absent where a subscription is a function call.
+   */
+  subscribeAgain?(topic: string): Promise<void>
   /** Called whenever a connection stands again: what was retained on the other side may be gone. */
   onConnect(callback: () => void): void
 }

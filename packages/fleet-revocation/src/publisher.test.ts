@@ -104,6 +104,48 @@ describe('the publisher', () => {
     expect([...bus.retained.keys()].sort()).toEqual(['fr/1/acme/head', 'fr/1/acme/n/1', 'fr/1/acme/n/2', 'fr/1/acme/n/3'])
   })
 
+  it('[F53] asks for acknowledgements again, with growing pauses, until a subscription that delivers nothing has shown them all', async () => {
+    const [outbox, bus] = [memoryOutbox(1), createMemoryBus()]
+    const clock = createManualClock(historyStart)
+    let hear: Parameters<MemoryBus['subscribe']>[1] = () => {}
+    const asked: number[] = []
+    let shows = false
+    const { confirmations, wake } = createPublisher({
+      ...{ outbox, fleet: 'acme', clock, log: quietLog, relyingParties: ['gateway'] },
+      bus: {
+        publish: bus.publish,
+        subscribe: async (_topic, onMessage) => {
+          hear = onMessage
+        },
+        subscribeAgain: async topic => {
+          expect(topic).toBe('fr/1/acme/ack/+')
+          asked.push(clock.now() - historyStart)
+          if (shows) for (const [at, word] of bus.retained) if (at.startsWith('fr/1/acme/ack/')) hear(at, word)
+        },
+      },
+    })
+    const confirm = (seq: number) =>
+      bus.publish(
+        'fr/1/acme/ack/gateway',
+        encodeAcknowledgement({ relyingParty: 'gateway', seq, appliedAt: historyStart, sessionsClosed: 0 }),
+        { qos: 1, retain: true },
+      )
+    await settle()
+    await confirm(1)
+    await clock.advance(200)
+    expect([confirmations.seqOf('gateway'), asked]).toEqual([0, [10, 30, 70, 130, 190]])
+    shows = true
+    await clock.advance(1000)
+    expect([confirmations.seqOf('gateway'), asked.slice(5)]).toEqual([1, [250]])
+    // Of the next notice it begins again.
+    outbox.last = 2
+    wake()
+    await settle()
+    await confirm(2)
+    await clock.advance(1000)
+    expect([confirmations.seqOf('gateway'), asked.slice(6)]).toEqual([2, [1210]])
+  })
+
   it('[F54] shows the head again until every relying party has confirmed it', async () => {
     const [outbox, bus] = [memoryOutbox(2), createMemoryBus()]
     const { clock, drained } = publisher(outbox, bus, { relyingParties: ['gateway', 'api'] })

@@ -26,7 +26,7 @@ export interface Outbox {
 
 export interface PublisherOptions {
   outbox: Outbox
-  bus: PublishBus & Partial<Pick<Bus, 'subscribe' | 'onConnect'>>
+  bus: PublishBus & Partial<Pick<Bus, 'subscribe' | 'subscribeAgain' | 'onConnect'>>
   fleet: string
   clock: Clock
   log: Log
@@ -59,6 +59,10 @@ const retrySecondsMax = 30
 // Time for a relying party to verify, cut sessions and answer, before the head is shown again; doubled each time up to the maximum.
 const confirmSecondsMin = 30
 const confirmSecondsMax = 600
+// Between two requests for the acknowledgements that the broker retains. A node of a cluster that has just started may grant a subscription and deliver
+// nothing for 20 s and more; a relying party that is away for days costs a packet a minute.
+const listenSecondsMin = 10
+const listenSecondsMax = 60
 
 export function createPublisher(options: PublisherOptions): Publisher {
   const { outbox, bus, fleet, clock, log } = options
@@ -69,7 +73,6 @@ export function createPublisher(options: PublisherOptions): Publisher {
   let retrySeconds = retrySecondsMin
   let cancelRetry = () => {}
   let cancelBeat = () => {}
-  let cancelConfirm = () => {}
   let waiting: { resolve: () => void; reject: (error: Error) => void }[] = []
   let head: OutboxNotice | null = null
   let settledSeq = 0
@@ -92,7 +95,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
     if (!head || head.seq === settledSeq) return
     const { seq, notice } = head
     settledSeq = seq
-    confirmLater(confirmSecondsMin)
+    showing.begin()
+    listening.begin()
     options.heartbeats?.chain(seq).then(
       chain => {
         if (closed || settledSeq !== seq) return
@@ -148,19 +152,31 @@ export function createPublisher(options: PublisherOptions): Publisher {
     return head === null ? [] : names.filter(name => confirmations.seqOf(name) < (head?.seq ?? 0))
   }
 
-  /** A broker may acknowledge and then lose what it took: only a relying party's word ends the repetition. */
-  function confirmLater(seconds: number): void {
-    cancelConfirm()
-    if (unconfirmed().length === 0) return
-    cancelConfirm = clock.setTimer(seconds, () => {
-      const missing = unconfirmed()
-      if (missing.length === 0 || closed) return
-      log.warn({ seq: head?.seq, missing }, 'notice not confirmed yet; showing it again')
-      refill = true
-      wake()
-      confirmLater(Math.min(seconds * 2, confirmSecondsMax))
-    })
+  /** `work` again and again, with pauses that double, until every relying party's word for the head is heard. Begun anew with each head. */
+  function untilConfirmed(secondsMin: number, secondsMax: number, work: (missing: string[]) => void) {
+    let cancel = () => {}
+    function later(seconds: number): void {
+      cancel()
+      if (unconfirmed().length === 0) return
+      cancel = clock.setTimer(seconds, () => {
+        const missing = unconfirmed()
+        if (missing.length === 0 || closed) return
+        work(missing)
+        later(Math.min(seconds * 2, secondsMax))
+      })
+    }
+    return { begin: () => later(secondsMin), end: () => cancel() }
   }
+
+  /** A broker may acknowledge and then lose what it took: only a relying party's word ends the repetition. */
+  const showing = untilConfirmed(confirmSecondsMin, confirmSecondsMax, missing => {
+    log.warn({ seq: head?.seq, missing }, 'notice not confirmed yet; showing it again')
+    refill = true
+    wake()
+  })
+
+  /** And the word may be there, unheard. */
+  const listening = untilConfirmed(listenSecondsMin, listenSecondsMax, () => confirmations.listenAgain())
 
   async function work(): Promise<void> {
     while (wanted && !closed) {
@@ -231,7 +247,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
       closed = true
       cancelRetry()
       cancelBeat()
-      cancelConfirm()
+      showing.end()
+      listening.end()
       for (const waiter of waiting) waiter.reject(new RevocationError('bus_closed', 'the publisher is closed'))
       waiting = []
     },

@@ -25,6 +25,7 @@ export interface MqttBusOptions {
 export interface MqttBus extends Bus {
   /** `onGranted`: called each time that the broker has granted it, on every connection; what it retains follows, if it has not come already. */
   subscribe(filter: string, onMessage: OnMessage, onGranted?: () => void): Promise<void>
+  subscribeAgain(filter: string): Promise<void>
   connected(): boolean
   /** Called whenever a connection ended or could not be made. `error` says why where that is known, such as a refused CONNECT. */
   onClose(callback: (error: Error | null) => void): void
@@ -111,6 +112,12 @@ export function connectMqttBus(options: MqttBusOptions): MqttBus {
     for (const [filter, list] of handlers) if (matches(filter, topic)) for (const { onMessage } of list) onMessage(topic, payload)
   })
 
+  async function ask(filter: string): Promise<void> {
+    await client.subscribeAsync(filter, { qos: 1 }).catch((error: unknown) => {
+      throw new RevocationError('bus_failed', `${filter} not granted`, error)
+    })
+  }
+
   return {
     connected: () => client.connected,
     publish: (topic, payload, { qos, retain }) =>
@@ -134,10 +141,14 @@ export function connectMqttBus(options: MqttBusOptions): MqttBus {
       if (list) list.push(handler)
       else handlers.set(filter, [handler])
       if (!client.connected) return
-      await client.subscribeAsync(filter, { qos: 1 }).catch((error: unknown) => {
-        throw new RevocationError('bus_failed', `${filter} not granted`, error)
-      })
+      await ask(filter)
       onGranted()
+    },
+    subscribeAgain: async filter => {
+      const asking = handlers.get(filter)
+      if (!asking || !client.connected || closed) return
+      await ask(filter)
+      for (const { onGranted } of asking) onGranted()
     },
     onConnect: callback => {
       connectCallbacks.push(callback)
