@@ -49,7 +49,11 @@ test('watch names the relying parties that have not confirmed when it has waited
   )
   expect(nobody.stderr).toContain(`birthmark revoke watch ${id} --wait 600 --dir `)
   expect(nobody.stdout).toContain('✔ revoked')
-  expect(nobody.stderr).toContain('if a relying party is retired: birthmark revoke parties --forget NAME --dir ')
+  // Those are not forgotten by a command.
+  expect(nobody.stderr).toContain(
+    'if a relying party is retired: take it (billing, orders) out of mqtt.services in the configuration, and start the server again\n',
+  )
+  expect(nobody.stderr).not.toContain('--forget')
   const configured = await birthmark('revoke', 'parties', '--forget', 'billing', '--dir', serving.state)
   expect(configured).toMatchObject({ code: 3, stderr: expect.stringContaining('take it out of mqtt.services') })
   // As it is now, and no judgement.

@@ -1,7 +1,7 @@
 import type { CampaignPlan, ConsumerProof } from '@birthmark/est-server'
 import { expect, test } from 'vitest'
 import type { CampaignStages } from '../campaign-administration.ts'
-import { consumersSaid, unconfirmed } from './revoke-lines.ts'
+import { consumersSaid, retiringText, unconfirmed } from './revoke-lines.ts'
 
 const one = { issuer: 'e474ef53d7e5486a', shard: 0, crlNumber: 7, thisUpdate: 1_800_000_000, certificates: 2, listed: 2 }
 const proof: ConsumerProof = {
@@ -60,4 +60,15 @@ test('each is missing that has not confirmed, by name or with the reason', () =>
   ])
   expect(consumers({ kind: 'seen', proof: { ...proof, listed: 1 } })[0]).toContain('only 1 of 2 certificates on 1 CRL')
   expect(consumers({ kind: 'seen', proof: { ...proof, ocspRevoked: 0 } })[0]).toContain('OCSP says revoked of only 0 of 1')
+})
+
+test('a relying party that is retired is forgotten by a command, or taken out of the configuration where it is named', () => {
+  const retired = '; if a relying party is retired: '
+  const takenOut = 'out of mqtt.services in the configuration, and start the server again'
+  expect(retiringText([], ['orders'], '')).toBe('')
+  expect(retiringText(['billing'], [], ' --dir s')).toBe(`${retired}birthmark revoke parties --forget billing --dir s`)
+  expect(retiringText(['billing'], ['billing', 'orders'], '')).toBe(`${retired}take it (billing) ${takenOut}`)
+  expect(retiringText(['a', 'billing', 'c', 'orders'], ['billing', 'orders'], '')).toBe(
+    `${retired}birthmark revoke parties --forget NAME; or take it (billing, orders) ${takenOut}`,
+  )
 })

@@ -3,7 +3,7 @@
 import { type CampaignPlan, type ConsumerProof, isProven } from '@birthmark/est-server'
 import type { CampaignView } from '../campaign-administration.ts'
 import { printable } from '../terminal.ts'
-import { counted } from './common.ts'
+import { counted, quoted } from './common.ts'
 
 const shownMax = 5
 
@@ -106,6 +106,20 @@ export function unconfirmed({ stages, plan }: Pick<CampaignView, 'stages' | 'pla
     ...(relyingParties && relyingParties.confirmed < relyingParties.of ? [partiesText(relyingParties)] : []),
     ...(isAsked && !consumers.done ? [`${consumersName}: ${consumers.what || 'not asked yet'}`] : []),
   ]
+}
+
+/** What to do about relying parties that will never say anything again. One that is configured is waited for until it is taken out there. */
+export function retiringText(missing: readonly string[], configured: readonly string[], dirOption: string): string {
+  const named = missing.filter(name => configured.includes(name)).map(printable)
+  const shown = [...named.slice(0, shownMax), ...(named.length > shownMax ? ['…'] : [])].join(', ')
+  const others = missing.filter(name => !configured.includes(name))
+  const steps = [
+    ...(others.length > 0
+      ? [`birthmark revoke parties --forget ${others.length > 1 ? 'NAME' : quoted(others[0])}${dirOption}`]
+      : []),
+    ...(named.length > 0 ? [`take it (${shown}) out of mqtt.services in the configuration, and start the server again`] : []),
+  ]
+  return steps.length > 0 ? `; if a relying party is retired: ${steps.join('; or ')}` : ''
 }
 
 /** A line a stage; `✔` for what is done. */

@@ -7,9 +7,9 @@ import type { Administration } from '../administration.ts'
 import type { CampaignView } from '../campaign-administration.ts'
 import { CommandError, Interrupted } from '../command-error.ts'
 import { printable, type Terminal } from '../terminal.ts'
-import { leaf, quoted, stateOption, wholeNumber, withDir } from './common.ts'
+import { leaf, stateOption, wholeNumber, withDir } from './common.ts'
 import { campaignNamed } from './revoke-campaign.ts'
-import { stageLines, unconfirmed } from './revoke-lines.ts'
+import { retiringText, stageLines, unconfirmed } from './revoke-lines.ts'
 import { takeSignals } from './until-stopped.ts'
 
 const lookMs = 1000
@@ -111,18 +111,19 @@ function lookingAt(id: string, options: WatchOptions, terminal: Terminal): () =>
     throw new CommandError(
       'not_confirmed',
       `campaign ${id} is carried out, and not confirmed: ${missing.join('; ')}`,
-      `see to them, and look again: birthmark revoke watch ${id} --wait 600${withDir(options.dir)}${retiring(view, options.dir)}`,
+      `see to them, and look again: birthmark revoke watch ${id} --wait 600${withDir(options.dir)}${await retiring(view, administration, options.dir)}`,
       'unreachable',
     )
   }
 }
 
-/** What to do about a relying party that will never say anything again. */
-function retiring({ stages: { relyingParties } }: CampaignView, dir: string): string {
-  if (!relyingParties?.missing.length) return ''
-  const [name, ...others] = relyingParties.missing
-  const named = others.length > 0 ? 'NAME' : quoted(name)
-  return `; if a relying party is retired: birthmark revoke parties --forget ${named}${withDir(dir)}`
+/** Nothing where the server does not say which of them the configuration names. */
+async function retiring({ stages }: CampaignView, administration: Administration, dir: string): Promise<string> {
+  const missing = stages.relyingParties?.missing ?? []
+  if (missing.length === 0) return ''
+  const known = await administration.relyingParties().catch(() => null)
+  const configured = known?.relyingParties.filter(one => one.configured).map(({ name }) => name)
+  return configured ? retiringText(missing, configured, withDir(dir)) : ''
 }
 
 const viewOf = (administration: Administration, id: string): Promise<CampaignView | undefined> => administration.campaign({ id })
