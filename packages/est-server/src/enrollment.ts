@@ -352,9 +352,9 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   /** A device in a loop is recorded once, and told when its next certificate may be had. */
   async function turnAway({ request, profile, identity, note, name }: Turn, over: OverBudget): Promise<never> {
     const code = 'certificates_too_often'
-    const detail = `device ${identity.deviceId} has had too many certificates in a short time`
+    const detail = `too many certificates were made for device ${identity.deviceId} in a short time`
     if (over.isFirst) {
-      log.warn({ code, fleet: profile.fleet, device: identity.deviceId, requestId: request.requestId }, 'a device renews in a loop')
+      log.warn({ code, fleet: profile.fleet, device: identity.deviceId, requestId: request.requestId }, 'a device asks in a loop')
       await budget.record(name, note('enrollment_refused', detail, code))
     }
     throw new UnavailableError(code, over.retryAfterSeconds, detail)

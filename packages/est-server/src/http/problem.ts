@@ -250,7 +250,7 @@ const table: Record<ProblemCode, Row> = {
   clock_regressed: { status: 503, sentence: "the server's clock went back", next: later },
   certificates_too_often: {
     status: 429,
-    sentence: 'the device has had too many certificates',
+    sentence: 'too many certificates were made for the device',
     next: `${later}, with the newest certificate`,
   },
   profiles_superseded: { status: 503, sentence: 'another server has newer profiles', next: later },
