@@ -50,7 +50,7 @@ const never: [string, string][] = [
   [
     'a spent secret without a certificate',
     `SELECT d.id FROM secrets s JOIN devices d ON d.key = s.device
-     WHERE s.issued AND (SELECT count(*) FROM issuances i WHERE i.secret = s.hash AND i.state = 'issued') <> 1`,
+     WHERE s.issued AND (SELECT count(*) FROM issuances i WHERE i.device = s.device AND i.secret = s.hash AND i.state = 'issued') <> 1`,
   ],
   [
     'a notice that does not follow the one before',
