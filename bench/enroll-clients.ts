@@ -1,5 +1,5 @@
 // The devices, in a process of their own: each with its own keys, made before the measurement. Fresh: a new mutual-TLS connection and an
-// enrollment by birth certificate. Kept: the same devices on the connections they still have, each with its second key (what a device does
+// enrollment by birth certificate. Kept: the same devices on the connections they still have, each with its next keys (what a device does
 // that was reset). A connection is closed when a later one is opened, so that closing is paid for by the fresh ones. Every answer is
 // unpacked, its certificate matched to the key that asked, its serial counted.
 
@@ -20,12 +20,12 @@ import { exchange } from './exchange.ts'
 export type ToClients =
   /**
    * `name`: tells these devices from those of other processes. `anchored`: the CA that signed their certificates is the trust anchor itself; otherwise
-   * it stands between, and comes with each chain.
+   * it stands between, and comes with each chain. `further`: keys that each device has for 'kept', one unless said.
    */
-  | { kind: 'bear'; count: number; name?: string; anchored?: boolean }
+  | { kind: 'bear'; count: number; name?: string; anchored?: boolean; further?: number }
   | { kind: 'target'; port: number; barePort: number; rootPem: string }
   | { kind: 'fresh'; count: number }
-  /** As many as the last 'fresh' made. */
+  /** Of those that the last 'fresh' made, each with all its further keys, one after the other. */
   | { kind: 'kept' }
   /** Handshakes alone, of the devices of the last 'fresh'. */
   | { kind: 'bare' }
@@ -51,8 +51,13 @@ const concurrency = 64
 
 interface Device {
   tls: { key: string; cert: string }
-  first: { wire: Buffer; spki: Bytes }
-  second: { wire: Buffer; spki: Bytes }
+  first: Request
+  further: Request[]
+}
+
+interface Request {
+  wire: Buffer
+  spki: Bytes
 }
 
 const devices: Device[] = []
@@ -65,7 +70,7 @@ let past: TLSSocket[] = []
 /** Connections of the last 'bare'. */
 let handshaken: TLSSocket[] = []
 
-async function enrollment(serial: string): Promise<{ wire: Buffer; spki: Bytes }> {
+async function enrollment(serial: string): Promise<Request> {
   const { csr, spki } = await request(serial)
   const body = encodeBase64(csr, 64)
   const head = 'POST /.well-known/est/simpleenroll HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/pkcs10\r\n'
@@ -101,8 +106,14 @@ async function enrollFresh(device: Device): Promise<void> {
   live.push({ socket, device })
 }
 
-async function enrollKept({ socket, device }: { socket: TLSSocket; device: Device }): Promise<void> {
-  count(await exchange(socket, device.second.wire), device.second.spki)
+async function enrollKept({ socket, request: { wire, spki } }: { socket: TLSSocket; request: Request }): Promise<void> {
+  count(await exchange(socket, wire), spki)
+}
+
+/** All devices with a key before any with the next: none has two requests in flight. */
+function keptRequests(): { socket: TLSSocket; request: Request }[] {
+  const rounds = Math.max(...live.map(({ device }) => device.further.length))
+  return Array.from({ length: rounds }, (_, n) => live.map(({ socket, device }) => ({ socket, request: device.further[n] }))).flat()
 }
 
 async function handshake({ device }: { device: Device }): Promise<void> {
@@ -133,7 +144,9 @@ async function answer(message: ToClients): Promise<FromClients> {
         const serial = `${message.name ?? 'unit'}-${i}`
         const { key, cert, birth, manifest: entry } = await bear(maker, serial, ['batch=2026-W41', 'model=gw-2'])
         const tls = { key, cert: message.anchored ? encodePem('CERTIFICATE', birth) : cert }
-        devices.push({ tls, first: await enrollment(serial), second: await enrollment(serial) })
+        const further: Request[] = []
+        for (let n = 0; n < (message.further ?? 1); n++) further.push(await enrollment(serial))
+        devices.push({ tls, first: await enrollment(serial), further })
         manifest.push(entry)
       }
       return { kind: 'bear', root, manifest }
@@ -147,7 +160,7 @@ async function answer(message: ToClients): Promise<FromClients> {
       next += message.count
       return { kind: 'fresh', ...(await load(devices.slice(next - message.count, next), enrollFresh)) }
     case 'kept':
-      return { kind: 'kept', ...(await load(live, enrollKept)) }
+      return { kind: 'kept', ...(await load(keptRequests(), enrollKept)) }
     case 'bare':
       past = handshaken
       handshaken = []
