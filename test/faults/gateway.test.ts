@@ -88,14 +88,21 @@ test('a device that was not told who issues asks nobody on a link where anybody 
   expect(asked).toEqual([])
 })
 
-test('a device that has a secret alone says it to nobody on a link where anybody could hear it, and asks nobody who issues', async () => {
-  bench = await gatewayBench({ gateways: ['role=gateway'] })
+const secret = { user: 'meter-1', password: 'a one-time secret' }
+
+/** Whoever answers on a link: asks each for its secret, and keeps what it was told. */
+function challenger() {
   const said: Carried[] = []
   const challenging = async (request: Carried) => {
     said.push(request)
     return { status: 401, headers: { 'www-authenticate': 'Basic realm="est"' }, body: new Uint8Array(0) }
   }
-  const secret = { user: 'meter-1', password: 'a one-time secret' }
+  return { said, challenging }
+}
+
+test('a device that has a secret alone says it to nobody on a link where anybody could hear it, and asks nobody who issues', async () => {
+  bench = await gatewayBench({ gateways: ['role=gateway'] })
+  const { said, challenging } = challenger()
   const enrolling = (operationalAnchors: Bytes[]) => {
     const device = behind({ keys: memoryKeys(), store: memoryStore() }, challenging, { operationalAnchors, secret })
     return run(done => device.enroll(false, done))
@@ -107,12 +114,7 @@ test('a device that has a secret alone says it to nobody on a link where anybody
 
 test('a device with a birth certificate does not say its secret there either, whoever asks for it', async () => {
   bench = await gatewayBench({ gateways: ['role=gateway'] })
-  const said: Carried[] = []
-  const challenging = async (request: Carried) => {
-    said.push(request)
-    return { status: 401, headers: { 'www-authenticate': 'Basic realm="est"' }, body: new Uint8Array(0) }
-  }
-  const secret = { user: 'meter-1', password: 'a one-time secret' }
+  const { said, challenging } = challenger()
   const device = behind(await bench.bear('meter-1', ['role=meter']), challenging, { secret })
   expect(await run(done => device.enroll(false, done))).toMatch(/^est_unauthorized/)
   expect(said.map(({ headers }) => headers.authorization)).toEqual([undefined])
