@@ -6,14 +6,12 @@ import type { DatabaseSync } from 'node:sqlite'
 import type { DeviceHold } from './quarantine.ts'
 import type { RevokedIndices } from './sqlite-revoked-indices.ts'
 import {
-  type CertificateSqlList,
-  certificateOfList,
+  type CertificateSqlRow,
+  certificateRecord,
   certificateSelect,
-  type DeviceSqlList,
   type DeviceSqlRow,
   deviceColumns,
   deviceRecord,
-  deviceRow,
   prepare,
   prepareList,
 } from './sqlite-rows.ts'
@@ -52,7 +50,8 @@ export interface IssuanceSession {
   scep: ScepWork
 }
 
-type KnownBeside = [at: number, holder: number | null, birthHolder: string | null, sameContent: number | null]
+/** Keys of certificates but for `birthHolder`, an id. */
+type KnownBeside = [at: number, latest: number | null, holder: number | null, birthHolder: string | null, same: number | null]
 type Nulls<List> = { [I in keyof List]: null }
 
 const same = (a: Uint8Array | null, b: Uint8Array | null) => (a === null || b === null ? a === b : Buffer.compare(a, b) === 0)
@@ -61,9 +60,9 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
   const { audit, isClosed, revoked, scep } = session
 
   // One statement, since each costs as much to call as to run: the device, the time, and by whom the key and the content are known.
-  const known = prepareList<[...KnownBeside, ...(DeviceSqlList | Nulls<DeviceSqlList>)]>(
+  const known = prepareList<[...KnownBeside, ...(DeviceSqlRow | Nulls<DeviceSqlRow>)]>(
     db,
-    `SELECT c.at,
+    `SELECT c.at, d.latest,
        (SELECT max(key) FROM issuances WHERE spki_sha256 = ?3 AND state = 'issued'),
        (SELECT id FROM devices WHERE birth_spki_sha256 = ?3),
        CASE WHEN d.latest IS NULL THEN NULL ELSE (SELECT key FROM issuances WHERE device = d.key AND content_sha256 = ?4 AND state = 'issued'
@@ -71,7 +70,7 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
        ${deviceColumns.replace(/\w+/g, 'd.$&')}
      FROM clock c LEFT JOIN devices d ON d.fleet = ?1 AND d.id = ?2`,
   )
-  const certificateByKey = prepareList<CertificateSqlList>(db, `${certificateSelect} WHERE i.key = ?`)
+  const certificateByKey = prepareList<CertificateSqlRow>(db, `${certificateSelect} WHERE i.key = ?`)
 
   // One statement again: the device and its last certificate, whether the key is another's, whether an earlier intent is open.
   const deviceState = prepareList<
@@ -127,9 +126,8 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
      WHERE key = ?`,
   )
 
-  const isHeld = (device: DeviceSqlRow, last: CertificateRecord | null) =>
-    revoked.isClosed(device.key) ||
-    (last !== null && last.idx >= device.idx_floor && revoked.isRevoked(last.fleet, last.idx, last.issuer))
+  const isHeld = (key: number, idxFloor: number, last: CertificateRecord | null) =>
+    revoked.isClosed(key) || (last !== null && last.idx >= idxFloor && revoked.isRevoked(last.fleet, last.idx, last.issuer))
 
   function voidOthers(intent: IssuanceIntent): number {
     const open = openOfDevice.all(intent.device, intent.serial)
@@ -145,22 +143,17 @@ export function issuanceWrites(db: DatabaseSync, session: IssuanceSession): Issu
 
   return {
     enrollmentFacts({ fleet, deviceId, spkiSha256, contentSha256 }) {
-      const row = known(fleet, deviceId, spkiSha256, contentSha256)!
-      const [at, holderKey, birthHolder, sameContent, ...columns] = row
-      const device = columns[0] === null ? null : deviceRow(columns as DeviceSqlList)
-      const recordOf = (key: number | null) => {
-        const list = key === null ? undefined : certificateByKey(key)
-        return list === undefined ? null : certificateOfList(list)
-      }
-      const latestKey = device && device.latest
+      const [at, latestKey, holderKey, birthKeyHolder, sameKey, ...row] = known(fleet, deviceId, spkiSha256, contentSha256)!
+      const recordOf = (key: number | null) => (key === null ? null : certificateRecord(certificateByKey(key)))
       const latest = recordOf(latestKey)
       const holder = holderKey === latestKey ? latest : recordOf(holderKey)
+      const isRevoked = (key: number, idxFloor: number) => isHeld(key, idxFloor, latest)
       return {
-        device: device && deviceRecord(device, isClosed, session.hold, isHeld(device, latest)),
+        device: row[0] === null ? null : deviceRecord(row as DeviceSqlRow, isClosed, session.hold, isRevoked),
         latest,
-        same: sameContent === latestKey ? latest : recordOf(sameContent),
+        same: sameKey === latestKey ? latest : recordOf(sameKey),
         keyHolder: holder && { deviceId: holder.deviceId, fleet: holder.fleet, idx: holder.idx },
-        birthKeyHolder: birthHolder,
+        birthKeyHolder,
         lastTime: at,
       }
     },

@@ -2,10 +2,17 @@
 // microseconds, less than the message to another thread would. WAL lets it see every commit and block none.
 
 import type { DatabaseSync } from 'node:sqlite'
-import { auditHash, chainStart } from './audit-chain.ts'
 import type { Selector } from './selection.ts'
 import { rememberedHolds } from './sqlite-campaigns.ts'
-import { type CertificateSqlRow, certificateRecord, certificateSelect, heldAgainst, prepare, unrevoked } from './sqlite-rows.ts'
+import {
+  type CertificateSqlRow,
+  certificateRecord,
+  certificateSelect,
+  heldAgainst,
+  prepare,
+  prepareList,
+  unrevoked,
+} from './sqlite-rows.ts'
 import { selectorCondition } from './sqlite-selection.ts'
 import type {
   AuditEntry,
@@ -40,7 +47,7 @@ type ListedDevice = {
 export function sqliteReads(db: DatabaseSync) {
   const closedGroup = prepare(db, 'SELECT 1 FROM groups WHERE fleet = ? AND gid = ? AND bound IS NOT NULL')
   const isClosedGid = (fleet: string, gid: number) => closedGroup.get(fleet, gid) !== undefined
-  const certificateBySerial = prepare<CertificateSqlRow>(
+  const certificateBySerial = prepareList<CertificateSqlRow>(
     db,
     `${certificateSelect} WHERE i.issuer = ? AND i.serial = ? AND i.state = 'issued'`,
   )
@@ -152,7 +159,7 @@ export function sqliteReads(db: DatabaseSync) {
     lastTime,
 
     certificate: (issuer: Uint8Array, serial: Uint8Array): CertificateRecord | null =>
-      certificateRecord(certificateBySerial.get(issuer, serial)),
+      certificateRecord(certificateBySerial(issuer, serial)),
 
     secret(hash: Uint8Array): SecretRecord | null {
       const s = secretByHash.get(hash)
@@ -258,104 +265,4 @@ export function readSnapshot(db: DatabaseSync): { begin(): void; end(): void } {
     },
     end,
   }
-}
-
-/**
- * Each question names what must not be found. None runs through a table again for each row of another: CROSS JOIN keeps SQLite from an order that
- * it would take for want of statistics.
- */
-export const neverFound: readonly [what: string, sql: string][] = [
-  [
-    'a device whose last certificate is not its last',
-    `SELECT id FROM devices d WHERE latest IS NOT (SELECT max(key) FROM issuances WHERE device = d.key AND state <> 'void' AND state = 'issued')`,
-  ],
-  [
-    'a membership that its device does not know',
-    `SELECT m.id FROM memberships m WHERE NOT EXISTS (SELECT 1 FROM devices d, json_each(d.gids) g
-       WHERE d.fleet = m.fleet AND d.id = m.id AND g.value = m.gid)`,
-  ],
-  [
-    'a device whose group does not list it',
-    `SELECT d.id FROM devices d, json_each(d.gids) g
-     WHERE NOT EXISTS (SELECT 1 FROM memberships m WHERE m.fleet = d.fleet AND m.gid = g.value AND m.id = d.id)`,
-  ],
-  [
-    'a group whose count is wrong',
-    'SELECT name FROM groups g WHERE devices <> (SELECT count(*) FROM memberships m WHERE m.fleet = g.fleet AND m.gid = g.gid)',
-  ],
-  [
-    'a certificate without a group that its device was in',
-    `SELECT i.idx FROM issuances i JOIN devices d ON d.key = i.device CROSS JOIN json_each(d.gids) g
-       CROSS JOIN memberships m ON m.fleet = d.fleet AND m.gid = g.value AND m.id = d.id
-     WHERE i.state <> 'void' AND i.idx > m.joined_after AND NOT EXISTS (SELECT 1 FROM json_each(i.gids) WHERE value = m.gid)
-     AND NOT EXISTS (SELECT 1 FROM groups g WHERE g.fleet = i.fleet AND g.gid = m.gid AND g.bound <= i.idx)`,
-  ],
-  [
-    'a certificate of a closed group beyond its bound',
-    `SELECT i.idx FROM issuances i CROSS JOIN json_each(i.gids) m CROSS JOIN groups g ON g.fleet = i.fleet AND g.gid = m.value
-       WHERE g.bound <= i.idx AND i.state = 'issued'`,
-  ],
-  [
-    'a closed group without its notice',
-    'SELECT name FROM groups g WHERE bound IS NOT NULL AND NOT EXISTS (SELECT 1 FROM notices n WHERE n.fleet = g.fleet AND n.seq = g.closed_seq)',
-  ],
-  [
-    'a revocation without its notice',
-    'SELECT seq FROM revoked_sets s WHERE NOT EXISTS (SELECT 1 FROM notices n WHERE n.fleet = s.fleet AND n.seq = s.seq)',
-  ],
-  [
-    'listed certificates that nothing holds for revoked',
-    'SELECT block FROM revoked_blocks b WHERE NOT EXISTS (SELECT 1 FROM revoked_indices r WHERE r.fleet = b.fleet AND r.block = b.block)',
-  ],
-  [
-    'a spent secret without a certificate',
-    `SELECT d.id FROM secrets s JOIN devices d ON d.key = s.device WHERE s.issued AND (SELECT count(*) FROM issuances i WHERE i.device = s.device AND i.secret = s.hash AND i.state = 'issued') <> 1`,
-  ],
-  [
-    'a notice that does not follow the one before',
-    `SELECT n.seq FROM notices n LEFT JOIN notices p ON p.fleet = n.fleet AND p.seq = n.seq - 1 WHERE n.previous_sha256 IS NOT p.sha256
-       AND NOT (p.seq IS NULL AND EXISTS (SELECT 1 FROM audit WHERE kind = 'store_restored'))`,
-  ],
-  [
-    'certificates and audit records of issuance differ in number',
-    `SELECT 1 WHERE (SELECT count(*) FROM issuances WHERE state = 'issued') <> (SELECT count(*) FROM audit WHERE kind = 'certificate_issued')`,
-  ],
-  [
-    'a CRL whose number was not spent',
-    'SELECT list FROM crls c WHERE number > coalesce((SELECT number FROM crl_numbers n WHERE n.issuer = c.issuer), 0)',
-  ],
-  [
-    'a time later than the clock of the store',
-    "SELECT started_at FROM issuances WHERE started_at > (SELECT at FROM clock) AND NOT EXISTS (SELECT 1 FROM audit WHERE kind = 'clock_accepted')",
-  ],
-]
-
-/** Every broken invariant as a sentence. Reads the whole file: for an operator's check, not for a request. */
-export function sqliteCheck(db: DatabaseSync): string[] {
-  const broken: string[] = []
-  for (const row of db.prepare('PRAGMA integrity_check(20)').all())
-    if (row.integrity_check !== 'ok') broken.push(`file: ${row.integrity_check}`)
-  for (const row of db.prepare('PRAGMA foreign_key_check').all())
-    broken.push(`${row.table}: row ${row.rowid} points at nothing in ${row.parent}`)
-  for (const [what, sql] of neverFound) {
-    const row = db.prepare(`${sql} LIMIT 1`).get()
-    if (row) broken.push(`${what}: ${Object.values(row)[0]}`)
-  }
-  let last: Uint8Array = chainStart
-  let n = 0
-  const rows = prepare<AuditEntry & { n: number; hash: Uint8Array; requestId: string }>(
-    db,
-    'SELECT n, at, kind, request_id AS requestId, fleet, device, "by", code, detail, hash FROM audit WHERE n > ? ORDER BY n LIMIT 1000',
-  )
-  for (let page = rows.all(0); page.length > 0; page = rows.all(n))
-    for (const row of page) {
-      if (row.n !== n + 1) broken.push(`audit: record ${n + 1} is missing`)
-      if (Buffer.compare(auditHash(last, row.n, row), row.hash) !== 0) {
-        broken.push(`audit: record ${row.n} does not follow from the one before`)
-        return broken
-      }
-      last = row.hash
-      n = row.n
-    }
-  return broken
 }

@@ -4,33 +4,18 @@ import type { DatabaseSync, SQLInputValue } from 'node:sqlite'
 import type { DeviceHold } from './quarantine.ts'
 import type { CertificateRecord, DeviceRecord } from './store.ts'
 
-export interface DeviceSqlRow {
-  key: number
-  fleet: string
-  id: string
-  birth_spki_sha256: Uint8Array | null
-  key_origin: 'device' | 'host' | 'unknown'
-  gids: string
-  version: number
-  latest: number | null
-  idx_floor: number
-  supersedes: number
-  supersedes_since: number
-  suspected_at: number | null
-  known_at: number
-  seen_at: number | null
-}
+// A row is a list in the order of its columns: a record of the platform's own, a dictionary, costs nearly as much as the look-up.
 
 export const deviceColumns =
   'key, fleet, id, birth_spki_sha256, key_origin, gids, version, latest, idx_floor, supersedes, supersedes_since, suspected_at, known_at, seen_at'
 
 /** A row of `deviceColumns`. */
-export type DeviceSqlList = [
+export type DeviceSqlRow = [
   key: number,
   fleet: string,
   id: string,
   birthSpkiSha256: Uint8Array | null,
-  keyOrigin: DeviceSqlRow['key_origin'],
+  keyOrigin: DeviceRecord['keyOrigin'],
   gids: string,
   version: number,
   latest: number | null,
@@ -42,74 +27,40 @@ export type DeviceSqlList = [
   seenAt: number | null,
 ]
 
-export function deviceRow(list: DeviceSqlList): DeviceSqlRow {
-  const [key, fleet, id, birth, origin, gids, version, latest, idxFloor, supersedes, since, suspectedAt, knownAt, seenAt] = list
-  return {
-    key,
-    fleet,
-    id,
-    birth_spki_sha256: birth,
-    key_origin: origin,
-    gids,
-    version,
-    latest,
-    idx_floor: idxFloor,
-    supersedes,
-    supersedes_since: since,
-    suspected_at: suspectedAt,
-    known_at: knownAt,
-    seen_at: seenAt,
-  }
-}
-
 export function deviceRecord(
   row: DeviceSqlRow,
   isClosed: (fleet: string, gid: number) => boolean,
   hold: (fleet: string, key: number) => DeviceHold | null,
-  revoked: boolean,
+  isRevoked: (key: number, idxFloor: number) => boolean,
 ): DeviceRecord {
-  const gids = JSON.parse(row.gids) as number[]
+  const [key, fleet, id, birthSpkiSha256, keyOrigin, gidsText, version, _latest, idxFloor, ...standing] = row
+  const [supersedes, supersedesSince, suspectedAt, knownAt, seenAt] = standing
+  const gids = JSON.parse(gidsText) as number[]
   return {
-    key: row.key,
-    fleet: row.fleet,
-    id: row.id,
-    birthSpkiSha256: row.birth_spki_sha256,
-    keyOrigin: row.key_origin,
+    key,
+    fleet,
+    id,
+    birthSpkiSha256,
+    keyOrigin,
     gids,
-    closedGids: gids.filter(gid => isClosed(row.fleet, gid)),
-    version: row.version,
-    idxFloor: row.idx_floor,
-    supersedes: row.supersedes,
-    supersedesSince: row.supersedes_since,
-    suspectedAt: row.suspected_at,
-    knownAt: row.known_at,
-    seenAt: row.seen_at,
-    hold: hold(row.fleet, row.key),
-    revoked,
+    closedGids: gids.filter(gid => isClosed(fleet, gid)),
+    version,
+    idxFloor,
+    supersedes,
+    supersedesSince,
+    suspectedAt,
+    knownAt,
+    seenAt,
+    hold: hold(fleet, key),
+    revoked: isRevoked(key, idxFloor),
   }
 }
 
-export interface CertificateSqlRow {
-  issuer: Uint8Array
-  serial: Uint8Array
-  fleet: string
-  device_id: string
-  idx: number
-  gids: string
-  spki_sha256: Uint8Array
-  content_sha256: Uint8Array
-  epoch: number
-  not_before: number
-  not_after: number
-  secret: Uint8Array | null
-  der: Uint8Array
-}
-
-export const certificateSelect = `SELECT i.issuer, i.serial, i.fleet, d.id AS device_id, i.idx, i.gids, i.spki_sha256, i.content_sha256, i.epoch,
+export const certificateSelect = `SELECT i.issuer, i.serial, i.fleet, d.id, i.idx, i.gids, i.spki_sha256, i.content_sha256, i.epoch,
   i.not_before, i.not_after, i.secret, i.der FROM issuances i JOIN devices d ON d.key = i.device`
 
 /** A row of `certificateSelect`. */
-export type CertificateSqlList = [
+export type CertificateSqlRow = [
   issuer: Uint8Array,
   serial: Uint8Array,
   fleet: string,
@@ -125,29 +76,11 @@ export type CertificateSqlList = [
   der: Uint8Array,
 ]
 
-export function certificateOfList(list: CertificateSqlList): CertificateRecord {
-  const [issuer, serial, fleet, deviceId, idx, gids, spkiSha256, contentSha256, epoch, notBefore, notAfter, secret, der] = list
-  const groups = JSON.parse(gids)
-  return { issuer, serial, fleet, deviceId, idx, gids: groups, spkiSha256, contentSha256, epoch, notBefore, notAfter, secret, der }
-}
-
 export function certificateRecord(row: CertificateSqlRow | undefined): CertificateRecord | null {
   if (row === undefined) return null
-  return {
-    issuer: row.issuer,
-    serial: row.serial,
-    fleet: row.fleet,
-    deviceId: row.device_id,
-    idx: row.idx,
-    gids: JSON.parse(row.gids),
-    spkiSha256: row.spki_sha256,
-    contentSha256: row.content_sha256,
-    epoch: row.epoch,
-    notBefore: row.not_before,
-    notAfter: row.not_after,
-    secret: row.secret,
-    der: row.der,
-  }
+  const [issuer, serial, fleet, deviceId, idx, gidsText, spkiSha256, contentSha256, epoch, notBefore, notAfter, secret, der] = row
+  const gids = JSON.parse(gidsText) as number[]
+  return { issuer, serial, fleet, deviceId, idx, gids, spkiSha256, contentSha256, epoch, notBefore, notAfter, secret, der }
 }
 
 /** A prepared statement whose rows have a known shape. */
@@ -167,7 +100,7 @@ export function prepare<Row>(db: DatabaseSync, sql: string): Query<Row> {
 export const unrevoked = `NOT EXISTS (SELECT 1 FROM json_each(i.gids) m CROSS JOIN groups g ON g.fleet = i.fleet AND g.gid = m.value WHERE g.bound > i.idx)
   AND NOT ${revokedByItself('i')}`
 
-/** The first row, a list in the order of the columns: where every enrollment asks, a record costs as much as the look-up. */
+/** The first row, a list in the order of the columns. */
 export function prepareList<Row extends unknown[]>(db: DatabaseSync, sql: string): (...values: SQLInputValue[]) => Row | undefined {
   const statement = db.prepare(sql)
   statement.setReturnArrays(true)

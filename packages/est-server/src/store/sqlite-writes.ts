@@ -18,7 +18,7 @@ import { type NumberWrites, numberWrites } from './sqlite-numbers.ts'
 import { type ProfileSetWrites, profileSetWrites } from './sqlite-profile-sets.ts'
 import { revokedIndices } from './sqlite-revoked-indices.ts'
 import { type RevokedListWrites, revokedListWrites } from './sqlite-revoked-lists.ts'
-import { type DeviceSqlRow, deviceColumns, deviceRecord, heldAgainst, prepare } from './sqlite-rows.ts'
+import { type DeviceSqlRow, deviceColumns, deviceRecord, heldAgainst, prepare, prepareList } from './sqlite-rows.ts'
 import { type ScepWrites, scepWrites } from './sqlite-scep.ts'
 import { type SelectionWrites, selectionWrites } from './sqlite-selection.ts'
 import { type TokenWrites, tokenWrites } from './sqlite-token.ts'
@@ -98,9 +98,9 @@ export function writeSession(db: DatabaseSync): WriteSession {
     return held.of(fleet, key)
   }
   const campaigns = campaignWrites(db, audit, seen)
-  const deviceById = prepare<DeviceSqlRow & { held: number }>(
+  const deviceById = prepareList<[held: number, ...DeviceSqlRow]>(
     db,
-    `SELECT ${deviceColumns}, ${heldAgainst('d')} AS held FROM devices d WHERE fleet = ? AND id = ?`,
+    `SELECT ${heldAgainst('d')}, ${deviceColumns} FROM devices d WHERE fleet = ? AND id = ?`,
   )
   const sets = revokedListWrites(db, audit, revoked.forget)
   const manifest = manifestWrites(db)
@@ -151,8 +151,8 @@ export function writeSession(db: DatabaseSync): WriteSession {
       const admitted = manifest.admit(d.fleet, d.id, d.birthSpkiSha256, d.groups, d.at)
       if (admitted === 'refused') return null
       if (admitted !== 'unchanged') audit(d.audit)
-      const row = deviceById.get(d.fleet, d.id)!
-      return deviceRecord(row, groups.isClosed, hold, row.held === 1)
+      const [held, ...row] = deviceById(d.fleet, d.id)!
+      return deviceRecord(row, groups.isClosed, hold, () => held === 1)
     },
 
     acceptTime(entry) {
@@ -185,7 +185,8 @@ export function writeSession(db: DatabaseSync): WriteSession {
       const lacking = manifest.lacking(s.fleet, s.deviceId, s.groups)
       if (lacking !== null) return { kind: 'not_in_group', group: lacking }
       if (manifest.admit(s.fleet, s.deviceId, null, s.groups, s.at) === 'refused') return { kind: 'groups_full' }
-      insertSecret.run(s.hash, deviceById.get(s.fleet, s.deviceId)!.key, s.expiresAt, s.at)
+      const [, device] = deviceById(s.fleet, s.deviceId)!
+      insertSecret.run(s.hash, device, s.expiresAt, s.at)
       audit(s.audit)
       return { kind: 'minted' }
     },

@@ -11,6 +11,7 @@ import { createIdxBlocks } from './idx-blocks.ts'
 import { packManifest } from './packed-manifest.ts'
 import { approvalReads } from './sqlite-approvals.ts'
 import { campaignReads } from './sqlite-campaigns.ts'
+import { sqliteCheck } from './sqlite-check.ts'
 import { crlReads } from './sqlite-crl.ts'
 import { issuancePageReads } from './sqlite-issuance-pages.ts'
 import { issuerReads } from './sqlite-issuers.ts'
@@ -19,7 +20,7 @@ import { packJob, unpackMessage } from './sqlite-message.ts'
 import { noticeReads } from './sqlite-notice.ts'
 import { numberReads } from './sqlite-numbers.ts'
 import { profileSetReads } from './sqlite-profile-sets.ts'
-import { readSnapshot, sqliteCheck, sqliteReads } from './sqlite-reads.ts'
+import { readSnapshot, sqliteReads } from './sqlite-reads.ts'
 import { revokedListReads } from './sqlite-revoked-lists.ts'
 import { scanSqlite } from './sqlite-scan.ts'
 import { scepReads } from './sqlite-scep.ts'
@@ -31,7 +32,7 @@ import type { Store } from './store.ts'
 const batchJobsMax = 512
 const fewJobs = 24
 /**
- * A busy loop brings some ten jobs a turn, and a commit costs as much as writing those. Jobs that nothing follows leave a turn later; a turn is some
+ * A commit costs as much as some ten jobs, and a turn of a busy loop brings fewer. Jobs that nothing follows leave a turn later; a turn is some
  * milliseconds when it is long.
  */
 const gatheringTurns = 3
