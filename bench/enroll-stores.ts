@@ -9,10 +9,11 @@ import type { FromServer, ToServer } from './enroll-server.ts'
 import { worker } from './worker.ts'
 
 const repeats = 9
-/** Devices of one repeat on each store. */
+/** Devices of one repeat on each store, each with so many keys on its kept connection. */
 const perRepeat = 250
-/** With as many fresh ones above 2,000 requests before anything counts. */
-const warmUp = 1100
+const furtherKeys = 4
+/** Fresh ones on each store, and as many times more kept. */
+const warmUp = 6 * perRepeat
 const limit = 0.7
 
 const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1]
@@ -54,13 +55,14 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     const clients = worker<ToClients, FromClients>('enroll-clients.ts')
     const server = worker<ToServer, FromServer>('enroll-server.ts', 'server')
     workers.push(clients, server)
-    const { root, manifest } = await clients.ask({ kind: 'bear', count: total })
+    const { root, manifest } = await clients.ask({ kind: 'bear', count: total, further: furtherKeys })
     const address = kind === 'postgres' ? postgres.address('bench') : null
     const { port, identity } = await server.ask({ kind: 'start', root, manifest, postgres: address })
     await clients.ask({ kind: 'target', port, barePort: 0, rootPem: identity.rootPem })
     return {
-      async kept(count: number): Promise<Load> {
-        await clients.ask({ kind: 'fresh', count })
+      async kept(): Promise<Load> {
+        const count = perRepeat * furtherKeys
+        await clients.ask({ kind: 'fresh', count: perRepeat })
         const database = familyCpu(postgres.pid())
         const before = await server.ask({ kind: 'cpu' })
         const { serials, milliseconds } = await clients.ask({ kind: 'kept' })
@@ -84,13 +86,13 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
   try {
     const both = { sqlite: await sides('sqlite'), postgres: await sides('postgres') }
     progress('warming up')
-    for (let i = 0; i < 4; i++) for (const side of [both.sqlite, both.postgres]) await side.kept(warmUp / 4)
+    for (let i = 0; i < warmUp / perRepeat; i++) for (const side of [both.sqlite, both.postgres]) await side.kept()
     const loads: { sqlite: Load[]; postgres: Load[] } = { sqlite: [], postgres: [] }
     for (let i = 0; i < repeats; i++) {
       progress(`repeat ${i + 1} of ${repeats}`)
       // Who goes first takes turns, too.
       const order = i % 2 === 0 ? (['sqlite', 'postgres'] as const) : (['postgres', 'sqlite'] as const)
-      for (const kind of order) loads[kind].push(await both[kind].kept(perRepeat))
+      for (const kind of order) loads[kind].push(await both[kind].kept())
     }
     await both.sqlite.end()
     await both.postgres.end()
@@ -103,7 +105,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
       return name.padEnd(50) + cells.map(cell => median(cell).toFixed(0).padStart(13)).join('')
     }
     const table = [
-      `kept-alive enrollments, median of ${repeats} repeats of ${perRepeat} on each store in turns`,
+      `kept-alive enrollments, median of ${repeats} repeats of ${perRepeat * furtherKeys} on each store in turns`,
       `${''.padEnd(50)}${['server µs', 'database µs', 'per s'].map(title => title.padStart(13)).join('')}`,
       row('SQLite (in the server)', loads.sqlite),
       row('PostgreSQL (processes of its own)', loads.postgres),
