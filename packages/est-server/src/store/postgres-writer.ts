@@ -5,6 +5,7 @@
 import type { Client } from 'pg'
 import { EstServerError } from '../errors.ts'
 import { auditHash, boundEntry } from './audit-chain.ts'
+import { gathering } from './gathering.ts'
 import type { PostgresHolds } from './postgres-campaigns.ts'
 import { isServerTrouble, sqlState } from './postgres-connection.ts'
 import { dropHeldIntents, recordCertificates, recordIntents } from './postgres-issuance.ts'
@@ -237,7 +238,6 @@ export function postgresWriter(options: PostgresWriterOptions): PostgresWriter {
   const seen: { head: AuditHead | null } = { head: null }
   let client: Client | null = null
   let away = false
-  let scheduled = false
   let refusing: EstServerError | null = null
   let closed = false
   let idle: (() => void) | null = null
@@ -248,7 +248,6 @@ export function postgresWriter(options: PostgresWriterOptions): PostgresWriter {
   }
 
   const send = async (): Promise<void> => {
-    scheduled = false
     const connection = client
     if (away || connection === null) return
     const batch = waiting.splice(0, batchJobsMax)
@@ -282,13 +281,17 @@ export function postgresWriter(options: PostgresWriterOptions): PostgresWriter {
     }
     away = false
     onBatch?.(batch.length, (performance.now() - sentAt) / 1000, waiting.length)
-    // The next batch leaves before this one's callers run.
-    void send()
+    gather.next()
     answers.forEach((answer, i) => {
       if ('failed' in answer) batch[i].failed(answer.failed)
       else batch[i].done(answer.value as never)
     })
   }
+
+  const gather = gathering(
+    () => waiting.length,
+    () => void send(),
+  )
 
   return {
     write: job =>
@@ -296,10 +299,7 @@ export function postgresWriter(options: PostgresWriterOptions): PostgresWriter {
         if (refusing) return failed(refusing)
         if (waiting.length >= queueMax) return failed(new EstServerError('store_busy', `${waiting.length} writes are waiting`))
         waiting.push({ job, done: done as (value: never) => void, failed })
-        if (scheduled || away) return
-        scheduled = true
-        // At the end of this turn of the event loop, so that requests read together are committed together.
-        setImmediate(() => void send())
+        if (!away) gather.begin()
       }),
     attach(next) {
       client = next

@@ -7,6 +7,7 @@ import { dirname, resolve } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { Worker } from 'node:worker_threads'
 import { EstServerError } from '../errors.ts'
+import { gathering } from './gathering.ts'
 import { createIdxBlocks } from './idx-blocks.ts'
 import { packManifest } from './packed-manifest.ts'
 import { approvalReads } from './sqlite-approvals.ts'
@@ -30,13 +31,6 @@ import type { Store } from './store.ts'
 
 /** Jobs of one transaction. At 512 the fsync is long paid for and nobody waits more than some 20 ms behind a batch. */
 const batchJobsMax = 512
-const fewJobs = 24
-/**
- * A commit costs as much as some ten jobs, and a turn of a busy loop brings fewer. Jobs that nothing follows leave a turn later; a turn is some
- * milliseconds when it is long.
- */
-const gatheringTurns = 3
-const manyJobs = 128
 
 /** What the store needs of the writer thread; a test puts one in between that loses answers or dies. */
 export interface WriterThread {
@@ -105,12 +99,10 @@ function writeQueue(
   let sentAt = 0
   let waiting: Waiting[] = []
   let away: Waiting[] = []
-  let scheduled = false
   let stopped: EstServerError | null = null
   let idle: (() => void) | null = null
 
   const send = () => {
-    scheduled = false
     if (stopped || away.length > 0) return
     if (waiting.length === 0) {
       idle?.()
@@ -122,26 +114,7 @@ function writeQueue(
     thread.post(away.map(w => w.job))
   }
 
-  let turns = 0
-  let before = 0
-  const gather = () => {
-    if (turns === gatheringTurns || waiting.length === before || waiting.length >= manyJobs) return send()
-    turns++
-    before = waiting.length
-    setImmediate(gather)
-  }
-
-  /**
-   * At the end of this turn of the event loop, so that requests read together are committed together; and for as long as each turn brings more of them, a
-   * few turns later.
-   */
-  const schedule = () => {
-    if (scheduled) return
-    scheduled = true
-    turns = 0
-    before = 0
-    setImmediate(gather)
-  }
+  const gather = gathering(() => waiting.length, send)
 
   const stop = (unknown: boolean, detail: string, error: EstServerError) => {
     if (stopped) return
@@ -165,10 +138,7 @@ function writeQueue(
     const batch = away
     away = []
     onBatch?.(batch.length, (performance.now() - sentAt) / 1000, waiting.length)
-    // A message to the writer costs as much as a look-up in it, so a few that wait go with what this batch's callers will ask next; many do not
-    // wait for that.
-    if (waiting.length < fewJobs) schedule()
-    else send()
+    gather.next()
     message.answers.forEach((answer: JobAnswer, i) => {
       if ('failed' in answer) batch[i].failed(new EstServerError('store_failed', answer.failed))
       else batch[i].done(answer.value as never)
@@ -186,7 +156,7 @@ function writeQueue(
         if (stopped) return failed(stopped)
         if (waiting.length >= queueMax) return failed(new EstServerError('store_busy', `${waiting.length} writes are waiting`))
         waiting.push({ job: { name, argument }, done: done as (value: never) => void, failed })
-        if (away.length === 0) schedule()
+        if (away.length === 0) gather.begin()
       })
     },
     /** Settles what was accepted and accepts no more. */
