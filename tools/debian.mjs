@@ -15,6 +15,7 @@ export const debianPackages = [
   'libbctls-java',
   'libengine-pkcs11-openssl',
   'libstrongswan-extra-plugins',
+  'libstrongswan-standard-plugins',
   'libtpm2-pkcs11-1',
   'libtpm2-pkcs11-tools',
   'libtss2-tcti-swtpm0',
