@@ -29,7 +29,7 @@ export type FromScepClients =
   | { kind: 'load'; succeeded: string[]; failed: string[]; milliseconds: number }
   | { kind: 'open'; serials: [string, string][] }
 
-const primeCount = 150
+const primeCount = 170
 const exponent = 65537n
 const primes: bigint[] = []
 let pair = { i: 0, j: 1 }

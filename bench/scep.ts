@@ -29,7 +29,7 @@ const perKill = 200
 /** EST requests of one block, and blocks: idle and loaded by turns. */
 const estRequests = 250
 const estIntervalMs = 12
-const estBlocks = 5
+const estBlocks = 7
 /** Connections that take turns: enough for a stall of three quarters of a second. */
 const estDevices = 64
 /** SCEP enrollments that are there for one block: what a flat-out server makes in that time, and some. */

@@ -13,6 +13,7 @@ import {
   createApprovals,
   createChallenges,
   createEnrollment,
+  createLoopTurns,
   createRegistry,
   createScep,
   createScepListener,
@@ -20,6 +21,7 @@ import {
   enrollmentProfile,
   type Limits,
   type Log,
+  type LoopTurns,
   openSqliteStore,
   type ProfileOptions,
   type RaKey,
@@ -54,6 +56,8 @@ export interface ScepServerOptions {
   issuer?: 'P-256' | 'RSA-2048'
   /** As SoftwareRaOptions.nice; 0 unless told. */
   nice?: number
+  /** Of both doors. */
+  loopTurns?: LoopTurns
   ra?: (ra: RaKey, pair: RaPair) => RaKey | Promise<RaKey>
   enrollment?: (enrollment: Enrollment) => Pick<Enrollment, 'enroll' | 'caCertificates'>
   host?: string
@@ -136,7 +140,8 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
   const profiles = [options.profile ?? {}, ...(options.more ?? [])].map(more => enrollmentProfile({ ...base, ...more }))
   let revoked: (idx: number) => boolean = () => false
   const status = ({ idx }: { idx: number }) => (revoked(idx) ? 'revoked' : 'good') as 'revoked' | 'good'
-  const enrollment = createEnrollment({ store, issuer, profiles, status, clock, random, log })
+  const loopTurns = options.loopTurns ?? createLoopTurns()
+  const enrollment = createEnrollment({ store, issuer, profiles, status, clock, random, log, loopTurns })
   const signer = {
     certificate: issuing.certificate,
     key: { spki: issuing.spki, algorithm: issuer.algorithm, sign: async (message: Bytes) => key.sign(message) },
@@ -153,6 +158,7 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
       clock,
       random,
       log,
+      loopTurns,
     },
     enrollment: options.enrollment ? options.enrollment(enrollment) : enrollment,
     ...options.scep,

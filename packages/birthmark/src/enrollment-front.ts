@@ -7,6 +7,7 @@ import {
   createBearerTokens,
   createEnrollment,
   createListener,
+  createLoopTurns,
   createOutbound,
   createProxies,
   createServerKeys,
@@ -75,6 +76,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
   const outbound = createOutbound()
   const tokens = createBearerTokens({ outbound, clock, log })
   const webhook = createWebhook({ outbound, clock, log })
+  const loopTurns = createLoopTurns()
   const enrollment = createEnrollment({
     tokens,
     webhook,
@@ -87,6 +89,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     log,
     processes,
     profileStanding: standing,
+    loopTurns,
   })
   const unready = () => parts.unready() ?? standing.unready() ?? keys.unready()
   // The server's TLS identity vouches for the keys it makes; where no profile has any made it need not be able to.
@@ -122,6 +125,7 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
     nextCertificates: keys.next,
     opened: keys.opened,
     webhook,
+    loopTurns,
   })
   // Beside what EST's own port says: there SCEP alone takes nobody's traffic away.
   const whyNot = () => unready() ?? (scep && (scep.unready() ?? keys.unready(true)))

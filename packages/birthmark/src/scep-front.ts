@@ -30,7 +30,7 @@ export interface ScepFront {
 }
 
 export interface ScepFrontParts
-  extends Pick<ScepOptions, 'issuers' | 'store' | 'status' | 'nextCertificates' | 'webhook' | 'random' | 'log'> {
+  extends Pick<ScepOptions, 'issuers' | 'store' | 'status' | 'nextCertificates' | 'webhook' | 'loopTurns' | 'random' | 'log'> {
   clock: Clock
   enrollment: Enrollment
   /** Whose keys this process has: they sign the lists of GetCRL. */

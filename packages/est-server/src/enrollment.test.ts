@@ -101,6 +101,24 @@ describe('a certificate', () => {
     expect(asked).toEqual([false])
   })
 
+  it('is decided on and issued ahead of what SCEP asks', async () => {
+    let served = 0
+    const other = await kernel({
+      loopTurns: {
+        turn: () => Promise.reject(new Error('EST waits for nobody')),
+        async ahead(work) {
+          const done = await work()
+          served++
+          return done
+        },
+      },
+    })
+    const { peer } = await other.device('m-1')
+    issuedBy(await other.enroll(peer(), csrFor(testKey(), currentName('m-1'))))
+    await other.close()
+    expect(served).toBe(1)
+  })
+
   it.each(['P-256', 'P-384', 'Ed25519', 'RSA'] as const)('is accepted by openssl for a %s key', async kind => {
     const certificate = await enrollAs(d, testKey(kind))
     writeFileSync(join(k.folder, 'ca.pem'), k.ca.pem)

@@ -23,6 +23,7 @@ import {
   supersededError,
 } from './issue-certificate.ts'
 import { type IssuerSet, type IssuerStand, soleIssuer } from './issuer-set.ts'
+import { createLoopTurns, type LoopTurns } from './loop-turns.ts'
 import { awaitApproval } from './manual-approval.ts'
 import { sha256 } from './node-crypto.ts'
 import { resolveOpenIntents } from './open-intents.ts'
@@ -65,6 +66,8 @@ export interface EnrollmentOptions {
   webhook?: Webhook
   /** Where other servers answer for the fleet too: nothing is issued once one of them has newer profiles. */
   profileStanding?: ProfileStanding
+  /** What is asked by SCEP makes way in them for what is asked by EST. Shared with the SCEP service; its own unless told. */
+  loopTurns?: LoopTurns
   /** Called with each of `failpoints`. */
   failpoint?: Failpoint
 }
@@ -127,6 +130,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const { store, clock, random, log, status, failpoint, processes = 1 } = options
   const issuers = 'current' in options.issuer ? options.issuer : soleIssuer(options.issuer, options.lints)
   const certificates = createCertificateBudget(clock, processes)
+  const loopTurns = options.loopTurns ?? createLoopTurns()
   const issue = createIssuing({
     store,
     certificates,
@@ -136,6 +140,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     nextSerial: serialSource(clock, random),
     failpoint,
     profiles: options.profileStanding,
+    loopTurns,
   })
   const identities = createPeerIdentities(store, () => issuers.current().names, clock, options.tokens ?? null)
   for (const { label, tokens, webhook } of options.profiles)
@@ -479,7 +484,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
 
   /** 3. to 10. One request of a device at a time. */
   function inTurn(turn: Turn): Promise<EnrollmentOutcome> {
-    const outcome = turns.take(turn.name, () => serve(turn))
+    const isPatient = turn.request.peer.scep !== undefined
+    const outcome = turns.take(turn.name, () => (isPatient ? serve(turn) : loopTurns.ahead(() => serve(turn))))
     if (outcome === null) throw new UnavailableError('busy', 5, 'too many requests of this device are waiting')
     return outcome
   }

@@ -54,6 +54,7 @@ export { createStatusRoutes, type StatusAnswer, type StatusQuestion, type Status
 export { failpoints, type ProfileStanding } from './issue-certificate.ts'
 export { createIssuerSet, type IssuerSet, type IssuerStand, type SigningIssuer, soleIssuer } from './issuer-set.ts'
 export { type KeySigner, keySigner } from './key-envelope.ts'
+export { createLoopTurns, type LoopTurns } from './loop-turns.ts'
 export { aggregateMetrics, createMetrics, type GaugeName, type Metrics, type MetricsOptions } from './metrics.ts'
 export { verifyOnce as verifySignature } from './node-crypto.ts'
 export type * from './notice-input.ts'

@@ -7,6 +7,7 @@ import type { Authority, IssuancePermit } from './ca/issuance.ts'
 import type { CertificateBudget } from './certificate-budget.ts'
 import { EstServerError, failureCode } from './errors.ts'
 import type { IssuerSet } from './issuer-set.ts'
+import type { LoopTurns } from './loop-turns.ts'
 import type { Clock, Failpoint, Log } from './ports.ts'
 import type { Approval } from './registrar/decide.ts'
 import type { ScepTransaction } from './store/scep.ts'
@@ -41,6 +42,7 @@ export interface IssuingParts {
   nextSerial: () => Bytes
   failpoint: Failpoint | undefined
   profiles: ProfileStanding | undefined
+  loopTurns: Pick<LoopTurns, 'turn'>
 }
 
 export interface Issuing {
@@ -51,7 +53,7 @@ export interface Issuing {
   requestId: string
   note: Note
   transaction: ScepTransaction | undefined
-  /** Whether the signature may wait behind everybody else's. */
+  /** Whether it may wait behind everybody else. */
   patient: boolean
 }
 
@@ -97,6 +99,8 @@ export function createIssuing(parts: IssuingParts): (issuing: Issuing) => Promis
     try {
       // A crash behind this leaves a signature that nobody has seen.
       const signed = await authority.issue(permit, patient)
+      // Those that were signed together are verified and recorded one after the other.
+      if (patient) await parts.loopTurns.turn()
       await pass('signed')
       const { der } = authority.verify(signed)
       await pass('verified')

@@ -9,7 +9,7 @@ import type { Enrollment } from './enrollment.ts'
 import type { EnrollmentOutcome, Peer } from './enrollment-request.ts'
 import { EstServerError, failureCode } from './errors.ts'
 import { createLogBudget } from './log-budget.ts'
-import { createLoopTurns } from './loop-turns.ts'
+import { createLoopTurns, type LoopTurns } from './loop-turns.ts'
 import { sha256 } from './node-crypto.ts'
 import type { Clock, Log, RandomBytes } from './ports.ts'
 import { type IssuerName, operationalClaim } from './registrar/authenticate.ts'
@@ -62,6 +62,8 @@ export interface ScepOptions {
   webhook?: Webhook
   /** That answer on this port and record in this store; 1 unless told. */
   processes?: number
+  /** Enrollment's, so that this door makes way for the other; one of its own unless told. */
+  loopTurns?: LoopTurns
   clock: Clock
   random: RandomBytes
   log: Log
@@ -113,8 +115,15 @@ export function createScep(options: ScepOptions): ScepService {
   const envelopes = createScepEnvelopes({ ras, random, log })
   const admission = createChallengeAdmission({ store, webhook: options.webhook, clock, random })
   const queue = createWorkQueue({ atOnceMax, waitingMax: queueMax })
-  const turn = createLoopTurns()
+  const { turn } = options.loopTurns ?? createLoopTurns()
   const at = () => Math.floor(clock.now())
+
+  /** What the RA's thread decrypted together is gone on with one after the other. */
+  async function decrypt(verified: OpenedMessage): Promise<Bytes | null> {
+    const content = await envelopes.decrypt(verified)
+    await turn()
+    return content
+  }
 
   /** The one that clients are shown: of the issuer that signs now. */
   function currentRa(label: string | null): RaKey {
@@ -195,7 +204,7 @@ export function createScep(options: ScepOptions): ScepService {
     // certmonger and old routers know no RenewalReq: they sign a PKCSReq with the certificate that they have (RFC 8894 2.3). What names one of
     // our issuers is that or nothing; a certificate made for the occasion names itself.
     if (issuers().some(({ subject }) => equalBytes(subject, signer.issuer))) return renew(verified)
-    const content = await envelopes.decrypt(verified)
+    const content = await decrypt(verified)
     let csr = envelopes.csrOf(content, origin.requestId)
     if (!equalBytes(csr.spki, signer.spki) && csr !== envelopes.decoy) {
       // That the two differ is only said of a CSR that is whole. A bent one that happens to parse would otherwise tell its padding.
@@ -218,14 +227,14 @@ export function createScep(options: ScepOptions): ScepService {
         undefined,
         'certificate_unknown',
       )
-    const content = await envelopes.decrypt(verified)
+    const content = await decrypt(verified)
     const csr = envelopes.csrOf(content, verified.origin.requestId)
     return ask(verified, 'reenroll', transactionOf(verified, csr, null), csr.der)
   }
 
   async function poll(verified: OpenedMessage): Promise<Answer> {
     const { profile, header, signer } = verified
-    const content = await envelopes.decrypt(verified)
+    const content = await decrypt(verified)
     if (content === null) throw new ScepFailure('badRequest', 'the content does not decrypt', null)
     parseIssuerAndSubject(derOfBer(content))
     const known = await store.scepTransaction(profile.fleet, profile.label ?? '', header.transactionId)
@@ -237,7 +246,7 @@ export function createScep(options: ScepOptions): ScepService {
 
   /** The certificate that a query names. To those who hold a certificate of the fleet, and about it alone. */
   async function asked(verified: OpenedMessage): Promise<CertificateRecord> {
-    const content = await envelopes.decrypt(verified)
+    const content = await decrypt(verified)
     if (content === null) throw new ScepFailure('badRequest', 'the content does not decrypt', null)
     const id = parseIssuerAndSerial(derOfBer(content))
     const { profile, signer } = verified
@@ -309,6 +318,7 @@ export function createScep(options: ScepOptions): ScepService {
       await turn()
       const sealed = content && envelopes.seal(opened, content)
       const body = await signedReply(key, header, signed, pkiStatus, sealed, random)
+      await turn()
       return { kind: 'reply', body, outcome: pkiStatus.kind === 'failure' ? pkiStatus.failInfo : pkiStatus.kind }
     } catch (error) {
       const failure = failureOf(error, request.requestId, log)
@@ -348,7 +358,7 @@ export function createScep(options: ScepOptions): ScepService {
     async pkiOperation(request) {
       const busy = { kind: 'busy', retryAfterSeconds: 5 } as const
       try {
-        return (await queue.take(() => answer(request))) ?? busy
+        return (await queue.take(() => turn().then(() => answer(request)))) ?? busy
       } catch (error) {
         log.warn({ requestId: request.requestId, code: failureCode(error), err: error }, 'SCEP: no answer could be signed')
         return busy

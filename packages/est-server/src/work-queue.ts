@@ -1,7 +1,5 @@
 // Work that goes on in bounded numbers, the rest in a bounded queue.
 
-import { createLoopTurns } from './loop-turns.ts'
-
 export interface WorkQueue {
   /** Resolves to `work`'s result once it had its turn; to null, without having begun, when too much waits already. */
   take<T>(work: () => Promise<T>): Promise<T | null>
@@ -10,7 +8,6 @@ export interface WorkQueue {
 export function createWorkQueue({ atOnceMax, waitingMax }: { atOnceMax: number; waitingMax: number }): WorkQueue {
   let atOnce = 0
   const waiting: (() => void)[] = []
-  const turn = createLoopTurns()
   return {
     async take(work) {
       if (atOnce < atOnceMax) atOnce++
@@ -20,7 +17,7 @@ export function createWorkQueue({ atOnceMax, waitingMax }: { atOnceMax: number; 
         return await work()
       } finally {
         const next = waiting.shift()
-        if (next) void turn().then(next)
+        if (next) next()
         else atOnce--
       }
     },

@@ -98,7 +98,7 @@ export const peerWith = (chain: Bytes[] | null, more: Partial<Peer> = {}): Peer 
 })
 
 export interface KernelOptions
-  extends Partial<Pick<EnrollmentOptions, 'status' | 'random' | 'lints' | 'failpoint' | 'tokens' | 'webhook'>> {
+  extends Partial<Pick<EnrollmentOptions, 'status' | 'random' | 'lints' | 'failpoint' | 'tokens' | 'webhook' | 'loopTurns'>> {
   folder?: string
   profile?: Partial<ProfileOptions>
   more?: ProfileOptions[]
@@ -174,6 +174,7 @@ export async function kernel(options: KernelOptions = {}): Promise<Kernel> {
     ...(options.failpoint ? { failpoint: options.failpoint } : {}),
     ...(options.tokens ? { tokens: options.tokens } : {}),
     ...(options.webhook ? { webhook: options.webhook } : {}),
+    ...(options.loopTurns ? { loopTurns: options.loopTurns } : {}),
   })
   const plain = createRevocation({
     ...{ store, fleet, clock, log },
