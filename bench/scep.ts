@@ -207,23 +207,20 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     const measure = () => est.ask({ kind: 'measure', requests: estRequests, intervalMs: estIntervalMs })
     await measure()
     await measure()
-    const ratios: number[] = []
+    // Of all blocks: a block alone has two requests beyond its p99, and a pause of the machine is more than that.
     const latency: { idle: number[]; loaded: number[] } = { idle: [], loaded: [] }
     for (let i = 0; i < estBlocks; i++) {
       const devices = names(`beside-${i}`, perBlock)
       await prepare(devices)
-      const idle = p99((await measure()).latencies)
+      latency.idle.push(...(await measure()).latencies)
       // Goes on for as long as EST is measured: a block has more than can be done meanwhile, and the rest is done after it.
       const loading = load(devices)
-      const loaded = p99((await measure()).latencies)
+      latency.loaded.push(...(await measure()).latencies)
       const done = await loading
       if (done.failed.length > 0) throw new Error(`${done.failed.length} enrollments failed beside EST`)
       if (done.milliseconds < estRequests * estIntervalMs * 0.9)
         progress(`the SCEP load ended after ${done.milliseconds.toFixed(0)} ms, before EST's measurement did`)
       await open(devices)
-      ratios.push(loaded / idle)
-      latency.idle.push(idle)
-      latency.loaded.push(loaded)
     }
 
     for (let i = 0; i < kills; i++) {
@@ -255,7 +252,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
       ...(micro ? { ofScepserver: median(ofScepserver), ofScepserverAsInstalled: median(ofScepserverAsInstalled) } : {}),
       lost,
       duplicateSerials,
-      estP99Ratio: median(ratios),
+      estP99Ratio: p99(latency.loaded) / p99(latency.idle),
     }
     const table = [
       `µs of CPU a SCEP enrollment (RSA-2048 throughout unless said), median of ${repeats} repeats`,
@@ -268,7 +265,7 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
           ]
         : ['micromdm scepserver         not installed (apt-get install scep)']),
       `${all.length} devices by ${clientsAtOnce} clients, ${kills} kills: ${lost} lost, ${duplicateSerials} serials twice`,
-      `EST p99 beside SCEP flat out ${median(latency.loaded).toFixed(1)} ms, alone ${median(latency.idle).toFixed(1)} ms: ${figures.estP99Ratio.toFixed(2)} times   ≤ ${limits.estP99Ratio}`,
+      `EST p99 beside SCEP flat out ${p99(latency.loaded).toFixed(1)} ms, alone ${p99(latency.idle).toFixed(1)} ms: ${figures.estP99Ratio.toFixed(2)} times   ≤ ${limits.estP99Ratio}`,
     ].join('\n')
     return { table, figures }
   } finally {

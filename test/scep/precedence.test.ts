@@ -6,13 +6,16 @@ import { rsaKey, startScepServer } from '../support/scep-server.ts'
 
 it('each step of a message waits while somebody is served ahead, though not for long, and none is served ahead itself', async () => {
   const patience: (() => void)[] = []
-  const real = createLoopTurns((_, callback) => {
-    patience.push(callback)
-    return () => void patience.splice(patience.indexOf(callback), 1)
+  const real = createLoopTurns({
+    now: () => performance.now() / 1000,
+    setTimer(_, callback) {
+      patience.push(callback)
+      return () => void patience.splice(patience.indexOf(callback), 1)
+    },
   })
   let served = 0
   const loopTurns: LoopTurns = {
-    turn: real.turn,
+    ...real,
     ahead(work) {
       served++
       return real.ahead(work)

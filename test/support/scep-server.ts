@@ -121,11 +121,13 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
   const root = options.of?.root ?? fresh
   const made = fresh.subordinate('Router CA', options.issuer ?? 'P-256')
   const issuing: TestAuthority = options.of ? { ...made, ...options.of.issuing } : made
+  const loopTurns = options.loopTurns ?? createLoopTurns()
   const key = softwareIssuer({
     certificate: issuing.certificate,
     chain: [root.certificate],
     privateKeyPem: issuing.privateKeyPem,
     log,
+    loopTurns,
   })
   let signatures = 0
   const issuer: typeof key = {
@@ -140,14 +142,19 @@ export async function startScepServer(options: ScepServerOptions = {}): Promise<
   const profiles = [options.profile ?? {}, ...(options.more ?? [])].map(more => enrollmentProfile({ ...base, ...more }))
   let revoked: (idx: number) => boolean = () => false
   const status = ({ idx }: { idx: number }) => (revoked(idx) ? 'revoked' : 'good') as 'revoked' | 'good'
-  const loopTurns = options.loopTurns ?? createLoopTurns()
   const enrollment = createEnrollment({ store, issuer, profiles, status, clock, random, log, loopTurns })
   const signer = {
     certificate: issuing.certificate,
     key: { spki: issuing.spki, algorithm: issuer.algorithm, sign: async (message: Bytes) => key.sign(message) },
   }
   const raPair = options.of?.raPair ?? (await makeRa(signer, { organization: 'Routers' }, Math.floor(Date.now() / 1000), random))
-  const software = softwareRa({ certificate: raPair.certificate, privateKeyPem: raPair.key, nice: options.nice ?? 0, log })
+  const software = softwareRa({
+    certificate: raPair.certificate,
+    privateKeyPem: raPair.key,
+    nice: options.nice ?? 0,
+    log,
+    loopTurns,
+  })
   const service = createScep({
     ...{
       ra: options.ra ? await options.ra(software, raPair) : software,

@@ -8,6 +8,7 @@ import {
   type Issuer,
   type IssuerSet,
   type Log,
+  type LoopTurns,
   type Metrics,
   openRollOver,
   type RollOver,
@@ -23,6 +24,8 @@ export interface IssuerPorts {
   store: Store
   clock: Clock
   log: Log
+  /** As KeyThreadPorts'. */
+  loopTurns?: LoopTurns
   /** Counts what the keys sign. */
   metrics?: Metrics
 }
@@ -80,7 +83,13 @@ export async function openConfiguredIssuers(settings: Settings, ports: IssuerPor
       // Lists of what it signed are asked for as long as any of it lives, and none of it outlives the issuer.
       const lists = settings.status !== null && clock.now() < certificate.notAfter
       if (standing === 'retired' || (standing === 'previous' && !lists)) continue
-      const key = await openIssuer(signer, { state, clock, log, statusUrl: settings.status?.url ?? null })
+      const key = await openIssuer(signer, {
+        state,
+        clock,
+        log,
+        loopTurns: ports.loopTurns,
+        statusUrl: settings.status?.url ?? null,
+      })
       opened.push(ports.metrics?.issuer(key) ?? key)
     }
   } catch (error) {

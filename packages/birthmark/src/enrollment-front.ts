@@ -71,12 +71,12 @@ export async function openEnrollmentFront(settings: Settings, parts: FrontParts)
   const limits = { processes, ...(settings.development ? oneMachine : {}) }
   const store = metrics.store(parts.store)
   const { fleet, profiles } = settings
-  const keys = await openConfiguredIssuers(settings, { store, clock, log, metrics })
+  const loopTurns = createLoopTurns()
+  const keys = await openConfiguredIssuers(settings, { store, clock, log, metrics, loopTurns })
   const standing = await watchProfiles(settings, { store, clock, log })
   const outbound = createOutbound()
   const tokens = createBearerTokens({ outbound, clock, log })
   const webhook = createWebhook({ outbound, clock, log })
-  const loopTurns = createLoopTurns()
   const enrollment = createEnrollment({
     tokens,
     webhook,

@@ -6,6 +6,7 @@ import {
   failureCode,
   type Issuer,
   type Log,
+  type LoopTurns,
   readSecret,
   SecretError,
   softwareIssuer,
@@ -19,6 +20,8 @@ export interface IssuerParts {
   state: string
   clock: TimerClock
   log: Log
+  /** As KeyThreadPorts'. */
+  loopTurns?: LoopTurns | undefined
   /** As Issuer.statusUrl. */
   statusUrl?: string | null
 }
@@ -26,13 +29,13 @@ export interface IssuerParts {
 /** Rejects with CommandError: a token that is away, a wrong PIN, a certificate that has ended or may not issue. */
 export async function openIssuer({ certificates, key }: SignerSettings, parts: IssuerParts): Promise<Issuer> {
   const [certificate, ...chain] = certificates
-  const { state, clock, log } = parts
+  const { state, clock, log, loopTurns } = parts
   const common = { certificate, chain, now: Math.floor(clock.now()), statusUrl: parts.statusUrl ?? null, log }
   try {
     if (key.kind === 'software') {
       const passphrase = key.passphrase && readSecret(key.passphrase)
       try {
-        return softwareIssuer({ ...common, clock, privateKeyPem: key.pem, ...(passphrase ? { passphrase } : {}) })
+        return softwareIssuer({ ...common, clock, loopTurns, privateKeyPem: key.pem, ...(passphrase ? { passphrase } : {}) })
       } finally {
         passphrase?.fill(0)
       }

@@ -9,7 +9,7 @@ import type { SignerSettings } from './issuer-settings.ts'
 /** Throws what the software key throws; rejects with what the token says. `state`: folder in which a refused PIN is remembered. */
 export async function openRa(
   { certificates: [certificate], key }: SignerSettings,
-  { state, clock, log }: Pick<IssuerPorts, 'clock' | 'log'> & { state: string },
+  { state, clock, log, loopTurns }: Pick<IssuerPorts, 'clock' | 'log' | 'loopTurns'> & { state: string },
 ): Promise<RaKey> {
   if (key.kind === 'pkcs11') {
     const { openPkcs11Ra } = await import('@birthmark/pkcs11')
@@ -19,7 +19,7 @@ export async function openRa(
     return openPkcs11Ra({ certificate, library, token, key: key.key, pin, refusedPinFile, limits, log })
   }
   const privateKeyPem = key.passphrase === null ? key.pem : opened(key.pem, key.passphrase)
-  return softwareRa({ certificate, privateKeyPem, clock, log })
+  return softwareRa({ certificate, privateKeyPem, clock, log, loopTurns })
 }
 
 function opened(pem: string, source: Parameters<typeof readSecret>[0]): string {

@@ -105,6 +105,7 @@ describe('a certificate', () => {
     let served = 0
     const other = await kernel({
       loopTurns: {
+        isCalm: () => false,
         turn: () => Promise.reject(new Error('EST waits for nobody')),
         async ahead(work) {
           const done = await work()

@@ -16,19 +16,27 @@ function pending<T>() {
   return { promise, resolve, reject }
 }
 
-/** Timers that go off when told to. */
-function standingTimers() {
+/** A clock that stands, and what is to happen later. */
+function standingClock() {
   const timers: { seconds: number; callback: () => void }[] = []
   const setTimer = (seconds: number, callback: () => void) => {
     const timer = { seconds, callback }
     timers.push(timer)
     return () => void timers.splice(timers.indexOf(timer), 1)
   }
-  return { timers, setTimer }
+  return {
+    at: 5000,
+    timers,
+    setTimer,
+    now: function () {
+      return this.at
+    },
+  }
 }
 
 test('pieces come in their order, a few a turn, and others get in between', async () => {
-  const { turn } = createLoopTurns()
+  const { turn, ahead } = createLoopTurns()
+  await ahead(async () => {})
   const order: string[] = []
   const pieces = Array.from({ length: 10 }, (_, i) => turn().then(() => order.push(String(i))))
   setImmediate(() => setImmediate(() => order.push('another')))
@@ -39,8 +47,9 @@ test('pieces come in their order, a few a turn, and others get in between', asyn
 })
 
 test('pieces wait for those ahead, until the last of these has settled, well or not', async () => {
-  const { timers, setTimer } = standingTimers()
-  const { turn, ahead } = createLoopTurns(setTimer)
+  const clock = standingClock()
+  const { timers } = clock
+  const { turn, ahead } = createLoopTurns(clock)
   const [one, other] = [pending<string>(), pending<string>()]
   const [first, second] = [ahead(() => one.promise), ahead(() => other.promise)]
   const done: number[] = []
@@ -58,8 +67,9 @@ test('pieces wait for those ahead, until the last of these has settled, well or 
 })
 
 test('whoever has made way for a while goes, a few a turn; those that came later wait their own while', async () => {
-  const { timers, setTimer } = standingTimers()
-  const { turn, ahead } = createLoopTurns(setTimer)
+  const clock = standingClock()
+  const { timers } = clock
+  const { turn, ahead } = createLoopTurns(clock)
   const served = pending<void>()
   const work = ahead(() => served.promise)
   const done: number[] = []
@@ -76,4 +86,24 @@ test('whoever has made way for a while goes, a few a turn; those that came later
   served.resolve()
   await work
   expect(timers).toEqual([])
+})
+
+test('as many as SCEP has in work have one turn, once nobody was served ahead for a second', async () => {
+  const clock = standingClock()
+  const { turn, ahead } = createLoopTurns(clock)
+  const ofOneTurn = async () => {
+    let done = 0
+    const pieces = Array.from({ length: 20 }, () => turn().then(() => done++))
+    await nextTurn()
+    const first = done
+    await Promise.all(pieces)
+    return first
+  }
+  expect(await ofOneTurn()).toBe(16)
+  await ahead(async () => {})
+  expect(await ofOneTurn()).toBe(4)
+  clock.at += 1
+  expect(await ofOneTurn()).toBe(4)
+  clock.at += 0.1
+  expect(await ofOneTurn()).toBe(16)
 })

@@ -2,8 +2,14 @@
 // that whoever has something ready on a socket waits behind those and never behind all; and while somebody is served ahead of them they wait, though
 // not for long, so that they come to an end however many are.
 
+import type { TimerClock } from './ports.ts'
+
 /** Some two milliseconds. One alone would part what the threads behind it do together, and pay for it in messages and commits. */
 const piecesPerTurn = 4
+/** While nobody is served ahead: all that SCEP has in work. */
+const piecesPerCalmTurn = 16
+/** Since somebody was served ahead. */
+const calmAfterSeconds = 1
 /** What waits so long makes way no more: as long as some four enrollments by EST take, that wait for the medium most of the time. */
 const patienceSeconds = 0.02
 
@@ -12,27 +18,33 @@ export interface LoopTurns {
   turn(): Promise<void>
   /** Does `work`, and until it settles nobody has a turn who can wait. */
   ahead<T>(work: () => Promise<T>): Promise<T>
+  /** Whether nobody is served ahead, nor was lately. */
+  isCalm(): boolean
 }
 
-/** As TimerClock's. */
-type SetTimer = (seconds: number, callback: () => void) => () => void
-
-const ownTimer: SetTimer = (seconds, callback) => {
-  const timer = setTimeout(callback, seconds * 1000)
-  return () => clearTimeout(timer)
+const ownClock: TimerClock = {
+  now: () => performance.now() / 1000,
+  setTimer(seconds, callback) {
+    const timer = setTimeout(callback, seconds * 1000)
+    return () => clearTimeout(timer)
+  },
 }
 
-export function createLoopTurns(setTimer: SetTimer = ownTimer): LoopTurns {
+export function createLoopTurns(clock = ownClock): LoopTurns {
   const waiting: (() => void)[] = []
   let aheadNow = 0
+  let aheadAt = Number.NEGATIVE_INFINITY
   /** How many of those that wait have made way for long enough. */
   let impatient = 0
   let isScheduled = false
   let cancel: (() => void) | null = null
 
+  const isCalm = () => aheadNow === 0 && Math.abs(clock.now() - aheadAt) > calmAfterSeconds
+
   function run(): void {
     isScheduled = false
-    const pieces = waiting.splice(0, Math.min(piecesPerTurn, aheadNow === 0 ? waiting.length : impatient))
+    const most = isCalm() ? piecesPerCalmTurn : piecesPerTurn
+    const pieces = waiting.splice(0, Math.min(most, aheadNow === 0 ? waiting.length : impatient))
     impatient = Math.max(0, impatient - pieces.length)
     for (const go of pieces) go()
     schedule()
@@ -45,7 +57,7 @@ export function createLoopTurns(setTimer: SetTimer = ownTimer): LoopTurns {
       setImmediate(run)
       return
     }
-    cancel ??= setTimer(patienceSeconds, () => {
+    cancel ??= clock.setTimer(patienceSeconds, () => {
       cancel = null
       impatient = waiting.length
       schedule()
@@ -53,6 +65,7 @@ export function createLoopTurns(setTimer: SetTimer = ownTimer): LoopTurns {
   }
 
   return {
+    isCalm,
     turn: () =>
       new Promise(resolve => {
         waiting.push(resolve)
@@ -63,6 +76,7 @@ export function createLoopTurns(setTimer: SetTimer = ownTimer): LoopTurns {
       try {
         return await work()
       } finally {
+        aheadAt = clock.now()
         if (--aheadNow === 0) {
           cancel?.()
           cancel = null

@@ -72,7 +72,14 @@ export function softwareIssuer(options: SoftwareIssuerOptions): Issuer {
   let thread: KeyThread | null = null
   const open = () => {
     const privateKeyPem = privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
-    return keyThread({ name: 'issuer', privateKeyPem, nice: patientNice, clock: options.clock, log: options.log })
+    return keyThread({
+      name: 'issuer',
+      privateKeyPem,
+      nice: patientNice,
+      clock: options.clock,
+      log: options.log,
+      loopTurns: options.loopTurns,
+    })
   }
   return {
     ...read,

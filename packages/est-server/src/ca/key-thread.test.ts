@@ -7,18 +7,18 @@ import { softwareIssuer } from './issuer-key.ts'
 import { keyThread } from './key-thread.ts'
 import type { KeyJob } from './key-worker.ts'
 
-/** The threads that were opened, in order, and how many jobs each was given. They are real. */
-const threads = vi.hoisted(() => [] as (Worker & { jobs: number })[])
+/** The threads that were opened, in order, and the jobs each was given. They are real. */
+const threads = vi.hoisted(() => [] as (Worker & { given: KeyJob[] })[])
 vi.mock('node:worker_threads', async original => {
   const real = await original<typeof import('node:worker_threads')>()
   class Watched extends real.Worker {
-    jobs = 0
+    given: KeyJob[] = []
     constructor(...given: ConstructorParameters<typeof Worker>) {
       super(...given)
       threads.push(this)
     }
     override postMessage(jobs: KeyJob[]): void {
-      this.jobs += jobs.length
+      this.given.push(...jobs)
       super.postMessage(jobs)
     }
   }
@@ -105,7 +105,7 @@ test('a thread that ended is followed by another: what it was asked and what is 
   await eventually(() => expect(thread.unready()).toBeNull())
   expect(lines.at(-1)).toEqual({ fields: { key: 'test' }, message: "a key's thread serves again" })
   expect(verify('sha256', message, publicKey, await sign())).toBe(true)
-  expect([threads.length - first, threads[first + 1].jobs, lines.length]).toEqual([2, 1, 2])
+  expect([threads.length - first, threads[first + 1].given.length, lines.length]).toEqual([2, 1, 2])
   await thread.close()
 })
 
@@ -186,8 +186,33 @@ test('what an RSA issuer signs for the patient goes to a thread of theirs, what 
   const already = behind()
   const patient = await issuer.sign(tbs, true)
   expect(behind()).toBe(already === null ? null : already + 1)
-  expect([threads.length - before, threads.at(-1)!.jobs]).toEqual([1, 1])
+  expect([threads.length - before, threads.at(-1)!.given.length]).toEqual([1, 1])
   expect(Buffer.compare(prompt, patient)).toBe(0)
   expect(issuer.verify(tbs, patient)).toBe(true)
   await issuer.close?.()
+})
+
+test('the thread is asked to make way between two operations while somebody else is served, and not otherwise', async () => {
+  const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  let isCalm = true
+  const thread = keyThread({
+    name: 'test',
+    privateKeyPem: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
+    nice: 0,
+    loopTurns: { isCalm: () => isCalm },
+  })
+  const messages = [randomBytes(300), randomBytes(300)]
+  const asked = async () => {
+    const from = threads.at(-1)!.given.length
+    const signatures = await Promise.all(messages.map(message => thread.sign('rsa-pkcs1-sha256', message)))
+    expect(signatures.every((signature, i) => verify('sha256', messages[i], publicKey, signature))).toBe(true)
+    return threads
+      .at(-1)!
+      .given.slice(from)
+      .map(({ makeWay }) => makeWay ?? false)
+  }
+  expect(await asked()).toEqual([false, false])
+  isCalm = false
+  expect(await asked()).toEqual([true, true])
+  await thread.close()
 })

@@ -5,6 +5,7 @@
 import { Worker } from 'node:worker_threads'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { EstServerError } from '../errors.ts'
+import type { LoopTurns } from '../loop-turns.ts'
 import type { Log, TimerClock } from '../ports.ts'
 import type { KeyAnswer, KeyJob, KeyOptions } from './key-worker.ts'
 
@@ -14,6 +15,8 @@ export interface KeyThreadPorts {
   clock?: TimerClock | undefined
   /** Told of a thread that ends and of the next one that serves. */
   log?: Log | undefined
+  /** For whom the thread makes way between two operations; for nobody unless told. */
+  loopTurns?: Pick<LoopTurns, 'isCalm'> | undefined
 }
 
 export interface KeyThread {
@@ -53,9 +56,10 @@ export function keyThread({
   name,
   clock = ownClock,
   log,
+  loopTurns,
   ...workerData
 }: KeyOptions & KeyThreadPorts & { name: string }): KeyThread {
-  const jobs = jobQueue(name)
+  const jobs = jobQueue(name, () => loopTurns?.isCalm() ?? true)
   let worker: Worker | null = null
   let gone: string | null = null
   let closed = false
@@ -128,7 +132,7 @@ interface Waiting {
  * The queue in front of the thread: at most one batch is away, and what arrives meanwhile makes up the next one. Requests that were answered
  * together ask the store together, which then pays for one transaction; a message for each job would cost a tenth of the job.
  */
-function jobQueue(name: string) {
+function jobQueue(name: string, isCalm: () => boolean) {
   let worker: Worker | null = null
   /** Why nothing is asked of it. */
   let refusal: EstServerError | null = null
@@ -141,7 +145,8 @@ function jobQueue(name: string) {
     away = waiting.slice(0, batchJobsMax)
     waiting = waiting.slice(batchJobsMax)
     worker.ref()
-    worker.postMessage(away.map(({ job }) => job))
+    const makeWay = !isCalm()
+    worker.postMessage(away.map(({ job }) => (makeWay ? { ...job, makeWay } : job)))
   }
   /** At the end of this turn of the event loop, which may have more. */
   const schedule = () => {

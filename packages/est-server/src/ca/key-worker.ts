@@ -17,6 +17,8 @@ export interface KeyJob {
   algorithm: string
   /** decrypt: octets of the content key. */
   length: number
+  /** Whether somebody is served who would wait for the processor. */
+  makeWay?: boolean
 }
 
 /** Null where the key did not sign. As many as there were jobs, in their order. */
@@ -55,13 +57,8 @@ function signed({ bytes, algorithm }: KeyJob): Uint8Array | null {
   }
 }
 
-/**
- * Between two jobs whoever waits for this processor has it: Linux lets a thread go on for milliseconds, however nice it is. Some 0.07 ms with the
- * timer's slack.
- */
-function makeWay(): void {
-  if (nice > 0) Atomics.wait(nothing, 0, 0, 0.02)
-}
+/** Linux lets a thread go on for milliseconds, however nice it is; whoever waits for this processor has it now. Some 0.07 ms with the timer's slack. */
+const pause = () => Atomics.wait(nothing, 0, 0, 0.02)
 const nothing = new Int32Array(new SharedArrayBuffer(4))
 
 // A key beside its options is first taken for a KeyObject and a CryptoKey by throwing and catching; nobody reads where.
@@ -69,7 +66,7 @@ Error.stackTraceLimit = 0
 
 parentPort?.on('message', (jobs: KeyJob[]) => {
   const answers: KeyAnswer[] = jobs.map((job, i) => {
-    if (i > 0) makeWay()
+    if (i > 0 && job.makeWay) pause()
     const value = job.kind === 'decrypt' ? decrypted(job) : signed(job)
     // A copy without the pool that small buffers share.
     return value && new Uint8Array(value)

@@ -67,7 +67,7 @@ export function softwareRa(options: SoftwareRaOptions): RaKey {
   }
   if (!equalBytes(spki, certificate.spki)) throw unusable('key: not the key of the certificate')
 
-  const { privateKeyPem, nice = 10, clock, log } = options
-  const thread = keyThread({ name: 'RA', privateKeyPem, nice, clock, log })
+  const { privateKeyPem, nice = 10, clock, log, loopTurns } = options
+  const thread = keyThread({ name: 'RA', privateKeyPem, nice, clock, log, loopTurns })
   return { certificate, ...thread }
 }
