@@ -12,7 +12,8 @@ import { worker } from './worker.ts'
 
 const repeats = 7
 const perRepeat = 150
-const warmUp = 600
+/** JavaScriptCore compiles a function for good after some thousands of calls, and V8 the small ones too. */
+const warmUp = 4800
 /** What SPEED.md expects of BoringSSL. */
 const limit = 1.4
 
