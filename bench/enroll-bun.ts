@@ -13,7 +13,7 @@ import { worker } from './worker.ts'
 const repeats = 7
 const perRepeat = 150
 /** JavaScriptCore compiles a function for good after some thousands of calls, and V8 the small ones too. */
-const warmUp = 4800
+const warmUp = 32 * perRepeat
 /** What SPEED.md expects of BoringSSL. */
 const limit = 1.4
 
@@ -72,10 +72,10 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
       if (serials !== count) throw new Error(`${count} enrollments gave ${serials} certificates`)
       return (after.microseconds - before.microseconds) / count
     }
-    for (let i = 0; i < 4; i++)
+    for (let i = 0; i < warmUp; i += perRepeat)
       for (const runtime of runtimes) {
-        await load(runtime, 'fresh', warmUp / 4)
-        await load(runtime, 'kept', warmUp / 4)
+        await load(runtime, 'fresh', perRepeat)
+        await load(runtime, 'kept', perRepeat)
       }
     for (let i = 0; i < repeats; i++)
       for (const runtime of runtimes) {
