@@ -124,6 +124,9 @@ interface Recognised {
   identity: Identity
 }
 
+/** SCEP brings as many at once as it likes: it makes way for EST. */
+const isPatient = ({ request }: Turn) => request.peer.scep !== undefined
+
 const iso = (seconds: number) => new Date(seconds * 1000).toISOString()
 
 export function createEnrollment(options: EnrollmentOptions): Enrollment {
@@ -380,9 +383,16 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       }
       await failpoint?.('decided' satisfies (typeof failpoints)[number])
       // 4. to 9. Reserve, prepare, record the intent, sign, verify, record the certificate.
-      const { operation, requestId, transaction, peer } = request
-      const patient = peer.scep !== undefined
-      const issued = await issue({ approval: judged, name: turn.name, operation, requestId, note, transaction, patient })
+      const { operation, requestId, transaction } = request
+      const issued = await issue({
+        approval: judged,
+        name: turn.name,
+        operation,
+        requestId,
+        note,
+        transaction,
+        patient: isPatient(turn),
+      })
       // 10. Answer.
       if (issued.kind === 'issued')
         return {
@@ -484,8 +494,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
 
   /** 3. to 10. One request of a device at a time. */
   function inTurn(turn: Turn): Promise<EnrollmentOutcome> {
-    const isPatient = turn.request.peer.scep !== undefined
-    const outcome = turns.take(turn.name, () => (isPatient ? serve(turn) : loopTurns.ahead(() => serve(turn))))
+    const outcome = turns.take(turn.name, () => (isPatient(turn) ? serve(turn) : loopTurns.ahead(() => serve(turn))))
     if (outcome === null) throw new UnavailableError('busy', 5, 'too many requests of this device are waiting')
     return outcome
   }

@@ -88,6 +88,29 @@ test('whoever has made way for a while goes, a few a turn; those that came later
   expect(timers).toEqual([])
 })
 
+test('who is served one after the other, with no turn in between, is waited for as long as one who is served all that time', async () => {
+  const clock = standingClock()
+  const { timers } = clock
+  const { turn, ahead } = createLoopTurns(clock)
+  const [one, other] = [pending<void>(), pending<void>()]
+  const first = ahead(() => one.promise)
+  let isDone = false
+  const piece = turn().then(() => {
+    isDone = true
+  })
+  const [patience] = timers
+  one.resolve()
+  await first
+  const second = ahead(() => other.promise)
+  await turnsOfLoop(3)
+  expect([isDone, timers]).toEqual([false, [patience]])
+  timers.shift()!.callback()
+  await piece
+  other.resolve()
+  await second
+  expect(timers).toEqual([])
+})
+
 test('as many as SCEP has in work have one turn, once nobody was served ahead for a second', async () => {
   const clock = standingClock()
   const { turn, ahead } = createLoopTurns(clock)

@@ -2,6 +2,7 @@
 // that whoever has something ready on a socket waits behind those and never behind all; and while somebody is served ahead of them they wait, though
 // not for long, so that they come to an end however many are.
 
+import { monotonicClock } from './monotonic-clock.ts'
 import type { TimerClock } from './ports.ts'
 
 /** Some two milliseconds. One alone would part what the threads behind it do together, and pay for it in messages and commits. */
@@ -22,15 +23,7 @@ export interface LoopTurns {
   isCalm(): boolean
 }
 
-const ownClock: TimerClock = {
-  now: () => performance.now() / 1000,
-  setTimer(seconds, callback) {
-    const timer = setTimeout(callback, seconds * 1000)
-    return () => clearTimeout(timer)
-  },
-}
-
-export function createLoopTurns(clock = ownClock): LoopTurns {
+export function createLoopTurns(clock: TimerClock = monotonicClock): LoopTurns {
   const waiting: (() => void)[] = []
   let aheadNow = 0
   let aheadAt = Number.NEGATIVE_INFINITY
@@ -46,6 +39,10 @@ export function createLoopTurns(clock = ownClock): LoopTurns {
     const most = isCalm() ? piecesPerCalmTurn : piecesPerTurn
     const pieces = waiting.splice(0, Math.min(most, aheadNow === 0 ? waiting.length : impatient))
     impatient = Math.max(0, impatient - pieces.length)
+    if (waiting.length === 0) {
+      cancel?.()
+      cancel = null
+    }
     for (const go of pieces) go()
     schedule()
   }
@@ -77,11 +74,9 @@ export function createLoopTurns(clock = ownClock): LoopTurns {
         return await work()
       } finally {
         aheadAt = clock.now()
-        if (--aheadNow === 0) {
-          cancel?.()
-          cancel = null
-          schedule()
-        }
+        aheadNow--
+        // What waits keeps the time it has waited: the next one may be ahead before anybody had a turn.
+        schedule()
       }
     },
   }

@@ -318,6 +318,7 @@ export function createScep(options: ScepOptions): ScepService {
       await turn()
       const sealed = content && envelopes.seal(opened, content)
       const body = await signedReply(key, header, signed, pkiStatus, sealed, random)
+      // And those that the RA signed together are sent so.
       await turn()
       return { kind: 'reply', body, outcome: pkiStatus.kind === 'failure' ? pkiStatus.failInfo : pkiStatus.kind }
     } catch (error) {

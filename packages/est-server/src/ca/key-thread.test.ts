@@ -5,21 +5,22 @@ import { testAuthority } from '@birthmark/device-sdk/testing'
 import { expect, test, vi } from 'vitest'
 import { softwareIssuer } from './issuer-key.ts'
 import { keyThread } from './key-thread.ts'
-import type { KeyJob } from './key-worker.ts'
+import type { KeyBatch } from './key-worker.ts'
 
-/** The threads that were opened, in order, and the jobs each was given. They are real. */
-const threads = vi.hoisted(() => [] as (Worker & { given: KeyJob[] })[])
+/** The threads that were opened, in order, with the batches each was given. They are real. */
+const threads = vi.hoisted(() => [] as (Worker & { given: KeyBatch[] })[])
+const jobsOf = ({ given }: { given: KeyBatch[] }) => given.flatMap(({ jobs }) => jobs).length
 vi.mock('node:worker_threads', async original => {
   const real = await original<typeof import('node:worker_threads')>()
   class Watched extends real.Worker {
-    given: KeyJob[] = []
+    given: KeyBatch[] = []
     constructor(...given: ConstructorParameters<typeof Worker>) {
       super(...given)
       threads.push(this)
     }
-    override postMessage(jobs: KeyJob[]): void {
-      this.given.push(...jobs)
-      super.postMessage(jobs)
+    override postMessage(batch: KeyBatch): void {
+      this.given.push(batch)
+      super.postMessage(batch)
     }
   }
   return { ...real, Worker: Watched }
@@ -105,7 +106,7 @@ test('a thread that ended is followed by another: what it was asked and what is 
   await eventually(() => expect(thread.unready()).toBeNull())
   expect(lines.at(-1)).toEqual({ fields: { key: 'test' }, message: "a key's thread serves again" })
   expect(verify('sha256', message, publicKey, await sign())).toBe(true)
-  expect([threads.length - first, threads[first + 1].given.length, lines.length]).toEqual([2, 1, 2])
+  expect([threads.length - first, jobsOf(threads[first + 1]), lines.length]).toEqual([2, 1, 2])
   await thread.close()
 })
 
@@ -186,7 +187,7 @@ test('what an RSA issuer signs for the patient goes to a thread of theirs, what 
   const already = behind()
   const patient = await issuer.sign(tbs, true)
   expect(behind()).toBe(already === null ? null : already + 1)
-  expect([threads.length - before, threads.at(-1)!.given.length]).toEqual([1, 1])
+  expect([threads.length - before, jobsOf(threads.at(-1)!)]).toEqual([1, 1])
   expect(Buffer.compare(prompt, patient)).toBe(0)
   expect(issuer.verify(tbs, patient)).toBe(true)
   await issuer.close?.()
@@ -206,13 +207,11 @@ test('the thread is asked to make way between two operations while somebody else
     const from = threads.at(-1)!.given.length
     const signatures = await Promise.all(messages.map(message => thread.sign('rsa-pkcs1-sha256', message)))
     expect(signatures.every((signature, i) => verify('sha256', messages[i], publicKey, signature))).toBe(true)
-    return threads
-      .at(-1)!
-      .given.slice(from)
-      .map(({ makeWay }) => makeWay ?? false)
+    return threads.at(-1)!.given.slice(from)
   }
-  expect(await asked()).toEqual([false, false])
+  const batch = (makeWay: boolean) => [{ jobs: [expect.anything(), expect.anything()], makeWay }]
+  expect(await asked()).toEqual(batch(false))
   isCalm = false
-  expect(await asked()).toEqual([true, true])
+  expect(await asked()).toEqual(batch(true))
   await thread.close()
 })

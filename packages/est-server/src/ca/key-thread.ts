@@ -6,8 +6,9 @@ import { Worker } from 'node:worker_threads'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { EstServerError } from '../errors.ts'
 import type { LoopTurns } from '../loop-turns.ts'
+import { monotonicClock } from '../monotonic-clock.ts'
 import type { Log, TimerClock } from '../ports.ts'
-import type { KeyAnswer, KeyJob, KeyOptions } from './key-worker.ts'
+import type { KeyAnswer, KeyBatch, KeyJob, KeyOptions } from './key-worker.ts'
 
 /** What a key in a thread is lent; without it by its own timers and in silence. */
 export interface KeyThreadPorts {
@@ -43,18 +44,10 @@ const pauseSecondsMax = 30
 /** A thread that lived so long did not end from how it was opened. */
 const soundSeconds = 60
 
-const ownClock: TimerClock = {
-  now: () => performance.now() / 1000,
-  setTimer(seconds, callback) {
-    const timer = setTimeout(callback, seconds * 1000).unref()
-    return () => clearTimeout(timer)
-  },
-}
-
 /** `privateKeyPem`: PKCS#8 of an RSA key, not encrypted. `name`: whose key it is, for errors and log. */
 export function keyThread({
   name,
-  clock = ownClock,
+  clock = monotonicClock,
   log,
   loopTurns,
   ...workerData
@@ -145,8 +138,7 @@ function jobQueue(name: string, isCalm: () => boolean) {
     away = waiting.slice(0, batchJobsMax)
     waiting = waiting.slice(batchJobsMax)
     worker.ref()
-    const makeWay = !isCalm()
-    worker.postMessage(away.map(({ job }) => (makeWay ? { ...job, makeWay } : job)))
+    worker.postMessage({ jobs: away.map(({ job }) => job), makeWay: !isCalm() } satisfies KeyBatch)
   }
   /** At the end of this turn of the event loop, which may have more. */
   const schedule = () => {

@@ -17,8 +17,12 @@ export interface KeyJob {
   algorithm: string
   /** decrypt: octets of the content key. */
   length: number
-  /** Whether somebody is served who would wait for the processor. */
-  makeWay?: boolean
+}
+
+export interface KeyBatch {
+  jobs: KeyJob[]
+  /** Whether somebody is served meanwhile who would wait for the processor. */
+  makeWay: boolean
 }
 
 /** Null where the key did not sign. As many as there were jobs, in their order. */
@@ -64,9 +68,9 @@ const nothing = new Int32Array(new SharedArrayBuffer(4))
 // A key beside its options is first taken for a KeyObject and a CryptoKey by throwing and catching; nobody reads where.
 Error.stackTraceLimit = 0
 
-parentPort?.on('message', (jobs: KeyJob[]) => {
+parentPort?.on('message', ({ jobs, makeWay }: KeyBatch) => {
   const answers: KeyAnswer[] = jobs.map((job, i) => {
-    if (i > 0 && job.makeWay) pause()
+    if (i > 0 && makeWay) pause()
     const value = job.kind === 'decrypt' ? decrypted(job) : signed(job)
     // A copy without the pool that small buffers share.
     return value && new Uint8Array(value)
