@@ -88,6 +88,21 @@ describe('PKCSReq', () => {
     expect([rep.status, rep.failInfo]).toEqual(['failure', 2])
     expect((await fetch(`${server.url}/scep/est-only?operation=GetCACaps`)).status).toBe(404)
   })
+
+  it('an operation that is not offered is answered with those that are', async () => {
+    const answer = async (operation: string) => {
+      const response = await fetch(`${server.url}/scep?operation=${operation}`)
+      return [response.status, await response.text()]
+    }
+    expect(await answer('GetCert')).toEqual([
+      404,
+      'operation_unknown: no SCEP operation "GetCert"\nNext: Use GetCACaps, GetCACert, GetNextCACert or PKIOperation.\n',
+    ])
+    expect(await answer('GetNextCACert')).toEqual([
+      501,
+      'operation_not_offered: no roll-over of the CA is under way\nNext: Use GetCACert.\n',
+    ])
+  })
 })
 
 describe('RenewalReq', () => {

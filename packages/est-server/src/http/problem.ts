@@ -99,7 +99,7 @@ const table: Record<ProblemCode, Row> = {
     sentence: 'no such EST operation',
     next: 'Use cacerts, simpleenroll or simplereenroll under /.well-known/est/',
   },
-  label_unknown: { status: 404, sentence: 'no such EST label', next: 'Use a configured label, or none' },
+  label_unknown: { status: 404, sentence: 'no such label', next: 'Use a configured label, or none' },
   secret_not_allowed: { status: 403, sentence: 'a one-time secret does not serve here', next: operational },
   token_not_allowed: { status: 403, sentence: 'a bearer token does not serve here', next: operational },
   gateway_not_admitted: {
@@ -269,6 +269,8 @@ export interface Problem {
 export interface ProblemOptions {
   /** More exact than the row's sentence. Control characters are taken out: it may quote the peer. */
   detail?: string
+  /** What to do where the row's advice is for another door. No full stop. */
+  next?: string
   retryAfterSeconds?: number
   allow?: string
 }
@@ -299,5 +301,5 @@ export function problem(code: ProblemCode, options: ProblemOptions = {}): Proble
   const retryAfter = options.retryAfterSeconds ?? (row.status === 503 ? 5 : undefined)
   if (retryAfter !== undefined) headers['retry-after'] = String(Math.max(1, Math.ceil(retryAfter)))
   const detail = oneLine(options.detail || row.sentence)
-  return { status: row.status, headers, body: `${code}: ${detail}\nNext: ${row.next}.\n` }
+  return { status: row.status, headers, body: `${code}: ${detail}\nNext: ${options.next ?? row.next}.\n` }
 }

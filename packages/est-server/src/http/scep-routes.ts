@@ -81,7 +81,8 @@ export function scepEndpoint(service: ScepService, limits: Limits, log: Budgeted
     }
     if (operation !== 'GetCACaps' && operation !== 'GetCACert' && operation !== 'GetNextCACert')
       return refused(exchange, 'operation_unknown', {
-        detail: `no SCEP operation ${JSON.stringify(operation.slice(0, 32))}: GetCACaps, GetCACert, GetNextCACert, PKIOperation`,
+        detail: `no SCEP operation ${JSON.stringify(operation.slice(0, 32))}`,
+        next: `Use ${operations.slice(0, -1).join(', ')} or ${operations.at(-1)}`,
       })
     if (!reads) return refused(exchange, 'method_not_allowed', { allow: 'GET, HEAD' })
     if (operation === 'GetCACaps') {
@@ -97,7 +98,8 @@ export function scepEndpoint(service: ScepService, limits: Limits, log: Budgeted
       return answered(requestId, 200, { 'content-type': 'application/x-x509-ca-ra-cert' }, certificates)
     }
     const next = await service.nextCaCertificates(label)
-    if (next === null) return refused(exchange, 'operation_not_offered', { detail: 'no roll-over of the CA is under way' })
+    if (next === null)
+      return refused(exchange, 'operation_not_offered', { detail: 'no roll-over of the CA is under way', next: 'Use GetCACert' })
     count(exchange, 'ok')
     return answered(requestId, 200, { 'content-type': 'application/x-x509-next-ca-cert' }, next)
   }
