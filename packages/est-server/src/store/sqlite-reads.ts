@@ -49,7 +49,7 @@ export function sqliteReads(db: DatabaseSync) {
   const isClosedGid = (fleet: string, gid: number) => closedGroup.get(fleet, gid) !== undefined
   const certificateBySerial = prepareList<CertificateSqlRow>(
     db,
-    `${certificateSelect} WHERE i.issuer = ? AND i.serial = ? AND i.state = 'issued'`,
+    `${certificateSelect} WHERE i.issuer = +? AND i.serial = +? AND i.state = 'issued'`,
   )
   const clock = prepare<{ at: number }>(db, 'SELECT at FROM clock')
   const lastTime = () => clock.get()?.at ?? -1
@@ -61,7 +61,7 @@ export function sqliteReads(db: DatabaseSync) {
     issued: number
   }>(
     db,
-    'SELECT d.fleet, d.id, s.expires_at, s.content_sha256, s.issued FROM secrets s JOIN devices d ON d.key = s.device WHERE s.hash = ?',
+    'SELECT d.fleet, d.id, s.expires_at, s.content_sha256, s.issued FROM secrets s JOIN devices d ON d.key = s.device WHERE s.hash = +?',
   )
   const lastIdx = prepare<{ idx: number | null }>(db, 'SELECT max(idx) AS idx FROM issuances WHERE fleet = ?')
   const highestBound = prepare<{ bound: number | null }>(db, 'SELECT max(bound) AS bound FROM groups WHERE fleet = ?')
