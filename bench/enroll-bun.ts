@@ -1,32 +1,34 @@
-// The same server on Bun and on Node under the same load, in turns: enrollments that a second of CPU buys on each. Devices are a process of
-// their own on Node. Only the ratio of one run counts.
+// The same server on Bun and on Node under the same load, in turns: enrollments that a second of CPU buys on each, each run as `birthmark serve`
+// runs there. Devices are a process of their own on Bun: on Node a handshake costs them more than it costs a server on Bun, which would sleep
+// between them and commit each by itself. Only the ratio of one run counts.
 
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { ManifestEntry } from '@birthmark/est-server'
+import { serverEnvironment, serverFlags } from '../packages/birthmark/src/server-process.ts'
 import type { Order } from './enroll-bun-server.ts'
-import type { FromClients, ToClients } from './enroll-clients.ts'
-import { worker } from './worker.ts'
+import type { ToClients } from './enroll-clients.ts'
 
 const repeats = 7
 const perRepeat = 150
-/** JavaScriptCore compiles a function for good after some thousands of calls, and V8 the small ones too. */
-const warmUp = 32 * perRepeat
+/** V8 compiles the small functions after some thousands of calls; JavaScriptCore after half as many as these still compiled for a tenth of the time. */
+const warmUp = 64 * perRepeat
 /** What SPEED.md expects of BoringSSL. */
 const limit = 1.4
 
 const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1]
 
-function startServer(program: string, args: string[]) {
-  const child = spawn(program, [...args, join(import.meta.dirname, 'enroll-bun-server.ts')], { stdio: ['pipe', 'pipe', 'inherit'] })
+/** A program that answers each line of JSON with one. */
+function start<To>(program: string, args: string[], file: string, env = process.env) {
+  const child = spawn(program, [...args, join(import.meta.dirname, file)], { stdio: ['pipe', 'pipe', 'inherit'], env })
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   return {
-    async ask<T>(order: Order): Promise<T> {
+    async ask<T = unknown>(order: To): Promise<T> {
       child.stdin.write(`${JSON.stringify(order)}\n`)
       const { value, done } = await lines.next()
-      if (done) throw new Error(`${program} ended`)
+      if (done) throw new Error(`${file} ended on ${program}`)
       return JSON.parse(value) as T
     },
     kill: () => child.kill(),
@@ -43,12 +45,15 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
   const bun = findBun()
   if (!bun) throw new Error('Bun is not installed here')
   const runtimes = [
-    { name: 'Node', program: process.execPath, args: ['--conditions=source', '--disable-warning=ExperimentalWarning'] },
-    { name: 'Bun', program: bun, args: ['--conditions=source'] },
-  ].map(({ name, program, args }) => ({
-    name,
-    server: startServer(program, args),
-    clients: worker<ToClients, FromClients>('enroll-clients.ts'),
+    {
+      program: process.execPath,
+      args: ['--disable-warning=ExperimentalWarning', ...serverFlags],
+      env: serverEnvironment(process.env),
+    },
+    { program: bun, args: [], env: process.env },
+  ].map(({ program, args, env }) => ({
+    server: start<Order>(program, ['--conditions=source', ...args], 'enroll-bun-server.ts', env),
+    clients: start<ToClients>(bun, ['--conditions=source'], 'enroll-bun-clients.ts'),
     fresh: [] as number[],
     kept: [] as number[],
     runtime: '',
@@ -56,18 +61,20 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
   try {
     for (const runtime of runtimes) {
       const { server, clients } = runtime
-      const { root, manifest } = await clients.ask({ kind: 'bear', count: warmUp + repeats * perRepeat })
+      const born = await clients.ask<{ root: string; manifest: ManifestEntry[] }>({
+        kind: 'bear',
+        count: warmUp + repeats * perRepeat,
+      })
       const started = await server.ask<{ port: number; rootPem: string; runtime: string }>({
+        ...born,
         kind: 'start',
-        root: Buffer.from(root).toString('base64'),
-        manifest: manifest as ManifestEntry[],
       })
       runtime.runtime = started.runtime
       await clients.ask({ kind: 'target', port: started.port, barePort: 0, rootPem: started.rootPem })
     }
     const load = async ({ server, clients }: (typeof runtimes)[number], kind: 'fresh' | 'kept', count: number): Promise<number> => {
       const before = await server.ask<{ microseconds: number }>({ kind: 'cpu' })
-      const { serials } = await (kind === 'fresh' ? clients.ask({ kind, count }) : clients.ask({ kind }))
+      const { serials } = await clients.ask<{ serials: number }>(kind === 'fresh' ? { kind, count } : { kind })
       const after = await server.ask<{ microseconds: number }>({ kind: 'cpu' })
       if (serials !== count) throw new Error(`${count} enrollments gave ${serials} certificates`)
       return (after.microseconds - before.microseconds) / count

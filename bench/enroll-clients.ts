@@ -137,7 +137,8 @@ async function load<T>(items: T[], enroll: (item: T) => Promise<void>): Promise<
   return { serials: serials.size - before, milliseconds: performance.now() - start }
 }
 
-async function answer(message: ToClients): Promise<FromClients> {
+/** Does what a message says. */
+export async function answer(message: ToClients): Promise<FromClients> {
   switch (message.kind) {
     case 'bear': {
       const maker = await manufacturer(`Bench ${message.name ?? ''}`)

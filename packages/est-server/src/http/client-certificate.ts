@@ -2,7 +2,6 @@
 // is what anybody can write, and is never read. The handshake proved that the peer holds the leaf's private key (CertificateVerify);
 // whether the certificate is worth anything is for the registrar to say.
 
-import type { X509Certificate } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
 import type { Bytes } from '@birthmark/device-sdk/core'
 import type { Peer } from '../enrollment-request.ts'
@@ -10,16 +9,29 @@ import type { Peer } from '../enrollment-request.ts'
 /** Leaf and nine more. Real chains have up to five; what lies beyond is not looked at, and a path that needs it is not found. */
 const chainCertificatesMax = 10
 
+/** A certificate of the peer, with the one that came behind it. */
+interface SentCertificate {
+  raw?: Bytes
+  issuerCertificate?: SentCertificate | undefined
+}
+
 /**
- * The certificates the peer sent, DER, in the order sent; null for none. Node chains them through `issuerCertificate` whether or not
- * they belong together, and only for the first call on a connection.
+ * On Bun an X509Certificate is made of what `getPeerCertificate(true)` gives, certificate by certificate, which costs as much again. On Node that
+ * leaves out what does not belong together.
+ */
+const firstOf: (socket: TLSSocket) => SentCertificate | undefined =
+  process.versions.bun === undefined ? socket => socket.getPeerX509Certificate() : socket => socket.getPeerCertificate(true)
+
+/**
+ * The certificates the peer sent, DER, in the order sent; null for none. They are chained through `issuerCertificate` whether or not they
+ * belong together, and on Node only for the first call on a connection.
  */
 function chainOf(socket: TLSSocket): Bytes[] | null {
   const chain: Bytes[] = []
-  let certificate: X509Certificate | undefined = socket.getPeerX509Certificate()
-  while (certificate && chain.length < chainCertificatesMax) {
+  let certificate = firstOf(socket)
+  while (certificate?.raw && chain.length < chainCertificatesMax) {
     chain.push(certificate.raw)
-    certificate = certificate.issuerCertificate
+    certificate = certificate.issuerCertificate === certificate ? undefined : certificate.issuerCertificate
   }
   return chain.length === 0 ? null : chain
 }
