@@ -13,7 +13,7 @@ import type { ToClients } from './enroll-clients.ts'
 
 const repeats = 7
 const perRepeat = 150
-/** V8 compiles the small functions after some thousands of calls; JavaScriptCore after half as many as these still compiled for a tenth of the time. */
+/** V8 compiles small functions after some thousands of calls; JavaScriptCore spent a quarter of the time on it after 3,600 enrollments of each kind. */
 const warmUp = 64 * perRepeat
 /** What SPEED.md expects of BoringSSL. */
 const limit = 1.4
