@@ -33,6 +33,8 @@ interface SimOptions {
 const devicesMax = 5000
 // Batches are named by letters.
 const batchesMax = 26
+// Failures told one by one; the counts say the rest.
+const shownMax = 5
 
 export function define(command: Command, terminal: Terminal): void {
   command.description('Simulated devices that run the real SDK over real TLS and MQTT, against birthmark dev or any server.')
@@ -104,7 +106,7 @@ export function define(command: Command, terminal: Terminal): void {
 
   async function run(born: BornDevice[], options: SimOptions): Promise<void> {
     const target = targetOf(options)
-    let refused = 0
+    let [refused, shown, missing] = [0, 0, 0]
     await untilStopped(async stop => {
       const progress = (): void => {
         const now = fleet.counts()
@@ -120,9 +122,10 @@ export function define(command: Command, terminal: Terminal): void {
         onProgress: progress,
         onEvent: event => {
           terminal.result(event)
-          if (event.event !== 'refused') return
-          refused++
-          if (refused <= 5) terminal.line(`✘ ${event.device} — ${event.code}: ${printable(event.message)}`)
+          if (event.event !== 'refused' && event.event !== 'failed') return
+          if (event.event === 'refused') refused++
+          const again = event.event === 'failed' ? '; it tries again' : ''
+          if (++shown <= shownMax) terminal.line(`✘ ${event.device} — ${event.code}: ${printable(event.message)}${again}`)
         },
       })
       const { enrollSeconds } = await fleet.start()
@@ -147,6 +150,7 @@ export function define(command: Command, terminal: Terminal): void {
         clearInterval(pulse)
         clearTimeout(end)
         const last = fleet.counts()
+        missing = last.devices - last.enrolled
         await fleet.close()
         terminal.done(`stopped: ${last.telemetry} measurements, ${last.cut} sessions cut, ${last.revoked} devices revoked`)
         terminal.result({ event: 'done', ...last })
@@ -158,6 +162,13 @@ export function define(command: Command, terminal: Terminal): void {
         `${refused} refusals, see above`,
         'birthmark devices shows what the server knows',
         'refused',
+      )
+    if (missing)
+      throw new CommandError(
+        'some_not_enrolled',
+        `${missing} of ${born.length} did not enroll`,
+        'birthmark doctor tells more',
+        'unreachable',
       )
   }
 }

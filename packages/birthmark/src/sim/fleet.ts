@@ -17,13 +17,19 @@ export interface FleetCounts {
 }
 
 export type FleetEvent =
+  /** The server or the broker said no. */
   | { event: 'refused'; device: string; code: string; message: string }
+  /** It came to nothing otherwise, and is tried again. */
+  | { event: 'failed'; device: string; code: string; message: string }
   | { event: 'cut'; device: string }
   | { event: 'revoked'; device: string; by: 'notice' | 'server' }
 
 export interface SimFleet {
   devices: SimDevice[]
-  /** Enrolls and connects everybody. Devices that are refused are reported and left out. */
+  /**
+   * Enrolls and connects everybody, once. Devices that are refused are reported and left out; those that fail otherwise go on trying, as devices do,
+   * and join the others when they succeed.
+   */
   start(): Promise<{ enrollSeconds: number }>
   counts(): FleetCounts
   close(): Promise<void>
@@ -47,7 +53,8 @@ export function createSimFleet(options: {
   const { born, target, intervalMs, onEvent, onProgress } = options
   const timers = new Map<SimDevice, NodeJS.Timeout>()
   const revoked = new Set<SimDevice>()
-  const counts = { enrolled: 0, cut: 0 }
+  const enrolled = new Set<SimDevice>()
+  let cut = 0
   let closed = false
   let pulse: NodeJS.Timeout | undefined
 
@@ -56,7 +63,7 @@ export function createSimFleet(options: {
       ...one,
       target,
       onCut: () => {
-        counts.cut++
+        cut++
         onEvent({ event: 'cut', device: one.serial })
         comeBack(device, reconnectSecondsMin)
       },
@@ -86,6 +93,10 @@ export function createSimFleet(options: {
     )
   }
 
+  function reconnect(device: SimDevice): void {
+    if (!closed) void device.connect().catch(() => comeBack(device, reconnectSecondsMin))
+  }
+
   function measureAll(): void {
     devices.forEach((device, at) => {
       // Spread over the interval rather than all at its start.
@@ -101,20 +112,28 @@ export function createSimFleet(options: {
   return {
     devices,
     async start() {
-      const ready: SimDevice[] = []
+      const late: SimDevice[] = []
       const began = performance.now()
       await inParallel(devices, enrollWidth, async device => {
         try {
           await device.enroll()
-          counts.enrolled++
-          ready.push(device)
+          enrolled.add(device)
         } catch (error) {
           report(device, error)
+          if (!isRefusal(error)) late.push(device)
         }
         onProgress()
       })
       const enrollSeconds = (performance.now() - began) / 1000
-      await inParallel(ready, connectWidth, async device => {
+      for (const device of late) {
+        device.identity.on('active', () => {
+          enrolled.add(device)
+          reconnect(device)
+        })
+        // From here on the SDK asks again by itself, ever more slowly.
+        device.identity.start()
+      }
+      await inParallel([...enrolled], connectWidth, async device => {
         // Before the session, so that what it listens to is subscribed with it.
         device.identity.start()
         try {
@@ -124,7 +143,7 @@ export function createSimFleet(options: {
           comeBack(device, reconnectSecondsMin)
         }
         // A new certificate takes effect on a new session.
-        device.identity.on('active', () => void device.connect().catch(() => comeBack(device, reconnectSecondsMin)))
+        device.identity.on('active', () => reconnect(device))
         onProgress()
       })
       measureAll()
@@ -133,10 +152,10 @@ export function createSimFleet(options: {
     },
     counts: () => ({
       devices: devices.length,
-      enrolled: counts.enrolled,
+      enrolled: enrolled.size,
       connected: devices.filter(device => device.connected()).length,
       telemetry: devices.reduce((sum, device) => sum + device.sent, 0),
-      cut: counts.cut,
+      cut,
       revoked: revoked.size,
     }),
     async close() {
@@ -149,6 +168,11 @@ export function createSimFleet(options: {
 
   function report(device: SimDevice, error: unknown): void {
     const { code, message } = explain(error)
-    onEvent({ event: 'refused', device: device.serial, code, message })
+    onEvent({ event: isRefusal(error) ? 'refused' : 'failed', device: device.serial, code, message })
   }
+}
+
+/** By policy, at EST or in a CONNACK. */
+function isRefusal(error: unknown): boolean {
+  return explain(error).exit === 'refused' || typeof (error as { code?: unknown }).code === 'number'
 }
