@@ -2,14 +2,13 @@
 // runs there. Devices are a process of their own on Bun: on Node a handshake costs them more than it costs a server on Bun, which would sleep
 // between them and commit each by itself. Only the ratio of one run counts.
 
-import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import type { ManifestEntry } from '@birthmark/est-server'
 import { serverEnvironment, serverFlags } from '../packages/birthmark/src/server-process.ts'
 import type { Order } from './enroll-bun-server.ts'
 import type { ToClients } from './enroll-clients.ts'
+import { lineWorker } from './worker.ts'
 
 const repeats = 7
 const perRepeat = 150
@@ -19,21 +18,6 @@ const warmUp = 64 * perRepeat
 const limit = 1.4
 
 const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1]
-
-/** A program that answers each line of JSON with one. */
-function start<To>(program: string, args: string[], file: string, env = process.env) {
-  const child = spawn(program, [...args, join(import.meta.dirname, file)], { stdio: ['pipe', 'pipe', 'inherit'], env })
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-  return {
-    async ask<T = unknown>(order: To): Promise<T> {
-      child.stdin.write(`${JSON.stringify(order)}\n`)
-      const { value, done } = await lines.next()
-      if (done) throw new Error(`${file} ended on ${program}`)
-      return JSON.parse(value) as T
-    },
-    kill: () => child.kill(),
-  }
-}
 
 export function findBun(): string | null {
   const name = process.arch === 'arm64' ? 'bun-linux-aarch64' : 'bun-linux-x64'
@@ -52,8 +36,8 @@ export async function run(): Promise<{ table: string; figures: Record<string, nu
     },
     { program: bun, args: [], env: process.env },
   ].map(({ program, args, env }) => ({
-    server: start<Order>(program, ['--conditions=source', ...args], 'enroll-bun-server.ts', env),
-    clients: start<ToClients>(bun, ['--conditions=source'], 'enroll-bun-clients.ts'),
+    server: lineWorker<Order>(program, ['--conditions=source', ...args], 'enroll-bun-server.ts', env),
+    clients: lineWorker<ToClients>(bun, ['--conditions=source'], 'enroll-bun-clients.ts'),
     fresh: [] as number[],
     kept: [] as number[],
     runtime: '',

@@ -177,6 +177,7 @@ export async function answer(message: ToClients): Promise<FromClients> {
   }
 }
 
-process.on('message', (message: ToClients) => {
-  void answer(message).then(reply => process.send?.(reply, () => message.kind === 'stop' && process.disconnect()))
-})
+if (import.meta.main)
+  process.on('message', (message: ToClients) => {
+    void answer(message).then(reply => process.send?.(reply, () => message.kind === 'stop' && process.disconnect()))
+  })

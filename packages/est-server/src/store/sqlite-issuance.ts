@@ -1,7 +1,7 @@
 // The hot path of the SQLite driver: what is asked before a certificate and written for it. All of it runs on the writing connection, inside
 // the writer's transaction: its page cache survives the writer's own commits, while a reading connection drops its cache at each of them,
 // and an enrollment that reads after every commit would read from the file. `= +?` and not `= ?`: SQLite 3.54 plans a statement of several tables
-// anew for each value that a column is compared with, which costs more than to run it; a sum of one term is the same value and no reason.
+// anew at each call when a column is compared with a bare parameter, which costs more than to run it. A unary plus changes neither value nor plan.
 
 import type { DatabaseSync } from 'node:sqlite'
 import type { DeviceHold } from './quarantine.ts'
