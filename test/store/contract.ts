@@ -71,7 +71,7 @@ function issuedOf(intent: IssuanceIntent, id: string) {
   return { issuer, serial: intent.serial, der: sha256('certificate'), idxFloor: 0, supersedes: 0, supersedesSince: 0, at, audit }
 }
 
-async function issue(store: Store, id: string, change: Partial<IssuanceIntent> = {}): Promise<IssuanceIntent> {
+export async function issue(store: Store, id: string, change: Partial<IssuanceIntent> = {}): Promise<IssuanceIntent> {
   const intent = await intentFor(store, id, change)
   expect(await store.recordIntent(intent)).toEqual({ kind: 'recorded' })
   expect(await store.recordCertificate(issuedOf(intent, id))).toBe('recorded')

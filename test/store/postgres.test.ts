@@ -8,7 +8,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { startPostgres, type TestPostgres } from '../support/postgres.ts'
 import { approvalsContract } from './approvals-contract.ts'
 import { campaignsContract } from './campaigns-contract.ts'
-import { auditEntry, manifestEntry, storeContract } from './contract.ts'
+import { auditEntry, issue, manifestEntry, storeContract } from './contract.ts'
 import { crlContract } from './crl-contract.ts'
 import { issuersContract } from './issuers-contract.ts'
 import { noticeContract } from './notice-contract.ts'
@@ -146,6 +146,46 @@ describe('postgres driver', () => {
     const results = await Promise.allSettled(Array.from({ length: 30 }, () => store.appendAudit(auditEntry('failure'))))
     expect(results.filter(r => r.status === 'rejected').map(r => r.reason.code)).toEqual(new Array(20).fill('store_busy'))
     await store.close()
+  })
+
+  it('looks an enrollment up in a large fleet as in an empty one, also by plans that were made for the empty one', async () => {
+    const store = await open()
+    // What the server would otherwise learn of the tables in a minute or in an hour.
+    await server.sql(
+      `DO $$ DECLARE t record; BEGIN FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = '${schema}' LOOP
+         EXECUTE format('ALTER TABLE ${schema}.%I SET (autovacuum_enabled = off)', t.tablename); END LOOP; END $$`,
+    )
+    await store.importManifest(
+      'meters',
+      ['a', 'b'].map(id => manifestEntry(id)),
+      auditEntry('manifest_imported'),
+    )
+    await issue(store, 'a')
+    expect(await store.lastIdx('meters')).toBe(1)
+    await server.sql(
+      `SET search_path = ${schema};
+       INSERT INTO groups (fleet, gid, name) SELECT 'meters', 100 + n, 'g' || n FROM generate_series(1, 3000) n;
+       INSERT INTO devices (fleet, id, key_origin, gids, known_at) SELECT 'meters', 'd' || n, 'device', '{1}', 0 FROM generate_series(1, 3000) n;
+       INSERT INTO issuances (issuer, serial, fleet, idx, device, gids, spki_sha256, content_sha256, epoch, not_before, not_after, state, request_id,
+         started_at, der) SELECT i.issuer, sha256(d.id::bytea), 'meters', 1000000 + d.key, d.key, '{1}', sha256(d.id::bytea), sha256(d.id::bytea), 0, 0, 0,
+         'intent', '', 0, '' FROM devices d, issuances i WHERE d.id ~ '^d' AND i.idx = 1`,
+    )
+    const read = async () => {
+      const [{ tuples }] = await server.sql(
+        `SELECT ((SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = '${schema}')
+           + (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = '${schema}'))::integer AS tuples`,
+      )
+      return tuples as number
+    }
+    const before = await read()
+    await issue(store, 'b', { idx: 2_000_000 })
+    expect(await store.lastIdx('meters')).toBe(2_000_000)
+    // Its sessions hand in what they counted when they end.
+    await store.close()
+    await until(
+      async () => (await server.sql("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'birthmark %'")).length === 0,
+    )
+    expect((await read()) - before).toBeLessThan(200)
   })
 
   it('check names what was tampered with', async () => {

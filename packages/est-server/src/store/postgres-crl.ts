@@ -1,7 +1,7 @@
 // Revocation lists in PostgreSQL: the reads and writes of crl.ts.
 
 import type { CertificateStanding, CrlHead, CrlRecord, DatedRule, SerialQuery, SerialRun } from './crl.ts'
-import type { Rows } from './postgres-rows.ts'
+import { highest, type Rows } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
 
 export function postgresCrlReads(rows: Rows) {
@@ -12,7 +12,7 @@ export function postgresCrlReads(rows: Rows) {
     revocations: (fleet: string | null): Promise<number> =>
       fleet === null
         ? number('notice-count', 'SELECT count(*) AS value FROM notices', [])
-        : number('last-seq', 'SELECT coalesce(max(seq), 0) AS value FROM notices WHERE fleet = $1', [fleet]),
+        : number('last-seq', `SELECT ${highest('seq', 'notices WHERE fleet = $1')} AS value`, [fleet]),
 
     datedRules: (fleet: string): Promise<DatedRule[]> =>
       rows(
@@ -34,7 +34,7 @@ export function postgresCrlReads(rows: Rows) {
     },
 
     lastIdx: (fleet: string): Promise<number> =>
-      number('last-idx', 'SELECT coalesce(max(idx), 0) AS value FROM issuances WHERE fleet = $1', [fleet]),
+      number('last-idx', `SELECT ${highest('idx', 'issuances WHERE fleet = $1')} AS value`, [fleet]),
 
     serials: ({ issuer, fleet, from, to, since }: SerialQuery): Promise<SerialRun[]> =>
       rows(
@@ -47,7 +47,7 @@ export function postgresCrlReads(rows: Rows) {
     async standing(issuer: Uint8Array, serial: Uint8Array): Promise<CertificateStanding | null> {
       const [found] = await rows<CertificateStanding>(
         'standing',
-        `SELECT fleet, idx, gids, coalesce((SELECT max(seq) FROM notices n WHERE n.fleet = i.fleet), 0) AS revocations FROM issuances i
+        `SELECT fleet, idx, gids, ${highest('seq', 'notices n WHERE n.fleet = i.fleet')} AS revocations FROM issuances i
          WHERE issuer = $1 AND serial = $2 AND state = 'issued'`,
         [issuer, serial],
       )

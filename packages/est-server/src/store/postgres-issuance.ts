@@ -1,7 +1,8 @@
 // Intents and certificates, many in one statement: the writes of every enrollment. Each statement checks the preconditions of each of its rows
 // and writes those that hold; the transaction around it holds the line, so what it saw stays true until COMMIT.
 
-import { heldAgainst, revokedByItself } from './postgres-rows.ts'
+import { byteaArray, int4Array, int8Array, textArray } from './postgres-array.ts'
+import { heldWithLatest, revokedByItself } from './postgres-rows.ts'
 import { postgresScepWrites } from './postgres-scep.ts'
 import type { Transaction } from './postgres-writer.ts'
 import type { HoldsOfFleets } from './quarantine.ts'
@@ -37,7 +38,7 @@ WITH j AS (
     AS j (issuer, serial, der, at, idx_floor, supersedes, supersedes_since, n)
 ), done AS (
   UPDATE issuances i SET state = 'issued', der = j.der, finished_at = j.at FROM j
-  WHERE i.issuer = j.issuer AND i.serial = j.serial AND i.state = 'intent'
+  WHERE i.issuer = j.issuer AND i.serial = j.serial AND i.state = $9
   RETURNING i.key, i.device, i.secret, j.n, j.at, j.idx_floor, j.supersedes, j.supersedes_since
 ), moved AS (
   UPDATE devices d SET latest = done.key, version = version + 1, idx_floor = greatest(d.idx_floor, done.idx_floor), supersedes = done.supersedes,
@@ -52,8 +53,9 @@ export async function recordCertificates(tx: Transaction, jobs: Placed<IssuedRec
   for (const round of rounds(jobs, r => [hex(r.serial)])) {
     const of = <T>(column: (r: IssuedRecord) => T) => round.map(({ argument }) => column(argument))
     const done = await tx.rows<{ n: number }>('certificates', certificatesUpdate, [
-      ...[of(r => r.issuer), of(r => r.serial), of(r => r.der), of(r => r.at), of(r => r.idxFloor), of(r => r.supersedes)],
-      ...[of(r => r.supersedesSince), round.map((_, n) => n)],
+      ...[byteaArray(of(r => r.issuer)), byteaArray(of(r => r.serial)), byteaArray(of(r => r.der)), int8Array(of(r => r.at))],
+      ...[int4Array(of(r => r.idxFloor)), int4Array(of(r => r.supersedes)), int8Array(of(r => r.supersedesSince))],
+      ...[int4Array(round.map((_, n) => n)), 'intent'],
     ])
     const recorded = new Set(done.map(row => row.n))
     round.forEach(({ argument, i }, n) => {
@@ -73,7 +75,7 @@ WITH j AS (
   SELECT j.*, d.key IS NOT NULL AND d.version = j.version AS is_current,
     EXISTS (SELECT 1 FROM groups g WHERE g.fleet = j.fleet AND g.gid = ANY (j.gids::integer[]) AND g.bound IS NOT NULL) AS is_closed,
     -- From the commit of a revocation on, nothing is issued to whom it names, by whom it names, or under an idx that it covers.
-    ${heldAgainst('d')} AS is_held,
+    ${heldWithLatest('d', 'l')} AS is_held,
     EXISTS (SELECT 1 FROM revoked_sets r WHERE r.fleet = j.fleet AND r.kind = 'issuer' AND r.issuer = j.issuer) AS is_issuer_revoked,
     ${revokedByItself('j')} AS is_covered,
     -- And from the commit of a denial on, nothing that was approved before.
@@ -88,9 +90,9 @@ WITH j AS (
     j.profiles IS NULL OR coalesce(j.profiles = (SELECT p.hash FROM profile_sets p WHERE p.fleet = j.fleet ORDER BY p.generation DESC LIMIT 1), true)
       AS is_newest,
     -- Indices order a device's certificates; another process may have drawn the last one from a higher block.
-    NOT EXISTS (SELECT 1 FROM issuances l WHERE l.key = d.latest AND l.idx >= j.idx) AS is_ahead,
+    l.idx IS NULL OR l.idx < j.idx AS is_ahead,
     EXISTS (SELECT 1 FROM issuances o WHERE o.device = j.device AND o.state = 'intent' AND o.serial <> j.serial) AS has_open
-  FROM j LEFT JOIN devices d ON d.key = j.device
+  FROM j LEFT JOIN devices d ON d.key = j.device LEFT JOIN issuances l ON l.key = d.latest
 ), added AS (
   INSERT INTO issuances (issuer, serial, fleet, idx, device, gids, spki_sha256, content_sha256, epoch, not_before, not_after, state, secret,
     request_id, started_at, der)
@@ -200,10 +202,12 @@ export async function recordIntents(tx: Transaction, jobs: Placed<IssuanceIntent
     if (round.length === 0) continue
     const of = <T>(column: (i: IssuanceIntent) => T) => round.map(({ argument }) => column(argument))
     const rows = await tx.rows<Judged>('intents', intentsInsert, [
-      ...[of(i => i.issuer), of(i => i.serial), of(i => i.fleet), of(i => i.idx), of(i => i.device), of(i => i.deviceVersion)],
-      ...[of(i => `{${i.gids}}`), of(i => i.spkiSha256), of(i => i.contentSha256), of(i => i.epoch), of(i => i.notBefore)],
-      ...[of(i => i.notAfter), of(i => i.secret), of(i => i.requestId), of(i => i.at), of(i => i.tbs), round.map((_, n) => n)],
-      ...[of(i => i.profiles ?? null), of(i => i.consent ?? null)],
+      ...[byteaArray(of(i => i.issuer)), byteaArray(of(i => i.serial)), textArray(of(i => i.fleet)), int4Array(of(i => i.idx))],
+      ...[int8Array(of(i => i.device)), int4Array(of(i => i.deviceVersion)), textArray(of(i => `{${i.gids}}`))],
+      ...[byteaArray(of(i => i.spkiSha256)), byteaArray(of(i => i.contentSha256)), int4Array(of(i => i.epoch))],
+      ...[int8Array(of(i => i.notBefore)), int8Array(of(i => i.notAfter)), byteaArray(of(i => i.secret))],
+      ...[textArray(of(i => i.requestId)), int8Array(of(i => i.at)), byteaArray(of(i => i.tbs)), int4Array(round.map((_, n) => n))],
+      ...[byteaArray(of(i => i.profiles ?? null)), int8Array(of(i => i.consent ?? null))],
     ])
     const added = new Set(rows.flatMap(row => (row.n === null ? [`${row.fleet} ${row.idx}`] : [])))
     const judged = new Map(rows.flatMap(row => (row.n === null ? [] : [[row.n, row] as const])))

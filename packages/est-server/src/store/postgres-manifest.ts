@@ -2,7 +2,7 @@
 // its rows are judged in order, and what follows is written in a few more. The transaction holds the line, so nothing moves in between.
 
 import { type PackedManifest, packedEntries } from './packed-manifest.ts'
-import { revokedByItself } from './postgres-rows.ts'
+import { highest, revokedByItself } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
 import { groupsPerDeviceMax, groupsPerFleetMax, type ManifestReport } from './store.ts'
 
@@ -65,11 +65,9 @@ export async function takeEntries(tx: Transaction, fleet: string, entries: SeenE
     holders.set(hex(d.birth_spki_sha256)!, { fleet: d.fleet, id: d.id })
   const names = [...new Set(entries.flatMap(e => e.groups))]
   const gids = await gidsOf(tx, fleet, names)
-  const [{ last }] = await tx.rows<{ last: number }>(
-    'last-gid',
-    'SELECT coalesce(max(gid), 0) AS last FROM groups WHERE fleet = $1',
-    [fleet],
-  )
+  const [{ last }] = await tx.rows<{ last: number }>('last-gid', `SELECT ${highest('gid', 'groups WHERE fleet = $1')} AS last`, [
+    fleet,
+  ])
   let lastGid = last
 
   const newGroups: { gid: number; name: string }[] = []

@@ -1,13 +1,14 @@
 // Notices without a revocation in PostgreSQL: the write of notice.ts.
 
 import type { PlainNotice } from './notice.ts'
+import { highest } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
 
 export const postgresNoticeWrites = {
   async recordNotice(tx: Transaction, n: PlainNotice): Promise<'recorded' | 'conflict'> {
     const [held] = await tx.rows<{ holds: boolean }>(
       'notice-holds',
-      `SELECT coalesce((SELECT max(seq) FROM notices WHERE fleet = $1), 0) = $2 - 1
+      `SELECT ${highest('seq', 'notices WHERE fleet = $1')} = $2 - 1
          AND (SELECT sha256 FROM notices WHERE fleet = $1 AND seq = $2 - 1) IS NOT DISTINCT FROM $3::bytea AS holds`,
       [n.fleet, n.seq, n.previousSha256],
     )

@@ -11,7 +11,7 @@ import {
   setsOf,
 } from './numbers.ts'
 import { keepSet } from './postgres-revoked-lists.ts'
-import type { Rows } from './postgres-rows.ts'
+import { highest, type Rows } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
 
 // One statement, so that all of it is of one moment.
@@ -19,10 +19,10 @@ const numbersSql = `SELECT h.audit_n, h.audit_hash,
   (SELECT coalesce(json_agg(json_build_object('issuer', encode(c.issuer, 'hex'), 'number', c.number) ORDER BY c.issuer), '[]')::text
     FROM crl_numbers c) AS crls,
   (SELECT coalesce(json_agg(json_build_object('fleet', f.fleet,
-      'idx', greatest(coalesce((SELECT max(idx) + 1 FROM issuances i WHERE i.fleet = f.fleet), 1),
-        coalesce((SELECT max(bound) FROM groups g WHERE g.fleet = f.fleet), 1), coalesce((SELECT next FROM idx_leases l WHERE l.fleet = f.fleet), 1)),
-      'gid', coalesce((SELECT max(gid) FROM groups g WHERE g.fleet = f.fleet), 0),
-      'seq', coalesce((SELECT max(seq) FROM notices n WHERE n.fleet = f.fleet), 0)) ORDER BY f.at), '[]')::text
+      'idx', greatest(${highest('idx', 'issuances i WHERE i.fleet = f.fleet')} + 1,
+        coalesce((SELECT max(bound) FROM groups g WHERE g.fleet = f.fleet AND g.bound IS NOT NULL), 1), coalesce((SELECT next FROM idx_leases l WHERE l.fleet = f.fleet), 1)),
+      'gid', ${highest('gid', 'groups g WHERE g.fleet = f.fleet')},
+      'seq', ${highest('seq', 'notices n WHERE n.fleet = f.fleet')}) ORDER BY f.at), '[]')::text
     FROM unnest($1::text[]) WITH ORDINALITY AS f (fleet, at)) AS fleets
 FROM head h`
 
@@ -61,7 +61,7 @@ export const postgresNumberWrites = {
       )
       const [{ last }] = await tx.rows<{ last: number }>(
         'last-gid',
-        'SELECT coalesce(max(gid), 0) AS last FROM groups WHERE fleet = $1',
+        `SELECT ${highest('gid', 'groups WHERE fleet = $1')} AS last`,
         [fleet],
       )
       if (gid > last) await addGroup(tx, fleet, gid)

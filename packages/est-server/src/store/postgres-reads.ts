@@ -1,6 +1,7 @@
 // Every read of the PostgreSQL driver, as prepared statements. What every enrollment asks is gathered: the questions that wait while one
 // statement is away go together in the next, so that a round trip is shared by all of them.
 
+import { byteaArray, int4Array, textArray } from './postgres-array.ts'
 import type { PostgresHolds } from './postgres-campaigns.ts'
 import { unrevoked } from './postgres-manifest.ts'
 import {
@@ -11,7 +12,8 @@ import {
   type DeviceSqlRow,
   deviceColumns,
   deviceRecord,
-  heldAgainst,
+  heldWithLatest,
+  highest,
   prefixedCertificate,
   type Rows,
 } from './postgres-rows.ts'
@@ -67,12 +69,12 @@ const listed = `SELECT d.key, d.id, d.key_origin, d.seen_at, d.suspected_at, i.s
   (SELECT coalesce(json_agg(json_build_array(v.name, v.value) ORDER BY v.lid), '[]')::text FROM label_values v
     WHERE v.fleet = d.fleet AND v.lid = ANY (d.lids)) AS labels, (SELECT holds_version FROM head) AS holds_version, s.state`
 const standing = `LEFT JOIN issuances i ON i.key = d.latest CROSS JOIN LATERAL (SELECT CASE
-  WHEN EXISTS (SELECT 1 FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids) AND g.bound IS NOT NULL) OR ${heldAgainst('d')} THEN 'revoked'
+  WHEN EXISTS (SELECT 1 FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids) AND g.bound IS NOT NULL) OR ${heldWithLatest('d', 'i')} THEN 'revoked'
   WHEN d.latest IS NULL THEN 'known' ELSE 'enrolled' END AS state) s`
 
 /** What nextIdx of a fleet ($1) is: above everything spent, bound or leased. */
-export const nextIdxSql = `SELECT greatest(coalesce((SELECT max(idx) + 1 FROM issuances WHERE fleet = $1), 1),
-  coalesce((SELECT max(bound) FROM groups WHERE fleet = $1), 1), coalesce((SELECT next FROM idx_leases WHERE fleet = $1), 1)) AS next`
+export const nextIdxSql = `SELECT greatest(${highest('idx', 'issuances WHERE fleet = $1')} + 1,
+  coalesce((SELECT max(bound) FROM groups WHERE fleet = $1 AND bound IS NOT NULL), 1), coalesce((SELECT next FROM idx_leases WHERE fleet = $1), 1)) AS next`
 
 type FactsRow = DeviceSqlRow & {
   latest_serial: Uint8Array | null
@@ -85,7 +87,7 @@ type FactsRow = DeviceSqlRow & {
   holds_version: number
 }
 
-const facts = `SELECT j.n, ${deviceColumns}, ${certificateColumns('l', 'latest_')}, ${certificateColumns('s', 'same_')},
+const facts = `SELECT j.n, ${deviceColumns(heldWithLatest('d', 'l'))}, ${certificateColumns('l', 'latest_')}, ${certificateColumns('s', 'same_')},
   h.id AS holder_id, h.fleet AS holder_fleet, h.idx AS holder_idx, b.id AS birth_holder, head.clock_at, head.holds_version
 FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::integer[]) AS j (fleet, id, spki, content, n) CROSS JOIN head
 LEFT JOIN devices d ON d.fleet = j.fleet AND d.id = j.id
@@ -128,13 +130,10 @@ function gatheredFacts(rows: Rows, held: PostgresHolds): (question: Omit<Questio
       away = false
       return
     }
-    const columns = [
-      batch.map(q => q.fleet),
-      batch.map(q => q.deviceId),
-      batch.map(q => q.spkiSha256),
-      batch.map(q => q.contentSha256),
-    ]
-    const answered = rows<FactsRow>('facts', facts, [...columns, batch.map((_, n) => n)])
+    const answered = rows<FactsRow>('facts', facts, [
+      ...[textArray(batch.map(q => q.fleet)), textArray(batch.map(q => q.deviceId)), byteaArray(batch.map(q => q.spkiSha256))],
+      ...[byteaArray(batch.map(q => q.contentSha256)), int4Array(batch.map((_, n) => n))],
+    ])
     // The next leave before this one's callers run.
     void answered.then(send, send)
     try {

@@ -3,7 +3,7 @@
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { type BitBlock, blockOf, blocksOfRange, hasNumber, orBits, packBits, unpackBits } from './bit-blocks.ts'
 import type { SerialQuery } from './crl.ts'
-import { heldAgainst, type Rows } from './postgres-rows.ts'
+import { heldAgainst, highest, type Rows } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
 import type {
   DatedSet,
@@ -31,8 +31,8 @@ export function postgresRevokedListReads(
     async draftSet(fleet, rulesMax) {
       const [draft] = await rows<Draft & { last: number }>(
         'draft-set',
-        `SELECT (${nextIdxSql}) AS "idxNext", coalesce((SELECT max(key) FROM issuances), 0) AS issued, coalesce(n.seq, 0) + 1 AS seq,
-           n.sha256 AS "previousSha256", coalesce((SELECT max(start) FROM revoked_sets WHERE fleet = $1 AND kind = 'floor'), 0) AS floor
+        `SELECT (${nextIdxSql}) AS "idxNext", ${highest('key', 'issuances')} AS issued, coalesce(n.seq, 0) + 1 AS seq,
+           n.sha256 AS "previousSha256", ${highest('start', "revoked_sets WHERE fleet = $1 AND kind = 'floor'")} AS floor
          FROM head LEFT JOIN LATERAL (SELECT seq, sha256 FROM notices WHERE fleet = $1 ORDER BY seq DESC LIMIT 1) n ON true`,
         [fleet],
       )
@@ -186,7 +186,7 @@ export const postgresRevokedListWrites = {
     const { fleet, set, reason, devices, issued, notices, at, audit } = record
     const [{ holds }] = await tx.rows<{ holds: boolean }>(
       'set-holds',
-      `SELECT coalesce((SELECT max(seq) FROM notices WHERE fleet = $1), 0) = $2 - 1
+      `SELECT ${highest('seq', 'notices WHERE fleet = $1')} = $2 - 1
          AND (SELECT sha256 FROM notices WHERE fleet = $1 AND seq = $2 - 1) IS NOT DISTINCT FROM $3::bytea AS holds`,
       [fleet, notices[0].seq, notices[0].previousSha256],
     )

@@ -24,24 +24,36 @@ export interface DeviceSqlRow {
   revoked: boolean
 }
 
+/**
+ * The highest of an indexed column, `none` where there is no row: read from the end of the index. Of a table of whose size the planner has not heard
+ * it takes max() over every row.
+ */
+export const highest = (column: string, rows: string, none = 0) =>
+  `coalesce((SELECT ${column} FROM ${rows} ORDER BY ${column} DESC LIMIT 1), ${none})`
+
 /** Of an issuance under this name: a list, a range or a floor has it, or its issuer is revoked. */
 export const revokedByItself = (
   i: string,
-) => `(${i}.idx < coalesce((SELECT max(start) FROM revoked_sets WHERE fleet = ${i}.fleet AND kind = 'floor'), 0)
+) => `(${i}.idx < ${highest('start', `revoked_sets WHERE fleet = ${i}.fleet AND kind = 'floor'`)}
   OR EXISTS (SELECT 1 FROM revoked_indices r WHERE r.fleet = ${i}.fleet AND r.block = ${i}.idx >> 12 AND get_bit(r.bits, ${i}.idx & 4095) = 1)
   OR EXISTS (SELECT 1 FROM revoked_sets r WHERE r.fleet = ${i}.fleet AND r.kind = 'issuer' AND r.issuer = ${i}.issuer))`
 
+const isClosed = (d: string) =>
+  `EXISTS (SELECT 1 FROM closed_devices c WHERE c.block = ${d}.key >> 12 AND get_bit(c.bits, ${d}.key & 4095) = 1)`
+
 /** Of a device under this name: as DeviceRecord.revoked. */
-export const heldAgainst = (
-  d: string,
-) => `(EXISTS (SELECT 1 FROM closed_devices c WHERE c.block = ${d}.key >> 12 AND get_bit(c.bits, ${d}.key & 4095) = 1)
+export const heldAgainst = (d: string) => `(${isClosed(d)}
   OR EXISTS (SELECT 1 FROM issuances l WHERE l.key = ${d}.latest AND l.idx >= ${d}.idx_floor AND ${revokedByItself('l')}))`
 
-/** Of a device `d`. */
-export const deviceColumns = `d.key, d.fleet, d.id, d.birth_spki_sha256, d.key_origin, d.gids,
+/** The same, where the device's last issuance is joined under the other name: null for each column where it has none. */
+export const heldWithLatest = (d: string, latest: string) => `(${isClosed(d)}
+  OR coalesce(${latest}.idx >= ${d}.idx_floor AND ${revokedByItself(latest)}, false))`
+
+/** Of a device `d`, of which a statement knows by `held` whether it is held. */
+export const deviceColumns = (held = heldAgainst('d')) => `d.key, d.fleet, d.id, d.birth_spki_sha256, d.key_origin, d.gids,
   ARRAY (SELECT g.gid FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids) AND g.bound IS NOT NULL ORDER BY g.gid) AS closed_gids,
   d.version, d.idx_floor, d.supersedes, d.supersedes_since, d.suspected_at, d.known_at, d.seen_at,
-  ${heldAgainst('d')} AS revoked`
+  ${held} AS revoked`
 
 export function deviceRecord(row: DeviceSqlRow, hold: DeviceHold | null): DeviceRecord {
   return {

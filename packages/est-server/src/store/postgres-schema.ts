@@ -24,6 +24,7 @@ CREATE TABLE groups (
   bound integer, reason integer, closed_seq integer,
   PRIMARY KEY (fleet, gid), UNIQUE (fleet, name)
 );
+CREATE INDEX groups_closed ON groups (fleet, gid) WHERE bound IS NOT NULL;
 
 CREATE TABLE devices (
   key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, fleet text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,

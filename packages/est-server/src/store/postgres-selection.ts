@@ -4,7 +4,7 @@
 import type { Client } from 'pg'
 import { createSelectionCount, type GroupTotal, type LabelTotal } from './blast-radius.ts'
 import { numberSet, packNumbers, unpackNumbers } from './number-set.ts'
-import type { Rows } from './postgres-rows.ts'
+import { highest, type Rows } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
 import {
   type FreezeQuery,
@@ -106,7 +106,7 @@ export async function freezePostgresSelection(client: Client, query: FreezeQuery
 
 /** By row and not by idx: another process may still hold lower indices that it has not used. Rows appear in their order, since writes stand in line. */
 async function lastIssuance(ask: Ask): Promise<number> {
-  return (await ask<{ key: number }>('SELECT coalesce(max(key), 0) AS key FROM issuances', []))[0].key
+  return (await ask<{ key: number }>(`SELECT ${highest('key', 'issuances')} AS key`, []))[0].key
 }
 
 export function postgresSelectionReads(rows: Rows) {

@@ -6,6 +6,7 @@ import type { Client } from 'pg'
 import { EstServerError } from '../errors.ts'
 import { auditHash, boundEntry } from './audit-chain.ts'
 import { gathering } from './gathering.ts'
+import { byteaArray, int8Array, textArray } from './postgres-array.ts'
 import type { PostgresHolds } from './postgres-campaigns.ts'
 import { isServerTrouble, sqlState } from './postgres-connection.ts'
 import { dropHeldIntents, recordCertificates, recordIntents } from './postgres-issuance.ts'
@@ -215,15 +216,20 @@ function appendAudit(
     if (time === from.clock_at) return { head, written: Promise.resolve() }
     return { head, written: client.query({ name: 'clock', text: 'UPDATE head SET clock_at = $1', values: [time] }) }
   }
-  const columns: unknown[][] = Array.from({ length: 10 }, () => [])
-  for (const unbounded of entries) {
-    const e = boundEntry(unbounded)
+  const numbers: number[] = []
+  const hashes: Uint8Array[] = []
+  const bounded = entries.map(boundEntry)
+  for (const e of bounded) {
     n++
     hash = auditHash(hash, n, e)
-    for (const [i, value] of [n, e.at, e.kind, e.requestId, e.fleet, e.device, e.by, e.code, e.detail, hash].entries())
-      columns[i].push(value)
+    numbers.push(n)
+    hashes.push(hash)
   }
-  const inserted = client.query({ name: 'audit', text: auditInsert, values: columns })
+  const texts = (['kind', 'requestId', 'fleet', 'device', 'by', 'code', 'detail'] as const).map(name =>
+    textArray(bounded.map(e => e[name])),
+  )
+  const values = [int8Array(numbers), int8Array(bounded.map(e => e.at)), ...texts, byteaArray(hashes)]
+  const inserted = client.query({ name: 'audit', text: auditInsert, values })
   const moved = client.query({
     name: 'move',
     text: 'UPDATE head SET audit_n = $1, audit_hash = $2, clock_at = $3',

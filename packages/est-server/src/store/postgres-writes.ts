@@ -5,7 +5,7 @@ import type { PackedManifest } from './packed-manifest.ts'
 import type { PostgresHolds } from './postgres-campaigns.ts'
 import { admitEntry, importEntries, lackingGroup } from './postgres-manifest.ts'
 import { nextIdxSql } from './postgres-reads.ts'
-import { type DeviceSqlRow, deviceColumns, deviceRecord } from './postgres-rows.ts'
+import { type DeviceSqlRow, deviceColumns, deviceRecord, highest } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
 import type { AuditEntry, DeviceRecord, ManifestReport, NewDevice, NewSecret, RevocationRecord, SecretOutcome } from './store.ts'
 
@@ -14,7 +14,7 @@ export const postgresWrites = {
     const seen = await admitEntry(tx, d.fleet, d.id, d.birthSpkiSha256, d.groups, d.at)
     if (seen === 'refused') return null
     if (seen !== 'unchanged') tx.audit(d.audit)
-    const sql = `SELECT ${deviceColumns}, (SELECT holds_version FROM head) FROM devices d WHERE d.fleet = $1 AND d.id = $2`
+    const sql = `SELECT ${deviceColumns()}, (SELECT holds_version FROM head) FROM devices d WHERE d.fleet = $1 AND d.id = $2`
     const [row] = await tx.rows<DeviceSqlRow & { holds_version: number }>('device', sql, [d.fleet, d.id])
     return deviceRecord(row, (await held.at(row.holds_version, tx.rows)).of(d.fleet, row.key))
   },
@@ -88,7 +88,7 @@ export const postgresWrites = {
     const [held] = await tx.rows<{ holds: boolean }>(
       'revocation-holds',
       `SELECT EXISTS (SELECT 1 FROM groups WHERE fleet = $1 AND gid = $2 AND bound IS NULL)
-         AND coalesce((SELECT max(seq) FROM notices WHERE fleet = $1), 0) = $3 - 1
+         AND ${highest('seq', 'notices WHERE fleet = $1')} = $3 - 1
          AND (SELECT sha256 FROM notices WHERE fleet = $1 AND seq = $3 - 1) IS NOT DISTINCT FROM $4::bytea
          -- A certificate of the group that was recorded since the draft would escape the bound.
          AND NOT EXISTS (SELECT 1 FROM issuances WHERE fleet = $1 AND idx >= $5 AND $2 = ANY (gids)) AS holds`,
