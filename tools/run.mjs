@@ -1,7 +1,8 @@
 // The door to every task, for any Node ≥ 18: installs what the lock file names, then runs the task on the project's own Node 24.
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { constants } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -66,16 +67,18 @@ if (!task) {
 }
 install()
 const node = projectNode()
+const [script, ...fixed] = task
+const child = spawn(node, ['--conditions=source', '--disable-warning=ExperimentalWarning', join(root, script), ...fixed, ...args], {
+  cwd: name === 'birthmark' ? process.cwd() : root,
+  stdio: 'inherit',
+  env: { ...process.env, PATH: `${dirname(node)}:${process.env.PATH}`, BIRTHMARK_NODE: node },
+})
 // Ctrl-C reaches the task as well, and the task says when it is over: a server first closes what it has open.
 process.on('SIGINT', () => {})
-const [script, ...fixed] = task
-const child = spawnSync(
-  node,
-  ['--conditions=source', '--disable-warning=ExperimentalWarning', join(root, script), ...fixed, ...args],
-  {
-    cwd: name === 'birthmark' ? process.cwd() : root,
-    stdio: 'inherit',
-    env: { ...process.env, PATH: `${dirname(node)}:${process.env.PATH}`, BIRTHMARK_NODE: node },
-  },
-)
-process.exit(child.status ?? (child.signal === 'SIGINT' ? 130 : 1))
+// Sent to one process, as by kill or timeout: a server left behind would keep its ports and its state.
+for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
+child.on('error', error => {
+  process.stderr.write(`${node}: ${error.message}\n`)
+  process.exit(1)
+})
+child.on('exit', (code, signal) => process.exit(code ?? 128 + constants.signals[signal]))

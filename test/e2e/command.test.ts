@@ -1,12 +1,14 @@
 // The `birthmark` command through real processes: what it says, what it answers to mistakes, and how it starts, stops and goes on.
 
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { birthmark, birthmarkProgram, development } from '../support/command.ts'
 
+const root = fileURLToPath(new URL('../..', import.meta.url))
 let folder: string
 const file = (...names: string[]): string => join(folder, ...names)
 
@@ -110,6 +112,18 @@ describe('dev', () => {
     expect(afterwards.code).toBe(0)
     expect(afterwards.stderr).toContain('(from before)')
   })
+
+  test('told to end through npm, it ends as well, and its state is free', async () => {
+    const state = file('through-npm')
+    const args = ['run', '-s', 'birthmark', '--', 'dev', '--dir', state, '--est-port', '0', '--mqtt-port', '0', '--json']
+    const npm = spawn('npm', args, { cwd: root, stdio: ['ignore', 'pipe', 'ignore'] })
+    await new Promise(said => npm.stdout.once('data', said))
+    npm.kill('SIGTERM')
+    // Not the end of npm alone: whoever holds its output has ended.
+    await new Promise(closed => npm.once('close', closed))
+    const again = await development(state)
+    expect((await again.stop()).code).toBe(0)
+  }, 60_000)
 
   test('[F67] killed in the middle of an enrollment, it has lost nothing that a device was told', async () => {
     const state = file('killed')
