@@ -4,7 +4,9 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { dumpPostgresStore, openPostgresStore, type PostgresStoreOptions, restorePostgresStore } from '@birthmark/est-server'
+import pg from 'pg'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { byteaArray, int4Array, int8Array, textArray } from '../../packages/est-server/src/store/postgres-array.ts'
 import { startPostgres, type TestPostgres } from '../support/postgres.ts'
 import { approvalsContract } from './approvals-contract.ts'
 import { campaignsContract } from './campaigns-contract.ts'
@@ -146,6 +148,31 @@ describe('postgres driver', () => {
     const results = await Promise.allSettled(Array.from({ length: 30 }, () => store.appendAudit(auditEntry('failure'))))
     expect(results.filter(r => r.status === 'rejected').map(r => r.reason.code)).toEqual(new Array(20).fill('store_busy'))
     await store.close()
+  })
+
+  it('is sent arrays in binary as what they are', async () => {
+    const client = new pg.Client({ host: server.folder, port: 5432, database: 'postgres', user: 'birthmark' })
+    await client.connect()
+    const numbers = [0, -1, 2 ** 31 - 1, null, -(2 ** 31)]
+    const large = [2 ** 32, null, -1, -(2 ** 32) - 1, Number.MAX_SAFE_INTEGER, Number.MIN_SAFE_INTEGER]
+    const texts = ['', null, 'a"{},\\', 'Zähler 漢字 🙂']
+    const bytes = [new Uint8Array(0), null, new Uint8Array([0, 255, 1])]
+    try {
+      const { rows } = await client.query(
+        'SELECT $1::integer[] AS i4, $2::bigint[]::text[] AS i8, $3::text[] AS t, $4::bytea[] AS b, $5::text[] AS none',
+        [int4Array(numbers), int8Array(large), textArray(texts), byteaArray(bytes), textArray([])],
+      )
+      const [{ i4, i8, t, b, none }] = rows
+      expect([i4, i8, t, none]).toEqual([numbers, large.map(n => n && String(n)), texts, []])
+      expect(b.map((one: Buffer | null) => one && new Uint8Array(one))).toEqual(bytes)
+      for (const value of [Number.NaN, 0.5, 2 ** 53, undefined as unknown as number]) {
+        expect(() => int4Array([value])).toThrow(RangeError)
+        expect(() => int8Array([value])).toThrow(RangeError)
+      }
+      expect(() => int4Array([2 ** 31])).toThrow(RangeError)
+    } finally {
+      await client.end()
+    }
   })
 
   it('looks an enrollment up in a large fleet as in an empty one, also by plans that were made for the empty one', async () => {

@@ -10,63 +10,52 @@ const BYTEA = 17
 
 const headLength = 20
 
-function head(oid: number, count: number, hasNull: boolean, length: number): Buffer {
-  const out = Buffer.allocUnsafe(headLength + length)
-  out.writeInt32BE(1, 0)
-  out.writeInt32BE(hasNull ? 1 : 0, 4)
-  out.writeInt32BE(oid, 8)
-  out.writeInt32BE(count, 12)
-  out.writeInt32BE(1, 16)
-  return out
-}
-
-/** `write` puts an element that is not null at an offset. */
+/** `write` puts an element that is not null, of `lengthOf` octets, at an offset. */
 function array<T>(
   oid: number,
   values: readonly (T | null)[],
   lengthOf: (value: T) => number,
   write: (out: Buffer, value: T, at: number, length: number) => void,
 ): Buffer {
-  let length = 0
-  let hasNull = false
-  for (const value of values) {
-    length += 4
-    if (value === null) hasNull = true
-    else length += lengthOf(value)
-  }
-  const out = head(oid, values.length, hasNull, length)
+  const lengths = values.map(value => (value === null ? -1 : lengthOf(value)))
+  const out = Buffer.allocUnsafe(lengths.reduce((sum, length) => sum + 4 + Math.max(length, 0), headLength))
+  out.writeInt32BE(1, 0)
+  out.writeInt32BE(lengths.includes(-1) ? 1 : 0, 4)
+  out.writeInt32BE(oid, 8)
+  out.writeInt32BE(values.length, 12)
+  out.writeInt32BE(1, 16)
   let at = headLength
-  for (const value of values) {
-    const size = value === null ? -1 : lengthOf(value)
-    at = out.writeInt32BE(size, at)
+  for (const [i, value] of values.entries()) {
+    at = out.writeInt32BE(lengths[i], at)
     if (value === null) continue
-    write(out, value, at, size)
-    at += size
+    write(out, value, at, lengths[i])
+    at += lengths[i]
   }
   return out
 }
 
-const two32 = 2 ** 32
+/** A Buffer writes what is no integer as another number. */
+function whole(value: number): number {
+  if (!Number.isSafeInteger(value)) throw new RangeError(`${value} is not an integer`)
+  return value
+}
 
-/** integer[] */
+/** integer[]. Throws RangeError for what is none. */
 export const int4Array = (values: readonly (number | null)[]): Buffer =>
   array(
     INT4,
     values,
     () => 4,
-    (out, value, at) => out.writeInt32BE(value, at),
+    (out, value, at) => out.writeInt32BE(whole(value), at),
   )
 
-/** bigint[] of safe integers. */
+/** bigint[] of safe integers. Throws RangeError for what is none. */
 export const int8Array = (values: readonly (number | null)[]): Buffer =>
   array(
     INT8,
     values,
     () => 8,
-    (out, value, at) => {
-      out.writeInt32BE(Math.floor(value / two32), at)
-      out.writeUInt32BE(value >>> 0, at + 4)
-    },
+    (out, value, at) => out.writeBigInt64BE(BigInt(whole(value)), at),
   )
 
 /** text[], in UTF-8, which the driver sets as the client's encoding. */

@@ -2,7 +2,7 @@
 // and writes those that hold; the transaction around it holds the line, so what it saw stays true until COMMIT.
 
 import { byteaArray, int4Array, int8Array, textArray } from './postgres-array.ts'
-import { heldWithLatest, revokedByItself } from './postgres-rows.ts'
+import { heldAgainst, joinLatest, revokedByItself } from './postgres-rows.ts'
 import { postgresScepWrites } from './postgres-scep.ts'
 import type { Transaction } from './postgres-writer.ts'
 import type { HoldsOfFleets } from './quarantine.ts'
@@ -32,6 +32,7 @@ function rounds<T>(jobs: Placed<T>[], keysOf: (argument: T) => string[]): Placed
   return out.map(round => round.jobs)
 }
 
+// The state is a parameter: as a word it would let the planner take the index of open intents, and read all of them for each certificate.
 const certificatesUpdate = `
 WITH j AS (
   SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::bigint[], $5::integer[], $6::integer[], $7::bigint[], $8::integer[])
@@ -75,7 +76,7 @@ WITH j AS (
   SELECT j.*, d.key IS NOT NULL AND d.version = j.version AS is_current,
     EXISTS (SELECT 1 FROM groups g WHERE g.fleet = j.fleet AND g.gid = ANY (j.gids::integer[]) AND g.bound IS NOT NULL) AS is_closed,
     -- From the commit of a revocation on, nothing is issued to whom it names, by whom it names, or under an idx that it covers.
-    ${heldWithLatest('d', 'l')} AS is_held,
+    ${heldAgainst} AS is_held,
     EXISTS (SELECT 1 FROM revoked_sets r WHERE r.fleet = j.fleet AND r.kind = 'issuer' AND r.issuer = j.issuer) AS is_issuer_revoked,
     ${revokedByItself('j')} AS is_covered,
     -- And from the commit of a denial on, nothing that was approved before.
@@ -92,7 +93,7 @@ WITH j AS (
     -- Indices order a device's certificates; another process may have drawn the last one from a higher block.
     l.idx IS NULL OR l.idx < j.idx AS is_ahead,
     EXISTS (SELECT 1 FROM issuances o WHERE o.device = j.device AND o.state = 'intent' AND o.serial <> j.serial) AS has_open
-  FROM j LEFT JOIN devices d ON d.key = j.device LEFT JOIN issuances l ON l.key = d.latest
+  FROM j LEFT JOIN devices d ON d.key = j.device ${joinLatest}
 ), added AS (
   INSERT INTO issuances (issuer, serial, fleet, idx, device, gids, spki_sha256, content_sha256, epoch, not_before, not_after, state, secret,
     request_id, started_at, der)

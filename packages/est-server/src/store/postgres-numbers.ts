@@ -11,7 +11,7 @@ import {
   setsOf,
 } from './numbers.ts'
 import { keepSet } from './postgres-revoked-lists.ts'
-import { highest, type Rows } from './postgres-rows.ts'
+import { highest, nextIdx, type Rows } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
 
 // One statement, so that all of it is of one moment.
@@ -19,8 +19,7 @@ const numbersSql = `SELECT h.audit_n, h.audit_hash,
   (SELECT coalesce(json_agg(json_build_object('issuer', encode(c.issuer, 'hex'), 'number', c.number) ORDER BY c.issuer), '[]')::text
     FROM crl_numbers c) AS crls,
   (SELECT coalesce(json_agg(json_build_object('fleet', f.fleet,
-      'idx', greatest(${highest('idx', 'issuances i WHERE i.fleet = f.fleet')} + 1,
-        coalesce((SELECT max(bound) FROM groups g WHERE g.fleet = f.fleet AND g.bound IS NOT NULL), 1), coalesce((SELECT next FROM idx_leases l WHERE l.fleet = f.fleet), 1)),
+      'idx', ${nextIdx('f.fleet')},
       'gid', ${highest('gid', 'groups g WHERE g.fleet = f.fleet')},
       'seq', ${highest('seq', 'notices n WHERE n.fleet = f.fleet')}) ORDER BY f.at), '[]')::text
     FROM unnest($1::text[]) WITH ORDINALITY AS f (fleet, at)) AS fleets

@@ -12,8 +12,9 @@ import {
   type DeviceSqlRow,
   deviceColumns,
   deviceRecord,
-  heldWithLatest,
-  highest,
+  heldAgainst,
+  joinLatest,
+  nextIdx,
   prefixedCertificate,
   type Rows,
 } from './postgres-rows.ts'
@@ -64,17 +65,13 @@ const listedDevice = (fleet: string, row: ListedDevice, holds: HoldsOfFleets): D
 })
 
 // The names of a device's groups in the order of their numbers, and how it stands.
-const listed = `SELECT d.key, d.id, d.key_origin, d.seen_at, d.suspected_at, i.serial, i.idx, i.not_before, i.not_after,
+const listed = `SELECT d.key, d.id, d.key_origin, d.seen_at, d.suspected_at, l.serial, l.idx, l.not_before, l.not_after,
   (SELECT coalesce(json_agg(g.name ORDER BY g.gid), '[]')::text FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids)) AS groups,
   (SELECT coalesce(json_agg(json_build_array(v.name, v.value) ORDER BY v.lid), '[]')::text FROM label_values v
     WHERE v.fleet = d.fleet AND v.lid = ANY (d.lids)) AS labels, (SELECT holds_version FROM head) AS holds_version, s.state`
-const standing = `LEFT JOIN issuances i ON i.key = d.latest CROSS JOIN LATERAL (SELECT CASE
-  WHEN EXISTS (SELECT 1 FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids) AND g.bound IS NOT NULL) OR ${heldWithLatest('d', 'i')} THEN 'revoked'
+const standing = `${joinLatest} CROSS JOIN LATERAL (SELECT CASE
+  WHEN EXISTS (SELECT 1 FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids) AND g.bound IS NOT NULL) OR ${heldAgainst} THEN 'revoked'
   WHEN d.latest IS NULL THEN 'known' ELSE 'enrolled' END AS state) s`
-
-/** What nextIdx of a fleet ($1) is: above everything spent, bound or leased. */
-export const nextIdxSql = `SELECT greatest(${highest('idx', 'issuances WHERE fleet = $1')} + 1,
-  coalesce((SELECT max(bound) FROM groups WHERE fleet = $1 AND bound IS NOT NULL), 1), coalesce((SELECT next FROM idx_leases WHERE fleet = $1), 1)) AS next`
 
 type FactsRow = DeviceSqlRow & {
   latest_serial: Uint8Array | null
@@ -87,11 +84,11 @@ type FactsRow = DeviceSqlRow & {
   holds_version: number
 }
 
-const facts = `SELECT j.n, ${deviceColumns(heldWithLatest('d', 'l'))}, ${certificateColumns('l', 'latest_')}, ${certificateColumns('s', 'same_')},
+const facts = `SELECT j.n, ${deviceColumns}, ${certificateColumns('l', 'latest_')}, ${certificateColumns('s', 'same_')},
   h.id AS holder_id, h.fleet AS holder_fleet, h.idx AS holder_idx, b.id AS birth_holder, head.clock_at, head.holds_version
 FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::integer[]) AS j (fleet, id, spki, content, n) CROSS JOIN head
 LEFT JOIN devices d ON d.fleet = j.fleet AND d.id = j.id
-LEFT JOIN issuances l ON l.key = d.latest
+${joinLatest}
 LEFT JOIN LATERAL (SELECT * FROM issuances i WHERE i.device = d.key AND i.content_sha256 = j.content AND i.state <> 'void' AND i.state = 'issued'
   ORDER BY i.epoch DESC LIMIT 1) s ON true
 LEFT JOIN LATERAL (SELECT o.id, o.fleet, i.idx FROM issuances i JOIN devices o ON o.key = i.device WHERE i.spki_sha256 = j.spki AND i.state <> 'void' AND i.state = 'issued'
@@ -268,7 +265,7 @@ export function postgresReads(rows: Rows, held: PostgresHolds) {
          WHERE s.fleet = $1 AND s.gid = $2 AND s.joined_after > 0 AND i.state <> 'void' AND i.idx <= s.joined_after AND i.not_after >= $3 AND ${unrevoked}`,
         [fleet, group.gid, now],
       )
-      const { next } = (await one<{ next: number }>('next-idx', nextIdxSql, [fleet]))!
+      const { next } = (await one<{ next: number }>('next-idx', `SELECT ${nextIdx('$1')} AS next`, [fleet]))!
       return {
         gid: group.gid,
         devices: group.devices,

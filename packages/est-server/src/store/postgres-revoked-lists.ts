@@ -3,7 +3,7 @@
 import type { Bytes } from '@birthmark/device-sdk/core'
 import { type BitBlock, blockOf, blocksOfRange, hasNumber, orBits, packBits, unpackBits } from './bit-blocks.ts'
 import type { SerialQuery } from './crl.ts'
-import { heldAgainst, highest, type Rows } from './postgres-rows.ts'
+import { heldAgainst, highest, joinLatest, nextIdx, type Rows } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
 import type {
   DatedSet,
@@ -21,17 +21,16 @@ import { pageRowsMax } from './store.ts'
 
 type Draft = Omit<ListDraft, 'rules'>
 
-/** `nextIdxSql`, `rules`: what the driver reads of a fleet anyway. */
+/** `rules`: what the driver reads of a fleet anyway. */
 export function postgresRevokedListReads(
   rows: Rows,
-  nextIdxSql: string,
   rules: (fleet: string, limit: number) => Promise<ListDraft['rules']>,
 ): Omit<RevokedListStore, 'recordSet' | 'readmitDevice'> {
   return {
     async draftSet(fleet, rulesMax) {
       const [draft] = await rows<Draft & { last: number }>(
         'draft-set',
-        `SELECT (${nextIdxSql}) AS "idxNext", ${highest('key', 'issuances')} AS issued, coalesce(n.seq, 0) + 1 AS seq,
+        `SELECT ${nextIdx('$1')} AS "idxNext", ${highest('key', 'issuances')} AS issued, coalesce(n.seq, 0) + 1 AS seq,
            n.sha256 AS "previousSha256", ${highest('start', "revoked_sets WHERE fleet = $1 AND kind = 'floor'")} AS floor
          FROM head LEFT JOIN LATERAL (SELECT seq, sha256 FROM notices WHERE fleet = $1 ORDER BY seq DESC LIMIT 1) n ON true`,
         [fleet],
@@ -42,9 +41,9 @@ export function postgresRevokedListReads(
     revocableDevices: (fleet, ids, now): Promise<RevocableDevice[]> =>
       rows(
         'revocable-devices',
-        `SELECT d.id, d.key, ${heldAgainst('d')} AS closed, ARRAY (SELECT i.idx FROM issuances i WHERE i.device = d.key AND i.state <> 'void'
+        `SELECT d.id, d.key, ${heldAgainst} AS closed, ARRAY (SELECT i.idx FROM issuances i WHERE i.device = d.key AND i.state <> 'void'
            AND (i.key = d.latest OR i.state = 'intent' OR i.not_after >= $3) ORDER BY i.idx) AS indices
-         FROM unnest($2::text[]) WITH ORDINALITY AS j (id, n) JOIN devices d ON d.fleet = $1 AND d.id = j.id ORDER BY j.n`,
+         FROM unnest($2::text[]) WITH ORDINALITY AS j (id, n) JOIN devices d ON d.fleet = $1 AND d.id = j.id ${joinLatest} ORDER BY j.n`,
         [fleet, ids.slice(0, pageRowsMax), now],
       ),
 
@@ -208,7 +207,7 @@ export const postgresRevokedListWrites = {
   async readmitDevice(tx: Transaction, fleet: string, id: string, audit: AuditEntry): Promise<boolean> {
     const [found] = await tx.rows<{ key: number; held: boolean; idx: number | null }>(
       'held',
-      `SELECT d.key, ${heldAgainst('d')} AS held, i.idx FROM devices d LEFT JOIN issuances i ON i.key = d.latest WHERE d.fleet = $1 AND d.id = $2`,
+      `SELECT d.key, ${heldAgainst} AS held, l.idx FROM devices d ${joinLatest} WHERE d.fleet = $1 AND d.id = $2`,
       [fleet, id],
     )
     if (!found?.held) return false

@@ -25,11 +25,16 @@ export interface DeviceSqlRow {
 }
 
 /**
- * The highest of an indexed column, `none` where there is no row: read from the end of the index. Of a table of whose size the planner has not heard
- * it takes max() over every row.
+ * The highest of an indexed column that is never null; 0 where there is no row. Read from the end of the index, where max() reads every row of a table
+ * that PostgreSQL has not analysed yet.
  */
-export const highest = (column: string, rows: string, none = 0) =>
-  `coalesce((SELECT ${column} FROM ${rows} ORDER BY ${column} DESC LIMIT 1), ${none})`
+export const highest = (column: string, rows: string) =>
+  `coalesce((SELECT ${column} FROM ${rows} ORDER BY ${column} DESC LIMIT 1), 0)`
+
+/** What nextIdx of a fleet is, an expression for its name: above everything spent, bound or leased. */
+export const nextIdx = (fleet: string) => `greatest(${highest('idx', `issuances WHERE fleet = ${fleet}`)} + 1,
+  coalesce((SELECT max(bound) FROM groups WHERE fleet = ${fleet} AND bound IS NOT NULL), 1),
+  coalesce((SELECT next FROM idx_leases WHERE fleet = ${fleet}), 1))`
 
 /** Of an issuance under this name: a list, a range or a floor has it, or its issuer is revoked. */
 export const revokedByItself = (
@@ -38,22 +43,18 @@ export const revokedByItself = (
   OR EXISTS (SELECT 1 FROM revoked_indices r WHERE r.fleet = ${i}.fleet AND r.block = ${i}.idx >> 12 AND get_bit(r.bits, ${i}.idx & 4095) = 1)
   OR EXISTS (SELECT 1 FROM revoked_sets r WHERE r.fleet = ${i}.fleet AND r.kind = 'issuer' AND r.issuer = ${i}.issuer))`
 
-const isClosed = (d: string) =>
-  `EXISTS (SELECT 1 FROM closed_devices c WHERE c.block = ${d}.key >> 12 AND get_bit(c.bits, ${d}.key & 4095) = 1)`
+/** The last issuance of a device `d` as `l`: null in each column where it has none. */
+export const joinLatest = 'LEFT JOIN issuances l ON l.key = d.latest'
 
-/** Of a device under this name: as DeviceRecord.revoked. */
-export const heldAgainst = (d: string) => `(${isClosed(d)}
-  OR EXISTS (SELECT 1 FROM issuances l WHERE l.key = ${d}.latest AND l.idx >= ${d}.idx_floor AND ${revokedByItself('l')}))`
+/** Of a device `d` beside its last issuance `l`: as DeviceRecord.revoked. */
+export const heldAgainst = `(EXISTS (SELECT 1 FROM closed_devices c WHERE c.block = d.key >> 12 AND get_bit(c.bits, d.key & 4095) = 1)
+  OR coalesce(l.idx >= d.idx_floor AND ${revokedByItself('l')}, false))`
 
-/** The same, where the device's last issuance is joined under the other name: null for each column where it has none. */
-export const heldWithLatest = (d: string, latest: string) => `(${isClosed(d)}
-  OR coalesce(${latest}.idx >= ${d}.idx_floor AND ${revokedByItself(latest)}, false))`
-
-/** Of a device `d`, of which a statement knows by `held` whether it is held. */
-export const deviceColumns = (held = heldAgainst('d')) => `d.key, d.fleet, d.id, d.birth_spki_sha256, d.key_origin, d.gids,
+/** Of a device `d` beside its last issuance `l`. */
+export const deviceColumns = `d.key, d.fleet, d.id, d.birth_spki_sha256, d.key_origin, d.gids,
   ARRAY (SELECT g.gid FROM groups g WHERE g.fleet = d.fleet AND g.gid = ANY (d.gids) AND g.bound IS NOT NULL ORDER BY g.gid) AS closed_gids,
   d.version, d.idx_floor, d.supersedes, d.supersedes_since, d.suspected_at, d.known_at, d.seen_at,
-  ${held} AS revoked`
+  ${heldAgainst} AS revoked`
 
 export function deviceRecord(row: DeviceSqlRow, hold: DeviceHold | null): DeviceRecord {
   return {

@@ -24,7 +24,6 @@ CREATE TABLE groups (
   bound integer, reason integer, closed_seq integer,
   PRIMARY KEY (fleet, gid), UNIQUE (fleet, name)
 );
-CREATE INDEX groups_closed ON groups (fleet, gid) WHERE bound IS NOT NULL;
 
 CREATE TABLE devices (
   key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, fleet text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,
@@ -155,6 +154,11 @@ CREATE TABLE audit (
   "by" text NOT NULL, code text NOT NULL, detail text NOT NULL, hash bytea NOT NULL
 );
 `,
+  `
+-- Whether a group is revoked is asked of each of a device's groups at every enrollment. Of a table that PostgreSQL has not analysed yet it would
+-- otherwise read all groups of the fleet for that.
+CREATE INDEX groups_closed ON groups (fleet, gid) WHERE bound IS NOT NULL;
+`,
 ]
 
 export const postgresSchemaVersion = postgresSteps.length
@@ -182,7 +186,10 @@ export async function migratePostgres(client: Client, schema: string, steps: rea
       await client.query('CREATE TABLE birthmark_version (version integer NOT NULL); INSERT INTO birthmark_version VALUES (0)')
     const found: number = (await client.query('SELECT version FROM birthmark_version')).rows[0].version
     if (found > steps.length)
-      throw new EstServerError('store_unusable', `schema ${schema} has version ${found}, this program knows ${steps.length}`)
+      throw new EstServerError(
+        'store_unusable',
+        `schema ${schema} has version ${found}, this program knows ${steps.length}: a newer one wrote it`,
+      )
     for (let step = found; step < steps.length; step++) await client.query(steps[step])
     if (found < steps.length) await client.query('UPDATE birthmark_version SET version = $1', [steps.length])
     await client.query('COMMIT')

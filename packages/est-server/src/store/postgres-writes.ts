@@ -4,8 +4,7 @@
 import type { PackedManifest } from './packed-manifest.ts'
 import type { PostgresHolds } from './postgres-campaigns.ts'
 import { admitEntry, importEntries, lackingGroup } from './postgres-manifest.ts'
-import { nextIdxSql } from './postgres-reads.ts'
-import { type DeviceSqlRow, deviceColumns, deviceRecord, highest } from './postgres-rows.ts'
+import { type DeviceSqlRow, deviceColumns, deviceRecord, highest, joinLatest, nextIdx } from './postgres-rows.ts'
 import type { Transaction } from './postgres-writer.ts'
 import type { AuditEntry, DeviceRecord, ManifestReport, NewDevice, NewSecret, RevocationRecord, SecretOutcome } from './store.ts'
 
@@ -14,13 +13,13 @@ export const postgresWrites = {
     const seen = await admitEntry(tx, d.fleet, d.id, d.birthSpkiSha256, d.groups, d.at)
     if (seen === 'refused') return null
     if (seen !== 'unchanged') tx.audit(d.audit)
-    const sql = `SELECT ${deviceColumns()}, (SELECT holds_version FROM head) FROM devices d WHERE d.fleet = $1 AND d.id = $2`
+    const sql = `SELECT ${deviceColumns}, (SELECT holds_version FROM head) FROM devices d ${joinLatest} WHERE d.fleet = $1 AND d.id = $2`
     const [row] = await tx.rows<DeviceSqlRow & { holds_version: number }>('device', sql, [d.fleet, d.id])
     return deviceRecord(row, (await held.at(row.holds_version, tx.rows)).of(d.fleet, row.key))
   },
 
   async leaseIdx(tx: Transaction, fleet: string, count: number): Promise<number> {
-    const [{ next }] = await tx.rows<{ next: number }>('next-idx', nextIdxSql, [fleet])
+    const [{ next }] = await tx.rows<{ next: number }>('next-idx', `SELECT ${nextIdx('$1')} AS next`, [fleet])
     await tx.run('lease', 'INSERT INTO idx_leases VALUES ($1, $2) ON CONFLICT (fleet) DO UPDATE SET next = excluded.next', [
       fleet,
       next + count,

@@ -17,7 +17,7 @@ import { postgresIssuerReads, recordPostgresIssuers } from './postgres-issuers.t
 import { postgresNoticeWrites } from './postgres-notice.ts'
 import { postgresNumberReads, postgresNumberWrites } from './postgres-numbers.ts'
 import { announcePostgresProfiles, postgresProfileSetReads } from './postgres-profile-sets.ts'
-import { nextIdxSql, postgresReads } from './postgres-reads.ts'
+import { postgresReads } from './postgres-reads.ts'
 import { postgresRevokedListReads, postgresRevokedListWrites } from './postgres-revoked-lists.ts'
 import { postgresScepReads, postgresScepWrites } from './postgres-scep.ts'
 import { migratePostgres } from './postgres-schema.ts'
@@ -184,7 +184,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
     ...postgresApprovalReads(rows),
     ...postgresCampaignReads(rows, held),
     ...postgresSelectionReads(rows),
-    ...postgresRevokedListReads(rows, nextIdxSql, reads.rules),
+    ...postgresRevokedListReads(rows, reads.rules),
     reserveIdx: fleet => blocks.reserve(fleet),
     admitDevice: device => work(tx => postgresWrites.admitDevice(tx, device, held)),
     async recordIntent(intent) {

@@ -171,7 +171,10 @@ export function migrate(db: DatabaseSync, steps: readonly string[] = sqliteSteps
   const empty = version === 0 && id === 0 && db.prepare('SELECT 1 FROM sqlite_schema').get() === undefined
   if (!empty && id !== applicationId) throw new EstServerError('store_unusable', 'the file is a database of another program')
   if (version > steps.length)
-    throw new EstServerError('store_unusable', `the file has schema version ${version}, this program knows ${steps.length}`)
+    throw new EstServerError(
+      'store_unusable',
+      `the file has schema version ${version}, this program knows ${steps.length}: a newer one wrote it`,
+    )
   for (let step = version; step < steps.length; step++) {
     db.exec('BEGIN IMMEDIATE')
     // Another process may have taken this step while we waited for the lock.
