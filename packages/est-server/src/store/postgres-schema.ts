@@ -156,8 +156,8 @@ CREATE TABLE audit (
 `,
   `
 -- Whether a group is revoked is asked of each of a device's groups at every enrollment. Of a table that PostgreSQL has not analysed yet it would
--- otherwise read all groups of the fleet for that.
-CREATE INDEX groups_closed ON groups (fleet, gid) WHERE bound IS NOT NULL;
+-- otherwise read all groups of the fleet for that. Where one has it already, a build between two steps made it.
+CREATE INDEX IF NOT EXISTS groups_closed ON groups (fleet, gid) WHERE bound IS NOT NULL;
 `,
 ]
 
