@@ -138,7 +138,7 @@ describe.skipIf(!available({ 'nats-server': 'nats-server' }))('nodes of a NATS c
       ),
     )
     cleanups.push(() => users.map(node => node.close()))
-    // A node's first MQTT client ever, met in the middle of its reading, may never get an answer, nor anybody after it (docs/enforcement.md).
+    // Whose first MQTT client ever comes in the middle of that may never answer one (docs/enforcement.md); node 2 has had none.
     await until(
       () => nodes.every(node => node.log().includes('Reloaded server configuration')),
       'the nodes have read their users',
