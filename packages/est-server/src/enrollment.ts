@@ -9,6 +9,7 @@ import type { Issuer } from './ca/issuer-key.ts'
 import type { Lint } from './ca/lint.ts'
 import { serialSource } from './ca/serial.ts'
 import { createCertificateBudget, type OverBudget } from './certificate-budget.ts'
+import { createCertificateUse } from './certificate-use.ts'
 import { csrDemand } from './csr-demand.ts'
 import { createTurns } from './device-turns.ts'
 import type { EnrollmentOutcome, EnrollmentRequest, Peer, ShownProof } from './enrollment-request.ts'
@@ -29,7 +30,8 @@ import { sha256 } from './node-crypto.ts'
 import { resolveOpenIntents } from './open-intents.ts'
 import { createPeerIdentities } from './peer-identity.ts'
 import type { Clock, Failpoint, Log, RandomBytes } from './ports.ts'
-import { type Approval, decide, type Identity, isForgiven, type OperationalIdentity, waitsForPerson } from './registrar/decide.ts'
+import { createRecordedTime } from './recorded-time.ts'
+import { type Approval, decide, type Identity, isForgiven, waitsForPerson } from './registrar/decide.ts'
 import { NameError } from './registrar/name-template.ts'
 import { type ProvenCsr, prove } from './registrar/possession.ts'
 import { certificateNames, type EnrollmentProfile, requestContent } from './registrar/profile.ts'
@@ -38,7 +40,7 @@ import { detailWithRule } from './registrar/rule.ts'
 import type { WebhookRule } from './registrar/webhook-rule.ts'
 import { createRelays } from './relayed-peer.ts'
 import { renewAfterSeconds } from './renewal-hint.ts'
-import type { CertificateRecord, DeviceRecord, EnrollmentFacts, Store } from './store/store.ts'
+import type { CertificateRecord, EnrollmentFacts, Store } from './store/store.ts'
 import { UnavailableError, unavailabilityOf } from './unavailability.ts'
 import type { Webhook } from './webhook.ts'
 
@@ -101,12 +103,6 @@ export interface Enrollment {
   reconcile(): Promise<{ voided: number }>
 }
 
-/**
- * Seconds the clock may lie behind the latest recorded time. NTP steps by milliseconds; a virtual machine that was paused or a second server
- * of this store may be off by a minute.
- */
-export const clockToleranceSeconds = 120
-
 /** One request of a known device with a proven key. */
 interface Turn {
   request: EnrollmentRequest
@@ -126,8 +122,6 @@ interface Recognised {
 
 /** SCEP brings as many at once as it likes: it makes way for EST. */
 const isPatient = ({ request }: Turn) => request.peer.scep !== undefined
-
-const iso = (seconds: number) => new Date(seconds * 1000).toISOString()
 
 export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const { store, clock, random, log, status, failpoint, processes = 1 } = options
@@ -152,12 +146,14 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   const readCsr = csrReader()
   const turns = createTurns()
   const groupNames = createGroupNames(store)
+  const recordedTime = createRecordedTime(store, clock)
+  const use = createCertificateUse({ identities, store, status, clock })
   const relays = createRelays({
     identities,
     store,
     groupNames: (fleet, gids) => groupNames(fleet, [...gids]),
     status: ({ certificate: { fleet, idx, gids, issuer } }) => status({ fleet, idx, gids }, issuer),
-    noteUse: supersedeBefore,
+    noteUse: use.by,
     clock,
   })
   const budget = createAuditBudget({ store, clock, log, processes })
@@ -193,17 +189,6 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       log.error({ code: failureCode(error), requestId: request.requestId }, 'a refusal could not be recorded')
     }
     return { kind: unrecognised ? 'unauthenticated' : 'refused', code, detail }
-  }
-
-  // What a clock that runs behind the records would date, and whom it would find expired, cannot be relied on.
-  let latestTime = -1
-  const isClockBehind = () => clock.now() < latestTime - clockToleranceSeconds
-  async function requireForwardClock(): Promise<void> {
-    // Asked anew, since an operator may have accepted the clock meanwhile.
-    latestTime = await store.lastTime()
-    const now = clock.now()
-    if (now < latestTime - clockToleranceSeconds)
-      throw new UnavailableError('clock_regressed', 60, `the clock says ${iso(now)}, the last record is of ${iso(latestTime)}`)
   }
 
   const factsOf = ({ profile, identity, csr }: Turn, contentSha256: Bytes) =>
@@ -290,8 +275,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
     if (identity.kind === 'secret') identity = { ...identity, secret: (await store.secret(identity.hash)) ?? identity.secret }
     const contentSha256 = requestContent(profile, csr.spkiSha256)
     let facts: EnrollmentFacts | null = await factsOf(turn, contentSha256)
-    latestTime = facts.lastTime
-    if (isClockBehind()) await requireForwardClock()
+    recordedTime.learn(facts.lastTime)
+    if (recordedTime.isAhead()) await recordedTime.requireClock()
     if (isToBeAdmitted(turn, facts)) facts = await admit(turn, contentSha256)
     if (facts === null)
       return refuse(
@@ -454,7 +439,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       return refuse(request, '', '', refusal('label_unknown', `no profile is named ${JSON.stringify(label)}`))
     const superseded = options.profileStanding?.superseded() ?? null
     if (superseded !== null) throw supersededError(superseded)
-    if (isClockBehind()) await requireForwardClock()
+    if (recordedTime.isAhead()) await recordedTime.requireClock()
     const claim = identities.claimOf(peer, profile)
     if (isRefusal(claim)) return refuse(request, profile.fleet, '', claim)
     const identity = await identities.identify(claim, profile)
@@ -517,31 +502,8 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
   }
 
   async function voidOpenIntents(): Promise<{ voided: number }> {
-    latestTime = await store.lastTime()
+    await recordedTime.read()
     return processes > 1 ? { voided: 0 } : resolveOpenIntents({ store, clock })
-  }
-
-  const noted = new WeakSet<Peer>()
-  async function noteUse(peer: Peer, profile: EnrollmentProfile): Promise<void> {
-    const identity = await identities.operational(peer, profile)
-    if (identity === null) return
-    const { certificate, deviceId } = identity
-    const { fleet, idx, gids } = certificate
-    if (status({ fleet, idx, gids }, certificate.issuer) !== 'good') return
-    const { device } = await store.enrollmentFacts(fleet, deviceId, certificate.spkiSha256, certificate.spkiSha256)
-    if (device !== null) await supersedeBefore(identity, device, peer.address)
-  }
-
-  async function supersedeBefore(
-    { certificate: { fleet, idx } }: OperationalIdentity,
-    device: DeviceRecord,
-    by: string,
-  ): Promise<void> {
-    // Which of two suspected holders this is cannot be told, so it decides nothing between them; the store asks again.
-    if (device.suspectedAt !== null || idx <= device.idxFloor) return
-    const detail = `idx ${idx}: what came before is superseded`
-    const entry = { at: at(), requestId: '', fleet, device: device.id, by, code: '', detail }
-    await store.raiseFloor(fleet, device.id, idx, { ...entry, kind: 'certificate_used' })
   }
 
   /** What a certificate would be called now; null when a template has no value for the device. */
@@ -613,9 +575,7 @@ export function createEnrollment(options: EnrollmentOptions): Enrollment {
       if (profile === undefined) return
       try {
         const peer = proof ? await relays.peerOf(proof, via, profile) : via
-        if (isRefusal(peer) || noted.has(peer)) return
-        await noteUse(peer, profile)
-        noted.add(peer)
+        if (!isRefusal(peer)) await use.of(peer, profile)
       } catch (error) {
         // Its next connection, or its next renewal, says it again.
         log.warn({ code: failureCode(error), err: error }, 'the use of a certificate could not be noted')

@@ -11,6 +11,7 @@ import { EstServerError, failureCode } from './errors.ts'
 import { createFullLists, type FullList } from './full-revocation-list.ts'
 import { recentlyUsed } from './node-crypto.ts'
 import type { Clock, Failpoint, Log } from './ports.ts'
+import { clockToleranceSeconds } from './recorded-time.ts'
 import { createRuleView, type RevocationRules } from './revocation-rules.ts'
 import { crlFile, crlFolder, issuerName, shardBits, shardOf } from './status-urls.ts'
 import type { CrlHead } from './store/crl.ts'
@@ -70,8 +71,6 @@ const waitingMax = 1024
 const rememberedMax = 64
 /** How often a list that was overtaken by a revocation, or by another process, is looked at again. */
 const attemptsMax = 4
-/** As clockToleranceSeconds of enrollment: a list from a clock that runs behind would be older than the one before it. */
-const clockToleranceSeconds = 120
 
 /** A list that ended stays a while on the lists that follow: RFC 5280 3.3 wants it on one beyond its end. */
 export const keptAfterEndLifetimes = 2
